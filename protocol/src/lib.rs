@@ -1,0 +1,27 @@
+//! Wire types and sans-IO state machines of Portway, shared by native code and wasm.
+//!
+//! `docs/protocol.md` is the contract; the modules follow it:
+//!
+//! - [`id`], [`key`], [`secret`]: who is who. [`link`]: what a visitor is given.
+//! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
+//! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
+//! - [`token`]: JSON Web Tokens.
+//! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
+//!
+//! Nothing here does IO, reads a clock or makes random bytes: bytes, `now` and randomness come in,
+//! bytes and events go out.
+
+pub mod backoff;
+pub mod id;
+pub mod key;
+// lane
+pub mod limits;
+pub mod link;
+pub mod permission;
+pub mod reason;
+pub mod secret;
+// session
+pub mod signal;
+pub mod target;
+pub mod token;
+pub mod transcript;

@@ -1,0 +1,232 @@
+//! Reason codes: one vocabulary for every failure that a user can meet.
+//!
+//! A code is stable, appears in messages, pages, logs and `--json`, and comes with plain words,
+//! a hint and an exit code.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Makes the enum, its names and its words from one table.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $exit:ident, $message:literal, $hint:literal;)*) => {
+        /// Why something did not work.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)*
+            /// A code of a newer version.
+            #[serde(other, rename = "UNKNOWN")]
+            Unknown,
+        }
+
+        impl Reason {
+            /// All codes but [`Reason::Unknown`], for documentation and tests.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The stable code, e.g. `NODE_OFFLINE`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                    Self::Unknown => "UNKNOWN",
+                }
+            }
+
+            /// What happened, in plain words.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $message,)*
+                    Self::Unknown => "Something failed that this version does not know.",
+                }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $hint,)*
+                    Self::Unknown => "Update Portway on both ends.",
+                }
+            }
+
+            /// Exit code of a command that fails for this reason.
+            #[must_use]
+            pub const fn exit(self) -> Exit {
+                match self {
+                    $(Self::$variant => Exit::$exit,)*
+                    Self::Unknown => Exit::Failure,
+                }
+            }
+        }
+    };
+}
+
+/// Exit codes of the command line (sysexits where one fits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Any other failure.
+    Failure = 1,
+    /// Wrong arguments.
+    Usage = 2,
+    /// The other side is not there.
+    Unavailable = 69,
+    /// Not allowed.
+    Denied = 77,
+    /// Bad configuration.
+    Configuration = 78,
+}
+
+reasons! {
+    /// The address had no link and this browser has no grant for the service.
+    LinkMissing = "LINK_MISSING", Denied,
+        "This service opens with a link.",
+        "Ask its owner for the link, or open the link that you already have once more.";
+    /// The fragment is damaged, or for another cluster.
+    LinkInvalid = "LINK_INVALID", Denied,
+        "This link is damaged or belongs to another place.",
+        "Copy the whole link again, up to its last character.";
+    /// No node knows the grant (any more).
+    GrantUnknown = "GRANT_UNKNOWN", Denied,
+        "This link is not valid any more.",
+        "It was revoked, or the machine it came from was set up anew: ask for a new one.";
+    /// The grant's time is over.
+    GrantExpired = "GRANT_EXPIRED", Denied,
+        "This link has expired.",
+        "Ask its owner for a new one.";
+    /// A token is malformed, forged or for another audience.
+    TokenInvalid = "TOKEN_INVALID", Denied,
+        "The token was refused.",
+        "Issue a new one with `portway token issue`.";
+    /// A token's time is over.
+    TokenExpired = "TOKEN_EXPIRED", Denied,
+        "The token has expired.",
+        "Issue a new one with `portway token issue`; check the clocks of both machines.";
+    /// A proof does not match the key.
+    ProofInvalid = "PROOF_INVALID", Denied,
+        "The proof of identity was refused.",
+        "The key on this side does not belong to the token: enrol again.";
+    /// The grant does not cover this request.
+    PermissionDenied = "PERMISSION_DENIED", Denied,
+        "Your link does not allow this.",
+        "Ask its owner for one that does.";
+    /// No online node offers the service.
+    ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
+        "No machine offers this service.",
+        "Check the name, or expose it with `portway expose`.";
+    /// The node that offers the service is offline.
+    NodeOffline = "NODE_OFFLINE", Unavailable,
+        "The machine behind this service is offline.",
+        "It reconnects by itself when it is back; this page will notice.";
+    /// No connection to the signaling service.
+    SignalingUnreachable = "SIGNALING_UNREACHABLE", Unavailable,
+        "The meeting point cannot be reached.",
+        "Check the network; we keep trying.";
+    /// Signaling refused this end.
+    SignalingRefused = "SIGNALING_REFUSED", Denied,
+        "The meeting point refused this connection.",
+        "See its log for the reason.";
+    /// Too many messages or attempts.
+    RateLimited = "RATE_LIMITED", Unavailable,
+        "Too many attempts.",
+        "Wait a moment; we try again by ourselves.";
+    /// Another connection of the same node took over.
+    Replaced = "REPLACED", Unavailable,
+        "Another process of the same node has taken over.",
+        "Run only one gateway per node name.";
+    /// The other end is shutting down.
+    Draining = "DRAINING", Unavailable,
+        "The other end is shutting down.",
+        "We reconnect when it is back.";
+    /// No pair of candidates worked.
+    IceFailed = "ICE_FAILED", Unavailable,
+        "No path between this browser and the machine was found.",
+        "A firewall blocks direct traffic: a relay helps, see `portway doctor`.";
+    /// The peer did not answer in time.
+    SessionTimeout = "SESSION_TIMEOUT", Unavailable,
+        "The machine did not answer in time.",
+        "We try again by ourselves.";
+    /// The session ended while something was under way.
+    SessionLost = "SESSION_LOST", Unavailable,
+        "The connection to the machine was lost.",
+        "We reconnect by ourselves; repeat what was under way.";
+    /// The other end broke the protocol.
+    ProtocolViolation = "PROTOCOL_VIOLATION", Failure,
+        "The other end spoke out of turn.",
+        "Update Portway on both ends.";
+    /// No common version.
+    VersionUnsupported = "VERSION_UNSUPPORTED", Failure,
+        "The two ends speak different versions.",
+        "Update Portway on both ends.";
+    /// The request cannot be forwarded as it is.
+    RequestInvalid = "REQUEST_INVALID", Usage,
+        "The request is malformed.",
+        "";
+    /// Nothing listens at the service's address.
+    UpstreamRefused = "UPSTREAM_REFUSED", Unavailable,
+        "The service is not running.",
+        "Start it on its machine; this page reloads by itself.";
+    /// The service's answer is no HTTP.
+    UpstreamInvalid = "UPSTREAM_INVALID", Failure,
+        "The service gave an invalid answer.",
+        "Check that the target's scheme and port are right.";
+    /// The service did not accept a connection in time.
+    UpstreamConnectTimeout = "UPSTREAM_CONNECT_TIMEOUT", Unavailable,
+        "The service does not accept connections.",
+        "It may be overloaded, or a firewall on its machine drops them.";
+    /// The service did not answer in time.
+    UpstreamTimeout = "UPSTREAM_TIMEOUT", Unavailable,
+        "The service took too long to answer.",
+        "It may be overloaded; try again.";
+    /// The certificate of an `https` target was refused.
+    UpstreamCertificate = "UPSTREAM_CERTIFICATE", Configuration,
+        "The service's certificate is not trusted.",
+        "Give its authority with `ca=FILE`, or `insecure` if you accept any.";
+    /// A body ended early.
+    BodyTruncated = "BODY_TRUNCATED", Failure,
+        "The transfer ended early.",
+        "Nothing was saved as complete; try again.";
+    /// A request reached the web server instead of the service.
+    AppRequestBypassed = "APP_REQUEST_BYPASSED", Failure,
+        "This request did not go through Portway and was refused.",
+        "Reload the page.";
+    /// The browser lacks something that is needed.
+    BrowserUnsupported = "BROWSER_UNSUPPORTED", Failure,
+        "This browser lacks something that Portway needs.",
+        "Use a current Chromium, Chrome, Edge or Firefox, not in a mode without service workers.";
+    /// A bug.
+    Internal = "INTERNAL", Failure,
+        "Portway failed.",
+        "Please report it with the log.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_survive_json() {
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            let json = serde_json::to_string(reason).unwrap();
+            assert_eq!(json, format!("\"{}\"", reason.code()));
+            assert_eq!(serde_json::from_str::<Reason>(&json).unwrap(), *reason);
+            assert!(
+                Reason::ALL[..i].iter().all(|r| r.code() != reason.code()),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_of_a_newer_version_is_unknown_not_an_error() {
+        let reason: Reason = serde_json::from_str("\"FROM_THE_FUTURE\"").unwrap();
+        assert_eq!(reason, Reason::Unknown);
+    }
+}

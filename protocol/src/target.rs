@@ -1,0 +1,190 @@
+//! Service targets: where on the node's side a service listens.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Local address of a service. Comes from the node's own configuration only, never from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ServiceTarget {
+    /// `http://host:port`.
+    Http(HostPort),
+    /// `https://host:port`.
+    Https(HostPort),
+    /// `unix:/path`: HTTP over a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Host and port of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Host name or address; an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Why a text is not a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// The scheme is missing or not one of ours.
+    #[error("`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH")]
+    Scheme(String),
+    /// Host or port is missing or malformed.
+    #[error("`{0}`: expected HOST or HOST:PORT after the scheme")]
+    Authority(String),
+    /// A path, query or user name was given.
+    #[error("`{0}`: a target has no path, query or user; the service sees the visitor's own path")]
+    Extra(String),
+    /// The path of a Unix socket is not absolute.
+    #[error("`{0}`: the path of a Unix socket must be absolute")]
+    RelativePath(String),
+}
+
+impl FromStr for ServiceTarget {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(TargetError::Scheme(text.escape_debug().to_string()));
+        }
+        if let Some(rest) = text.strip_prefix("http://") {
+            return parse_authority(text, rest, 80).map(Self::Http);
+        }
+        if let Some(rest) = text.strip_prefix("https://") {
+            return parse_authority(text, rest, 443).map(Self::Https);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            if !path.is_absolute() {
+                return Err(TargetError::RelativePath(text.to_owned()));
+            }
+            return Ok(Self::Unix(path));
+        }
+        Err(TargetError::Scheme(text.to_owned()))
+    }
+}
+
+fn parse_authority(text: &str, rest: &str, default_port: u16) -> Result<HostPort, TargetError> {
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@', '\\']) {
+        return Err(TargetError::Extra(text.to_owned()));
+    }
+    let malformed = || TargetError::Authority(text.to_owned());
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, after) = bracketed.split_once(']').ok_or_else(malformed)?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| malformed())?;
+            (
+                host,
+                after.strip_prefix(':').or((after.is_empty()).then_some("")),
+            )
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, Some("")),
+        },
+    };
+    let port = match port.ok_or_else(malformed)? {
+        "" => default_port,
+        digits => digits.parse().map_err(|_| malformed())?,
+    };
+    if host.is_empty() || port == 0 {
+        return Err(malformed());
+    }
+    Ok(HostPort {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+impl HostPort {
+    /// `host:port`, with brackets around an IPv6 address.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for ServiceTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(at) => write!(f, "http://{}", at.authority()),
+            Self::Https(at) => write!(f, "https://{}", at.authority()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl TryFrom<String> for ServiceTarget {
+    type Error = TargetError;
+
+    fn try_from(text: String) -> Result<Self, TargetError> {
+        text.parse()
+    }
+}
+
+impl From<ServiceTarget> for String {
+    fn from(target: ServiceTarget) -> Self {
+        target.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn targets_parse_and_print() {
+        for (text, printed) in [
+            ("http://127.0.0.1:8888", "http://127.0.0.1:8888"),
+            ("http://localhost", "http://localhost:80"),
+            ("https://nas.lan/", "https://nas.lan:443"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ] {
+            assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_target_is_refused() {
+        for text in [
+            "8888",
+            "ftp://x",
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:99999",
+            "http://a/path",
+            "http://u@a",
+            "http://a:1#x",
+            "unix:rel",
+            "http://[::1",
+            "http://a b",
+            "http://a\r\nb",
+            "http://[zz]:1",
+        ] {
+            assert!(text.parse::<ServiceTarget>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printing_and_parsing_agree(text in "(http|https)://[a-z0-9.:\\[\\]]{1,20}") {
+            if let Ok(target) = text.parse::<ServiceTarget>() {
+                prop_assert_eq!(target.to_string().parse::<ServiceTarget>(), Ok(target));
+            }
+        }
+    }
+}

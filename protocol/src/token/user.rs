@@ -1,0 +1,139 @@
+//! User tokens: what a person (or the holder of a link) may open.
+
+use serde::{Deserialize, Serialize};
+
+use super::verify::{Times, TokenError, TrustedKeys, open};
+use super::{Confirmation, issue};
+use crate::id::{ClusterName, GrantId, ServiceName};
+use crate::key::SigningKey;
+use crate::permission::Permission;
+
+/// Claims of a user token. Its `jti` names the grant; its `cnf` is the grant or device key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserClaims {
+    /// Issuer: the cluster.
+    pub iss: ClusterName,
+    /// Audience: the services that it is for.
+    pub aud: Vec<ServiceName>,
+    /// Subject: the user.
+    pub sub: String,
+    /// Permissions; one entry for each service of `aud`.
+    pub services: Vec<Permission>,
+    /// Issued at, seconds since 1970.
+    pub iat: u64,
+    /// Expires at, seconds since 1970.
+    pub exp: u64,
+    /// The grant.
+    pub jti: GrantId,
+    /// The key whose possession the holder proves.
+    pub cnf: Confirmation,
+}
+
+impl UserClaims {
+    /// Signs with the cluster key.
+    #[must_use]
+    pub fn issue(&self, cluster_key: &SigningKey) -> String {
+        issue(cluster_key, self)
+    }
+
+    /// Checks a token that was presented for `service` at `now` (seconds since 1970). The caller
+    /// still has to see a proof of `cnf`.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify(
+        token: &str,
+        cluster: &ClusterName,
+        service: &ServiceName,
+        keys: &TrustedKeys,
+        now: u64,
+    ) -> Result<Self, TokenError> {
+        let claims: Self = open(token, keys)?;
+        let times = Times {
+            iat: claims.iat,
+            exp: claims.exp,
+        };
+        times.check(now)?;
+        if claims.iss != *cluster {
+            return Err(TokenError::WrongParty {
+                claim: "iss",
+                expected: cluster.to_string(),
+            });
+        }
+        if !claims.aud.contains(service) {
+            return Err(TokenError::WrongParty {
+                claim: "aud",
+                expected: service.to_string(),
+            });
+        }
+        Ok(claims)
+    }
+
+    /// What the token allows on `service`.
+    #[must_use]
+    pub fn permission(&self, service: &ServiceName) -> Option<&Permission> {
+        self.services.iter().find(|p| p.name == *service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret::new([seed; 32]))
+    }
+
+    fn claims() -> UserClaims {
+        UserClaims {
+            iss: "home".parse().unwrap(),
+            aud: vec!["lab".parse().unwrap()],
+            sub: "guest".into(),
+            services: vec![Permission::all("lab".parse().unwrap())],
+            iat: 1000,
+            exp: 2000,
+            jti: GrantId::from_bytes([1; 9]),
+            cnf: Confirmation {
+                ed25519: key(2).public(),
+            },
+        }
+    }
+
+    fn verify(claims: &UserClaims, service: &str, now: u64) -> Result<UserClaims, TokenError> {
+        let keys = TrustedKeys::new([key(1).public()]);
+        let cluster = "home".parse().unwrap();
+        UserClaims::verify(
+            &claims.issue(&key(1)),
+            &cluster,
+            &service.parse().unwrap(),
+            &keys,
+            now,
+        )
+    }
+
+    #[test]
+    fn a_token_opens_its_own_service_only() {
+        assert_eq!(verify(&claims(), "lab", 1500), Ok(claims()));
+        assert!(matches!(
+            verify(&claims(), "nas", 1500),
+            Err(TokenError::WrongParty { claim: "aud", .. })
+        ));
+    }
+
+    #[test]
+    fn an_expired_token_says_so() {
+        let error = verify(&claims(), "lab", 2031).unwrap_err();
+        assert_eq!(error.reason(), crate::reason::Reason::TokenExpired);
+    }
+
+    #[test]
+    fn golden_claims() {
+        let json = serde_json::to_string(&claims()).unwrap();
+        assert_eq!(
+            json,
+            r#"{"iss":"home","aud":["lab"],"sub":"guest","services":[{"name":"lab"}],"iat":1000,"exp":2000,"jti":"AQEBAQEBAQEB","cnf":{"ed25519":"gTl3Dqh9F19Wo1Rmw0x-zMuNipG07jeiXfYPW4_Js5Q"}}"#
+        );
+    }
+}

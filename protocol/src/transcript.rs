@@ -1,0 +1,122 @@
+//! Canonical bytes that proofs are signed over: a domain, then length-prefixed fields.
+//!
+//! Every signature in Portway covers exactly one of these, and no two domains are equal, so a
+//! proof made for one purpose never serves another.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{ClusterName, GrantId, Nonce};
+use crate::key::{KeyError, PublicKey, Signature, SigningKey};
+
+/// Collects fields; [`Transcript::bytes`] are what is signed, [`Transcript::digest`] a hash of it.
+#[derive(Debug, Clone)]
+pub struct Transcript(Vec<u8>);
+
+impl Transcript {
+    /// Starts with a domain such as `portway/session/1`.
+    #[must_use]
+    pub fn new(domain: &str) -> Self {
+        Self(domain.as_bytes().to_vec())
+    }
+
+    /// Appends a field of variable length: 4-byte big-endian length, then the bytes.
+    ///
+    /// # Panics
+    /// If a field is longer than 4 GiB; every caller's fields are bounded far below.
+    #[must_use]
+    pub fn field(mut self, bytes: &[u8]) -> Self {
+        let len = u32::try_from(bytes.len()).expect("fields are bounded by the message size");
+        self.0.extend_from_slice(&len.to_be_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Appends a field whose length the protocol fixes.
+    #[must_use]
+    pub fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// SHA-256 of the bytes so far.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
+}
+
+/// What is signed to authenticate a signaling socket: domain, challenge nonce, cluster.
+fn signal_proof(nonce: &Nonce, cluster: &ClusterName) -> Transcript {
+    Transcript::new("portway/signal-proof/1")
+        .field(nonce.as_bytes())
+        .field(cluster.as_str().as_bytes())
+}
+
+/// Answers signaling's challenge with a node key or grant key.
+#[must_use]
+pub fn sign_challenge(key: &SigningKey, nonce: &Nonce, cluster: &ClusterName) -> Signature {
+    key.sign(signal_proof(nonce, cluster).bytes())
+}
+
+/// Checks an answer to signaling's challenge.
+///
+/// # Errors
+/// [`KeyError::BadSignature`].
+pub fn verify_challenge(
+    key: &PublicKey,
+    nonce: &Nonce,
+    cluster: &ClusterName,
+    proof: &Signature,
+) -> Result<(), KeyError> {
+    key.verify(signal_proof(nonce, cluster).bytes(), proof)
+}
+
+/// What a grant key signs inside a session: domain, then the session transcript's hash.
+fn session_proof(transcript: &[u8; 32], grant: &GrantId) -> Transcript {
+    Transcript::new("portway/session-proof/1")
+        .fixed(transcript)
+        .fixed(grant.as_bytes())
+}
+
+/// Proves possession of a grant key to a gateway.
+#[must_use]
+pub fn sign_session(key: &SigningKey, transcript: &[u8; 32], grant: &GrantId) -> Signature {
+    key.sign(session_proof(transcript, grant).bytes())
+}
+
+/// Checks possession of a grant key.
+///
+/// # Errors
+/// [`KeyError::BadSignature`].
+pub fn verify_session(
+    key: &PublicKey,
+    transcript: &[u8; 32],
+    grant: &GrantId,
+    proof: &Signature,
+) -> Result<(), KeyError> {
+    key.verify(session_proof(transcript, grant).bytes(), proof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_cannot_slide_into_each_other() {
+        let a = Transcript::new("d").field(b"ab").field(b"c");
+        let b = Transcript::new("d").field(b"a").field(b"bc");
+        assert_ne!(a.bytes(), b.bytes());
+    }
+
+    #[test]
+    fn bytes_of_a_transcript_never_change() {
+        let transcript = Transcript::new("d").field(b"ab").fixed(&[1, 2]);
+        assert_eq!(transcript.bytes(), b"d\0\0\0\x02ab\x01\x02");
+    }
+}

@@ -1,0 +1,52 @@
+//! Data channels of a peer connection behind one trait.
+//!
+//! [`Channel`] is all that sessions know of a transport. [`webrtc`] provides it over WebRTC,
+//! [`loopback`] inside one process for tests. What lives here: peer connections, candidates,
+//! sockets. What does not: who the peer is (`protocol::session`) and what the bytes mean.
+//!
+//! The law of a channel:
+//! - Messages arrive whole, in order, once, or the channel ends.
+//! - [`Channel::send`] waits while [`SEND_HIGH_WATER`] bytes or more are not yet acknowledged by the
+//!   other end's transport: backpressure shows in the signature. Callers that want less in flight
+//!   (for latency) keep less in flight.
+//! - Received messages are queued up to a bound of the transport, then the peer's window closes.
+
+pub mod loopback;
+pub mod webrtc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// [`Channel::send`] waits while this many bytes are unacknowledged. Covers 50 ms at 640 Mbit/s;
+/// the lane's own window keeps the amount at the bandwidth-delay product.
+pub const SEND_HIGH_WATER: usize = 4 * 1024 * 1024;
+
+/// An ordered, reliable channel of messages.
+#[async_trait]
+pub trait Channel: Send + Sync + 'static {
+    /// Queues one message, waiting for room.
+    ///
+    /// # Errors
+    /// [`Closed`] once either end has closed or the path is gone.
+    async fn send(&self, message: Bytes) -> Result<(), Closed>;
+
+    /// The next message; `None` once the channel is closed. One task at a time may wait here.
+    async fn recv(&self) -> Option<Bytes>;
+
+    /// Closes the channel; both ends' `recv` return `None`.
+    async fn close(&self);
+}
+
+/// The channel is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the data channel is closed")]
+pub struct Closed;
+
+/// How two ends reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// Packets go straight from one to the other.
+    Direct,
+    /// Packets go through a relay.
+    Relayed,
+}

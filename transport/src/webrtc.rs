@@ -1,0 +1,12 @@
+//! Peer connections on the `webrtc` crate. Its types stay in this room.
+//!
+//! - [`Peer`]: one connection with its channel 0, from offer or answer to close.
+//! - [`candidates`]: which candidates of a peer are acceptable.
+//! - `runtime`: sockets with large buffers, tasks that die with their peer.
+
+pub mod candidates;
+mod channel;
+mod peer;
+mod runtime;
+
+pub use peer::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};

@@ -1,0 +1,160 @@
+//! Which candidates and descriptions of a peer are acceptable.
+//!
+//! Security: a candidate makes this machine send packets to an address that the peer chose. Loopback,
+//! link-local, multicast and unspecified addresses are ignored, so that an offer cannot make a
+//! gateway probe local-only services or cloud metadata. Private addresses pass: a visitor in the
+//! same network is the fastest path there is. Names (mDNS) are not resolved; such a peer is found as
+//! peer-reflexive.
+
+use std::net::IpAddr;
+
+use portway_protocol::signal::{IceCandidate, SessionDescription};
+
+/// What to do with candidates that point at this machine itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoopbackPolicy {
+    /// Ignore them.
+    #[default]
+    Refuse,
+    /// Check them: both ends are known to be on this machine, as in tests.
+    Accept,
+}
+
+/// Whether a remote candidate may be checked.
+#[must_use]
+pub fn is_acceptable(candidate: &IceCandidate, loopback: LoopbackPolicy) -> bool {
+    address(&candidate.candidate).is_some_and(|address| is_reachable(address, loopback))
+}
+
+/// The connection address of a candidate-attribute (RFC 8839 §5.1), if it is an IP address.
+fn address(attribute: &str) -> Option<IpAddr> {
+    attribute.split_ascii_whitespace().nth(4)?.parse().ok()
+}
+
+fn is_reachable(address: IpAddr, loopback: LoopbackPolicy) -> bool {
+    let address = address.to_canonical();
+    if address.is_loopback() {
+        return loopback == LoopbackPolicy::Accept;
+    }
+    match address {
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
+        }
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()),
+    }
+}
+
+/// The description without unacceptable candidate lines.
+#[must_use]
+pub fn filter(description: &SessionDescription, loopback: LoopbackPolicy) -> SessionDescription {
+    let keep = |line: &&str| match line.strip_prefix("a=candidate:") {
+        Some(rest) => address(rest).is_some_and(|address| is_reachable(address, loopback)),
+        None => true,
+    };
+    let mut sdp: String = description.sdp.split_inclusive('\n').filter(keep).collect();
+    if !sdp.ends_with('\n') {
+        sdp.push_str("\r\n");
+    }
+    SessionDescription {
+        kind: description.kind,
+        sdp,
+    }
+}
+
+/// The one certificate fingerprint of a description (RFC 8122), as `algorithm value`.
+///
+/// `None` if there is none, or more than one distinct: the stack would accept a peer that matches
+/// any, so a second one is an attempt to sit in the middle.
+#[must_use]
+pub fn fingerprint(sdp: &str) -> Option<&str> {
+    let mut fingerprints = sdp
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("a=fingerprint:"));
+    let first = fingerprints.next()?;
+    fingerprints
+        .all(|other| other.eq_ignore_ascii_case(first))
+        .then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use portway_protocol::signal::SdpKind;
+
+    use super::*;
+
+    fn candidate(address: &str) -> IceCandidate {
+        IceCandidate {
+            candidate: format!("candidate:1 1 udp 2122260223 {address} 5000 typ host"),
+            sdp_mid: None,
+            sdp_m_line_index: Some(0),
+            username_fragment: None,
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_and_of_no_machine_are_refused() {
+        for bad in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "3f1c.local",
+            "localhost",
+            "",
+        ] {
+            assert!(
+                !is_acceptable(&candidate(bad), LoopbackPolicy::Refuse),
+                "{bad}"
+            );
+        }
+        for good in [
+            "192.168.1.5",
+            "10.0.0.1",
+            "203.0.113.9",
+            "2001:db8::1",
+            "fd00::1",
+        ] {
+            assert!(
+                is_acceptable(&candidate(good), LoopbackPolicy::Refuse),
+                "{good}"
+            );
+        }
+    }
+
+    #[test]
+    fn unacceptable_lines_leave_the_description() {
+        let description = SessionDescription {
+            kind: SdpKind::Offer,
+            sdp: "v=0\r\na=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\r\n".into(),
+        };
+        assert_eq!(
+            filter(&description, LoopbackPolicy::Refuse).sdp,
+            "v=0\r\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\r\n"
+        );
+    }
+
+    #[test]
+    fn exactly_one_distinct_fingerprint() {
+        assert_eq!(
+            fingerprint("a=fingerprint:sha-256 AA\r\n"),
+            Some("sha-256 AA")
+        );
+        assert_eq!(
+            fingerprint("a=fingerprint:sha-256 AA\r\na=fingerprint:sha-256 aa\r\n"),
+            Some("sha-256 AA")
+        );
+        assert_eq!(
+            fingerprint("a=fingerprint:sha-256 AA\r\na=fingerprint:sha-256 BB\r\n"),
+            None
+        );
+        assert_eq!(fingerprint("v=0\r\n"), None);
+    }
+}

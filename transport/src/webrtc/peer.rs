@@ -1,0 +1,372 @@
+//! One peer connection with its channel 0.
+//!
+//! ```text
+//! Peer::answer(offer) ─► answer ─► candidates both ways ─► channel opens ─► … ─► close
+//! Peer::offer()       ─► offer  ─► accept_answer ─────────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portway_protocol::limits::{MAX_CANDIDATES, MAX_MESSAGE};
+use portway_protocol::signal::{IceCandidate, IceServer, SdpKind, SessionDescription};
+use rtc::ice::mdns::MulticastDnsMode;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use webrtc::data_channel::RTCDataChannelInit;
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceCandidateInit, RTCIceCandidateType, RTCIceGatheringState, RTCIceServer,
+    RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
+};
+
+use super::candidates::{self, LoopbackPolicy};
+use super::channel::WebRtcChannel;
+use super::runtime::PeerRuntime;
+use crate::{Channel, Closed, PathKind, SEND_HIGH_WATER};
+
+/// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Checks of a pair before it is given up; with [`CHECK_INTERVAL`] about 10 s, because the other
+/// end's candidates trickle in late.
+const MAX_BINDING_REQUESTS: u16 = 500;
+
+/// Silence after which a path counts as disconnected.
+const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);
+
+/// Silence after which the connection is given up (consent freshness, RFC 7675).
+const FAILED_AFTER: Duration = Duration::from_secs(25);
+
+/// Interval of consent checks.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// Events that may wait for the owner of a peer.
+const EVENT_QUEUE: usize = 2 * MAX_CANDIDATES;
+
+/// Label of channel 0.
+const CHANNEL_LABEL: &str = "portway";
+
+/// How a peer connection is made.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// STUN and TURN servers.
+    pub ice_servers: Vec<IceServer>,
+    /// Local addresses to bind; unspecified addresses stand for every interface of their family.
+    pub bind: Vec<std::net::SocketAddr>,
+    /// Whether the other end may be reached on a loopback address.
+    pub loopback: LoopbackPolicy,
+}
+
+impl Default for PeerConfig {
+    /// Every IPv4 interface, no servers.
+    fn default() -> Self {
+        Self {
+            ice_servers: Vec::new(),
+            bind: vec![std::net::SocketAddr::from(([0, 0, 0, 0], 0))],
+            loopback: LoopbackPolicy::default(),
+        }
+    }
+}
+
+/// What happens to a peer. Channel 0 speaks for itself.
+#[derive(Debug, Clone)]
+pub enum PeerEvent {
+    /// A local candidate to send; `None` = end of candidates.
+    Candidate(Option<IceCandidate>),
+    /// Packets flow.
+    Connected,
+    /// The path is silent; it may come back, or an ICE restart brings a new one.
+    Disconnected,
+    /// The connection is over.
+    Ended,
+}
+
+/// Events of one peer, in order.
+pub type PeerEvents = mpsc::Receiver<PeerEvent>;
+
+/// Why a peer connection could not be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The description has no fingerprint, or two.
+    #[error("the session description must have exactly one certificate fingerprint")]
+    Fingerprint,
+    /// A description of the wrong kind.
+    #[error("expected an {expected:?}")]
+    WrongKind {
+        /// What was needed.
+        expected: SdpKind,
+    },
+    /// More than [`MAX_CANDIDATES`].
+    #[error("more than {MAX_CANDIDATES} candidates")]
+    TooManyCandidates,
+    /// The stack refused.
+    #[error("WebRTC: {0}")]
+    Stack(#[from] webrtc::error::Error),
+}
+
+/// A peer connection. Dropping it ends it at once; [`Peer::close`] says goodbye first.
+pub struct Peer {
+    connection: Arc<dyn PeerConnection>,
+    channel: Arc<WebRtcChannel>,
+    runtime: Arc<PeerRuntime>,
+    closed: CancellationToken,
+    remote_candidates: Mutex<usize>,
+    loopback: LoopbackPolicy,
+}
+
+impl Peer {
+    /// Answers an offer.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn answer(
+        config: &PeerConfig,
+        offer: &SessionDescription,
+    ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
+        check(offer, SdpKind::Offer)?;
+        let (peer, events) = Self::build(config).await?;
+        let answer = peer.accept_offer(offer).await?;
+        Ok((peer, answer, events))
+    }
+
+    /// Makes an offer.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn offer(
+        config: &PeerConfig,
+    ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
+        let (peer, events) = Self::build(config).await?;
+        let offer = peer.connection.create_offer(None).await?;
+        let sdp = offer.sdp.clone();
+        peer.connection.set_local_description(offer).await?;
+        let description = SessionDescription {
+            kind: SdpKind::Offer,
+            sdp,
+        };
+        Ok((peer, description, events))
+    }
+
+    /// Applies the answer to our offer.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn accept_answer(&self, answer: &SessionDescription) -> Result<(), PeerError> {
+        check(answer, SdpKind::Answer)?;
+        let remote = RTCSessionDescription::answer(candidates::filter(answer, self.loopback).sdp)?;
+        self.connection.set_remote_description(remote).await?;
+        Ok(())
+    }
+
+    /// Applies an offer, the first one or an ICE restart, and returns the answer.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn accept_offer(
+        &self,
+        offer: &SessionDescription,
+    ) -> Result<SessionDescription, PeerError> {
+        check(offer, SdpKind::Offer)?;
+        let remote = RTCSessionDescription::offer(candidates::filter(offer, self.loopback).sdp)?;
+        self.connection.set_remote_description(remote).await?;
+        let answer = self.connection.create_answer(None).await?;
+        let sdp = answer.sdp.clone();
+        self.connection.set_local_description(answer).await?;
+        Ok(SessionDescription {
+            kind: SdpKind::Answer,
+            sdp,
+        })
+    }
+
+    /// Adds a trickled candidate; one that must not be checked is ignored.
+    ///
+    /// # Errors
+    /// [`PeerError::TooManyCandidates`], or the stack's for a malformed one.
+    pub async fn add_candidate(&self, candidate: Option<&IceCandidate>) -> Result<(), PeerError> {
+        let Some(candidate) = candidate else {
+            return Ok(());
+        };
+        {
+            let mut count = self.remote_candidates.lock().await;
+            *count += 1;
+            if *count > MAX_CANDIDATES {
+                return Err(PeerError::TooManyCandidates);
+            }
+        }
+        if !candidates::is_acceptable(candidate, self.loopback) {
+            return Ok(());
+        }
+        let init = RTCIceCandidateInit {
+            candidate: candidate.candidate.clone(),
+            sdp_mid: candidate.sdp_mid.clone(),
+            sdp_mline_index: candidate.sdp_m_line_index,
+            username_fragment: candidate.username_fragment.clone(),
+            url: None,
+        };
+        self.connection.add_ice_candidate(init).await?;
+        Ok(())
+    }
+
+    /// Waits until channel 0 is open and returns it. To be called once.
+    ///
+    /// # Errors
+    /// [`Closed`] if the connection ends before.
+    pub async fn open(&self) -> Result<Arc<dyn Channel>, Closed> {
+        self.channel.opened().await?;
+        Ok(self.channel.clone())
+    }
+
+    /// The path in use, once there is one.
+    pub async fn path(&self) -> Option<PathKind> {
+        let ice = self.connection.sctp().await?.transport().ice_transport();
+        let pair = ice.get_selected_candidate_pair().await.ok()??;
+        let relayed = [pair.local(), pair.remote()]
+            .iter()
+            .any(|candidate| candidate.typ == RTCIceCandidateType::Relay);
+        Some(if relayed {
+            PathKind::Relayed
+        } else {
+            PathKind::Direct
+        })
+    }
+
+    /// Ends the connection in order.
+    pub async fn close(&self) {
+        self.closed.cancel();
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(%error, "the peer connection was closed already");
+        }
+    }
+
+    async fn build(config: &PeerConfig) -> Result<(Self, PeerEvents), PeerError> {
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let runtime = Arc::new(PeerRuntime::default());
+        let closed = CancellationToken::new();
+        let settings = SettingEngineBuilder::new()
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(MAX_BINDING_REQUESTS))
+            .with_ice_timeouts(
+                Some(DISCONNECTED_AFTER),
+                Some(FAILED_AFTER),
+                Some(KEEPALIVE),
+            )
+            .build();
+        let configuration = RTCConfigurationBuilder::new()
+            .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
+            .build();
+        let handler = Handler {
+            events,
+            closed: closed.clone(),
+        };
+        let connection: Arc<dyn PeerConnection> = Arc::new(
+            PeerConnectionBuilder::new()
+                .with_configuration(configuration)
+                .with_setting_engine(settings)
+                .with_runtime(runtime.clone())
+                .with_handler(Arc::new(handler))
+                .with_udp_addrs(config.bind.clone())
+                .with_data_channel_send_buffer_limit(SEND_HIGH_WATER)
+                .build()
+                .await?,
+        );
+        let init = RTCDataChannelInit {
+            negotiated: Some(0),
+            ..RTCDataChannelInit::default()
+        };
+        let channel = connection
+            .create_data_channel(CHANNEL_LABEL, Some(init))
+            .await?;
+        let peer = Self {
+            connection,
+            channel: Arc::new(WebRtcChannel::new(channel, closed.clone())),
+            runtime,
+            closed,
+            remote_candidates: Mutex::new(0),
+            loopback: config.loopback,
+        };
+        Ok((peer, receiver))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.closed.cancel();
+        self.runtime.abort();
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").finish_non_exhaustive()
+    }
+}
+
+/// Kind and fingerprint of a remote description.
+fn check(description: &SessionDescription, expected: SdpKind) -> Result<(), PeerError> {
+    if description.kind != expected {
+        return Err(PeerError::WrongKind { expected });
+    }
+    candidates::fingerprint(&description.sdp)
+        .map(|_| ())
+        .ok_or(PeerError::Fingerprint)
+}
+
+fn ice_server(server: &IceServer) -> RTCIceServer {
+    RTCIceServer {
+        urls: server.urls.clone(),
+        username: server.username.clone().unwrap_or_default(),
+        credential: server.credential.clone().unwrap_or_default(),
+        ..RTCIceServer::default()
+    }
+}
+
+/// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
+struct Handler {
+    events: mpsc::Sender<PeerEvent>,
+    closed: CancellationToken,
+}
+
+impl Handler {
+    fn emit(&self, event: PeerEvent) {
+        if let Err(error) = self.events.try_send(event) {
+            tracing::warn!(%error, "an event of a peer connection was dropped");
+        }
+    }
+}
+
+#[async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        match event.candidate.to_json() {
+            Ok(init) => self.emit(PeerEvent::Candidate(Some(IceCandidate {
+                candidate: init.candidate,
+                sdp_mid: None,
+                sdp_m_line_index: Some(0),
+                username_fragment: None,
+            }))),
+            Err(error) => tracing::debug!(%error, "a local candidate was unusable"),
+        }
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            self.emit(PeerEvent::Candidate(None));
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        match state {
+            RTCPeerConnectionState::Connected => self.emit(PeerEvent::Connected),
+            RTCPeerConnectionState::Disconnected => self.emit(PeerEvent::Disconnected),
+            RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed => {
+                self.closed.cancel();
+                self.emit(PeerEvent::Ended);
+            }
+            _ => {}
+        }
+    }
+}
+
+const _: () = assert!(MAX_MESSAGE <= 64 * 1024);

@@ -1,0 +1,112 @@
+//! Two peers on this machine talk over real sockets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use portway_protocol::signal::SdpKind;
+use portway_transport::webrtc::candidates::LoopbackPolicy;
+use portway_transport::webrtc::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};
+use portway_transport::{Channel, PathKind};
+
+const MESSAGES: usize = 2000;
+const MESSAGE_LEN: usize = 16 * 1024;
+
+/// Loopback only, so that the tests need no other interface.
+fn config() -> PeerConfig {
+    PeerConfig {
+        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        loopback: LoopbackPolicy::Accept,
+        ..PeerConfig::default()
+    }
+}
+
+/// Hands the candidates of one peer to the other until gathering is complete.
+async fn trickle(events: &mut PeerEvents, to: &Peer) {
+    loop {
+        match events.recv().await.expect("the peer lives") {
+            PeerEvent::Candidate(Some(candidate)) => {
+                to.add_candidate(Some(&candidate)).await.unwrap();
+            }
+            PeerEvent::Candidate(None) => return,
+            PeerEvent::Connected | PeerEvent::Disconnected | PeerEvent::Ended => {}
+        }
+    }
+}
+
+async fn connected() -> (Peer, Peer, PeerEvents) {
+    let (client, offer, mut client_events) = Peer::offer(&config()).await.unwrap();
+    let (gateway, answer, mut gateway_events) = Peer::answer(&config(), &offer).await.unwrap();
+    client.accept_answer(&answer).await.unwrap();
+    trickle(&mut gateway_events, &client).await;
+    trickle(&mut client_events, &gateway).await;
+    (client, gateway, gateway_events)
+}
+
+/// Channel 0 of both.
+async fn open(a: &Peer, b: &Peer) -> (Arc<dyn Channel>, Arc<dyn Channel>) {
+    let (a, b) = tokio::join!(a.open(), b.open());
+    (a.unwrap(), b.unwrap())
+}
+
+#[tokio::test]
+async fn messages_arrive_whole_and_in_order() {
+    let (client, gateway, _events) = connected().await;
+    let (from, to) = open(&gateway, &client).await;
+    let message = |i: usize| Bytes::from(vec![u8::try_from(i % 251).unwrap(); MESSAGE_LEN]);
+    let send = async {
+        for i in 0..MESSAGES {
+            from.send(message(i)).await.unwrap();
+        }
+    };
+    let receive = async {
+        for i in 0..MESSAGES {
+            assert_eq!(to.recv().await.unwrap(), message(i), "message {i}");
+        }
+    };
+    tokio::join!(send, receive);
+    assert_eq!(client.path().await, Some(PathKind::Direct));
+}
+
+#[tokio::test]
+async fn a_closed_channel_ends_on_both_sides() {
+    let (client, gateway, _events) = connected().await;
+    let (from, to) = open(&client, &gateway).await;
+    from.send(Bytes::from_static(b"hi")).await.unwrap();
+    assert_eq!(to.recv().await.unwrap(), "hi");
+    from.close().await;
+    assert_eq!(to.recv().await, None);
+    assert!(from.send(Bytes::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn dropping_a_peer_ends_its_channel() {
+    let (client, gateway, _events) = connected().await;
+    let (channel, _other) = open(&gateway, &client).await;
+    drop(gateway);
+    assert_eq!(channel.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_description_without_fingerprint_is_refused() {
+    let (_client, mut offer, _events) = Peer::offer(&config()).await.unwrap();
+    offer.sdp = offer
+        .sdp
+        .lines()
+        .filter(|line| !line.starts_with("a=fingerprint"))
+        .map(|line| format!("{line}\r\n"))
+        .collect();
+    assert!(matches!(
+        Peer::answer(&config(), &offer).await,
+        Err(PeerError::Fingerprint)
+    ));
+}
+
+#[tokio::test]
+async fn an_answer_is_no_offer() {
+    let (_client, mut offer, _events) = Peer::offer(&config()).await.unwrap();
+    offer.kind = SdpKind::Answer;
+    assert!(matches!(
+        Peer::answer(&config(), &offer).await,
+        Err(PeerError::WrongKind { .. })
+    ));
+}

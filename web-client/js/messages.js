@@ -1,0 +1,114 @@
+/**
+ * Every message between page, holder, connection worker, service worker and shim. Nothing else in
+ * this folder defines a message.
+ *
+ *   wrapper page ──control port──► holder page ──► connection worker (wasm)
+ *        ▲                                              ▲
+ *        │ port wanted / port                           │ request port
+ *   service worker, shim ───────────────────────────────┘
+ *
+ * - The **wrapper** is the top-level page of a service origin, the **holder** a hidden iframe on
+ *   `conn.{cluster}`. They meet once by `postMessage` (`OpenMessage`, which transfers the control
+ *   port); the holder takes the service from `event.origin`, never from the message.
+ * - A **request port** joins a service worker or a shim directly to the connection worker. It is
+ *   made by a wrapper, handed to the holder over the control port, and carries one service only.
+ * - `VERSION` changes with any incompatible change; a peer of another version is answered with
+ *   `version-mismatch` and reloads.
+ */
+
+export const VERSION = 1;
+
+/** Bytes of response body that a reader allows in advance, and re-grants as it consumes. */
+export const BODY_CREDIT = 512 * 1024;
+
+/** Largest body chunk in one message. */
+export const MAX_CHUNK = 64 * 1024;
+
+/** How often a wrapper pings its service worker (Firefox ends an idle one after 30 s). */
+export const PING_INTERVAL_MS = 10_000;
+
+/** @typedef {[name: string, value: string][]} HeaderList */
+
+/**
+ * `window.postMessage` from wrapper to holder; transfers the control port.
+ * @typedef {object} OpenMessage
+ * @property {'portway:open'} type
+ * @property {number} version
+ * @property {string} [link] the fragment `v1.…` if the address had one
+ */
+
+/**
+ * Control port, wrapper → holder.
+ * @typedef {{type: 'port'}          // transfers a request port
+ *   | {type: 'retry'}               // try to connect now
+ *   | {type: 'forget'}              // forget grant and cookies of this service
+ * } ToHolder
+ */
+
+/**
+ * Control port, holder → wrapper.
+ * @typedef {StatusMessage | {type: 'version-mismatch'} | {type: 'forgotten'}} FromHolder
+ */
+
+/**
+ * @typedef {object} StatusMessage
+ * @property {'status'} type
+ * @property {'starting'|'signaling'|'connecting'|'authenticating'|'connected'|'reconnecting'|'failed'|'locked'} state
+ *   `locked`: no link, or it is not valid any more; `failed`: gave up, `retry` starts again
+ * @property {string} [reason] reason code of the last failure
+ * @property {string} [message] plain words
+ * @property {string} [node]
+ * @property {'direct'|'relayed'} [path]
+ * @property {number} [rtt] milliseconds
+ */
+
+/**
+ * Request port, client side (service worker or shim) → connection worker.
+ * Ids are chosen by the client side and are unique per port.
+ * @typedef {{type: 'request', id: number, method: string, url: string, headers: HeaderList,
+ *      body: 'none'|'stream', destination: string, mode: string, cookiePath?: string, credit: number}
+ *   | {type: 'body', id: number, bytes: ArrayBuffer}
+ *   | {type: 'body-end', id: number, length: number}
+ *   | {type: 'pull', id: number, credit: number}
+ *   | {type: 'abort', id: number}
+ *   | {type: 'ws-open', id: number, url: string, protocols: string[], origin: string}
+ *   | {type: 'ws-send', id: number, data: string | ArrayBuffer}
+ *   | {type: 'ws-pull', id: number, credit: number}
+ *   | {type: 'ws-close', id: number, code?: number, reason?: string}
+ *   | {type: 'cookie-watch', url: string}
+ *   | {type: 'cookie-set', url: string, cookie: string}
+ *   | {type: 'ping'}
+ *   | {type: 'close'}
+ * } ToWorker
+ *   `url` is path and query. `credit` is in bytes (for `ws-pull`: messages).
+ */
+
+/**
+ * Request port, connection worker → client side.
+ * A request ends with exactly one of `end` (whose `length` must equal the bytes received) or `error`.
+ * @typedef {{type: 'response', id: number, status: number, statusText: string, headers: HeaderList, cookies: string}
+ *   | {type: 'chunk', id: number, bytes: ArrayBuffer}
+ *   | {type: 'end', id: number, length: number}
+ *   | {type: 'error', id: number, reason: string, message: string}
+ *   | {type: 'body-pull', id: number, credit: number}
+ *   | {type: 'ws-opened', id: number, protocol: string}
+ *   | {type: 'ws-message', id: number, data: string | ArrayBuffer}
+ *   | {type: 'ws-sent', id: number, bytes: number}
+ *   | {type: 'ws-closed', id: number, code: number, reason: string, wasClean: boolean}
+ *   | {type: 'cookies', cookies: string}
+ *   | {type: 'pong', state: string}
+ * } FromWorker
+ *   `cookies` is what `document.cookie` would show (no HttpOnly ones) for the url of the request or
+ *   of the `cookie-watch`.
+ */
+
+/**
+ * Service worker ↔ windows of its origin (`Client.postMessage`, `ServiceWorker.postMessage`) and
+ * shim → wrapper (`window.postMessage`, same origin). `port-wanted` is answered by `port`, which
+ * transfers a request port.
+ * @typedef {{type: 'portway:port-wanted', id: number}
+ *   | {type: 'portway:port', id: number, version: number}
+ *   | {type: 'portway:ping'}
+ *   | {type: 'portway:navigated', url: string, title: string, icon: string}
+ * } PageMessage
+ */
