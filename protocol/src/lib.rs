@@ -14,13 +14,13 @@
 pub mod backoff;
 pub mod id;
 pub mod key;
-// lane
+pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod permission;
 pub mod reason;
 pub mod secret;
-// session
+pub mod session;
 pub mod signal;
 pub mod target;
 pub mod token;

@@ -1,0 +1,286 @@
+//! The command line's grammar, nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use portway_protocol::id::{ClusterName, ServiceName};
+use portway_protocol::target::ServiceTarget;
+
+/// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portway",
+    version = crate::VERSION,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  portway up --expose lab=http://127.0.0.1:8888   open JupyterLab from any browser\n  portway expose nas=https://192.168.1.5:5001      add a service while it runs\n  portway services                                 what is offered, and whether it is healthy"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where keys, grants and the control socket are kept [default: the XDG state directory]
+    #[arg(long, global = true, env = "PORTWAY_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print JSON: one object, or one object per line for streams
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more (-v info, -vv debug, -vvv trace)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process: signaling, STUN, gateway and the services given
+    Up(Up),
+    /// Add a service to the running gateway and print its link
+    Expose(Expose),
+    /// Nodes of the cluster and their state
+    Nodes,
+    /// Services, their targets and their health
+    Services,
+    /// Browsers that are connected now
+    Sessions,
+    /// Issue, inspect and revoke tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Check this machine: network, clock, ports; says what to do
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print version, commit and the hash of the embedded browser client
+    Version,
+}
+
+/// `portway up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Name of the cluster, part of every address
+    #[arg(long, default_value = "home", env = "PORTWAY_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: ClusterName,
+    /// Address of the web and signaling server
+    #[arg(long, default_value = "127.0.0.1:8080", env = "PORTWAY_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Domain that points here, with a wildcard below it; needs a certificate
+    #[arg(long, requires_all = ["tls_cert", "tls_key"], value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+    /// Certificate chain (PEM) for the domain and its wildcard
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of the certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A service, e.g. lab=http://127.0.0.1:8888; may be repeated. Without any: a demo
+    #[arg(long, value_name = "NAME=TARGET")]
+    pub(crate) expose: Vec<Exposed>,
+    /// STUN or TURN server for both ends, e.g. stun:stun.example.org:3478; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub(crate) ice_server: Vec<String>,
+    /// User name for the TURN servers given
+    #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
+    pub(crate) turn_username: Option<String>,
+    /// File with the password for the TURN servers given
+    #[arg(long, env = "PORTWAY_TURN_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) turn_password_file: Option<PathBuf>,
+}
+
+/// `portway expose`.
+#[derive(Debug, Args)]
+pub(crate) struct Expose {
+    /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock
+    #[arg(value_name = "NAME=TARGET")]
+    pub(crate) service: Exposed,
+}
+
+/// `portway token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Issue a token
+    #[command(subcommand)]
+    Issue(Issue),
+    /// Show what a token says and whether it is valid; reads it from standard input
+    Inspect,
+    /// Revoke the grant of a user token: its sessions end at once
+    Revoke {
+        /// Grant id, as `token issue` printed it
+        grant: portway_protocol::id::GrantId,
+    },
+}
+
+/// `portway token issue`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Issue {
+    /// For a person: prints a link that opens a service
+    User {
+        /// Service that it opens; may be repeated
+        #[arg(long = "service", required = true, value_name = "NAME")]
+        services: Vec<ServiceName>,
+        /// Who it is for; the service sees it as X-Portway-User
+        #[arg(long, default_value = "guest", value_name = "NAME")]
+        user: String,
+        /// How long it is valid: 30s, 15m, 2h, 7d
+        #[arg(long = "for", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+        /// Allowed methods, e.g. GET,HEAD [default: all]
+        #[arg(long, value_delimiter = ',', value_name = "LIST")]
+        methods: Option<Vec<String>>,
+        /// Allowed paths, exact or a prefix that ends in *; may be repeated [default: all]
+        #[arg(long = "path", value_name = "GLOB")]
+        paths: Option<Vec<String>>,
+    },
+    /// For a node key of another machine
+    Machine {
+        /// Name of the node
+        #[arg(long, value_name = "NAME")]
+        node: portway_protocol::id::NodeId,
+        /// Public key of the node, base64url
+        #[arg(long, value_name = "KEY")]
+        key: portway_protocol::key::PublicKey,
+        /// How long it is valid, at most 30d
+        #[arg(long = "for", default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+    },
+}
+
+/// `portway doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// STUN server to ask for this machine's public address, e.g. stun.example.org:3478
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) stun: Option<String>,
+    /// Address that `portway up` shall listen on
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// `NAME=TARGET[,option…]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Exposed {
+    pub(crate) name: ServiceName,
+    pub(crate) target: ServiceTarget,
+    pub(crate) trust: Trust,
+}
+
+/// How the certificate of an `https` target is checked.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Trust {
+    /// By the system's authorities.
+    #[default]
+    System,
+    /// By this authority alone.
+    Authority(PathBuf),
+    /// Not at all.
+    Any,
+}
+
+impl std::str::FromStr for Exposed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text
+            .split_once('=')
+            .ok_or("expected NAME=TARGET, e.g. lab=http://127.0.0.1:8888")?;
+        let (target, options) = match rest.split_once(',') {
+            Some((target, options)) => (target, Some(options)),
+            None => (rest, None),
+        };
+        let trust = match options {
+            None => Trust::System,
+            Some("insecure") => Trust::Any,
+            Some(option) => match option.strip_prefix("ca=") {
+                Some(path) => Trust::Authority(path.into()),
+                None => return Err(format!("unknown option `{option}`: use ca=FILE or insecure")),
+            },
+        };
+        Ok(Self {
+            name: name.parse().map_err(|e| format!("{e}"))?,
+            target: target.parse().map_err(|e| format!("{e}"))?,
+            trust,
+        })
+    }
+}
+
+/// `90`, `30s`, `15m`, `2h`, `7d`.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is no duration: use 30s, 15m, 2h or 7d"))?;
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        other => return Err(format!("unknown unit `{other}`: use s, m, h or d")),
+    };
+    number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds > 0)
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| format!("`{text}` is out of range"))
+}
+
+/// Shape of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+}
+
+impl Global {
+    /// Shape of what is printed.
+    pub(crate) const fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Human }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn services_take_options_for_their_certificate() {
+        let plain: Exposed = "lab=http://127.0.0.1:8888".parse().unwrap();
+        assert!(matches!(plain.trust, Trust::System));
+        let any: Exposed = "nas=https://10.0.0.5,insecure".parse().unwrap();
+        assert!(matches!(any.trust, Trust::Any));
+        let ca: Exposed = "nas=https://10.0.0.5,ca=/etc/ca.pem".parse().unwrap();
+        assert!(matches!(ca.trust, Trust::Authority(_)));
+        for bad in ["lab", "lab=", "conn=http://x", "lab=http://x,what", "=http://x"] {
+            assert!(bad.parse::<Exposed>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("15m").unwrap().as_secs(), 900);
+        assert_eq!(parse_duration("7d").unwrap().as_secs(), 604_800);
+        for bad in ["", "m", "0", "1y", "-1s", "99999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! `portway doctor`: what could be in the way on this machine, and what to do about it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::args::{Doctor, Global};
+use crate::assets;
+use crate::exit::Failure;
+use crate::output;
+use crate::state::{State, random_bytes};
+
+/// Socket buffer that the transport asks for, see `portway_transport`.
+const WANTED_BUFFER: usize = 4 * 1024 * 1024;
+
+/// How long to wait for a STUN answer; two attempts.
+const STUN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A date before which this program did not exist: 2026-01-01.
+const EARLIEST_CLOCK: Duration = Duration::from_secs(1_767_225_600);
+
+/// Outcome of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failure,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Check {
+    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            check,
+            verdict: Verdict::Ok,
+            reason: None,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn warning(
+        check: &'static str,
+        reason: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            verdict: Verdict::Warning,
+            reason: Some(reason),
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn failure(
+        check: &'static str,
+        reason: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Failure,
+            ..Self::warning(check, reason, message, hint)
+        }
+    }
+}
+
+/// All checks.
+#[derive(Debug, Serialize)]
+struct Report {
+    checks: Vec<Check>,
+}
+
+/// Runs the checks; fails if one of them does.
+pub(crate) fn run(global: &Global, args: &Doctor) -> anyhow::Result<()> {
+    let mut checks = vec![
+        web_client(),
+        state(global),
+        clock(),
+        listen(args.listen),
+        interfaces(),
+        socket_buffers(),
+    ];
+    if let Some(server) = &args.stun {
+        checks.push(stun(server));
+    }
+    let report = Report { checks };
+    output::print(global.format(), &report, human)?;
+    let failed = report
+        .checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Failure)
+        .count();
+    if failed > 0 {
+        return Err(Failure::configuration(format!("{failed} check(s) failed")).into());
+    }
+    Ok(())
+}
+
+fn human(report: &Report) -> String {
+    let mut text = String::new();
+    for check in &report.checks {
+        let mark = match check.verdict {
+            Verdict::Ok => "ok  ",
+            Verdict::Warning => "warn",
+            Verdict::Failure => "FAIL",
+        };
+        text.push_str(&format!("{mark}  {:<12} {}", check.check, check.message));
+        if let Some(reason) = check.reason {
+            text.push_str(&format!(" [{reason}]"));
+        }
+        text.push('\n');
+        if let Some(hint) = &check.hint {
+            text.push_str(&format!("                   → {hint}\n"));
+        }
+    }
+    text
+}
+
+fn web_client() -> Check {
+    if assets::are_embedded() {
+        Check::ok("web client", format!("built in, {}", assets::hash()))
+    } else {
+        Check::failure(
+            "web client",
+            "WEB_CLIENT_MISSING",
+            "this binary was built without the browser client",
+            "build it with `cargo xtask build`",
+        )
+    }
+}
+
+fn state(global: &Global) -> Check {
+    let opened = State::locate(global.state.as_deref()).and_then(|state| {
+        state.prepare()?;
+        for name in ["cluster.key", "node.key"] {
+            state.read_secret(name)?;
+        }
+        Ok(())
+    });
+    match opened {
+        Ok(()) => Check::ok("state", "the state directory is private and readable"),
+        Err(error) => Check::failure(
+            "state",
+            "STATE_UNUSABLE",
+            format!("{error:#}"),
+            "see the message, or choose another directory with --state",
+        ),
+    }
+}
+
+fn clock() -> Check {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    if now < EARLIEST_CLOCK {
+        return Check::failure(
+            "clock",
+            "CLOCK_WRONG",
+            "this machine's clock is years behind: every token will look invalid",
+            "set the time, e.g. with `timedatectl set-ntp true`",
+        );
+    }
+    Check::ok("clock", "plausible")
+}
+
+fn listen(address: SocketAddr) -> Check {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Check::ok("port", format!("{address} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Check::warning(
+            "port",
+            "PORT_IN_USE",
+            format!("{address} is in use"),
+            "fine if Portway runs there; otherwise choose another with --listen",
+        ),
+        Err(error) => Check::failure(
+            "port",
+            "PORT_UNUSABLE",
+            format!("cannot listen on {address}: {error}"),
+            "choose another with --listen; ports below 1024 need privileges",
+        ),
+    }
+}
+
+/// A connected UDP socket sends nothing, and knows the address that packets would leave from.
+fn interfaces() -> Check {
+    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(("192.0.2.1", 9))?;
+        socket.local_addr()
+    });
+    match local.map(|address| address.ip()) {
+        Ok(IpAddr::V4(ip)) if !ip.is_loopback() => {
+            Check::ok("network", format!("packets leave from {ip}"))
+        }
+        Ok(_) | Err(_) => Check::warning(
+            "network",
+            "NO_NETWORK",
+            "no network interface but loopback",
+            "browsers on this machine may still fail to connect (Firefox does): give it an address, \
+             e.g. `ip link add portway0 type dummy && ip addr add 192.0.2.1/32 dev portway0 && ip link set portway0 up`",
+        ),
+    }
+}
+
+fn socket_buffers() -> Check {
+    let granted = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
+        let socket = socket2::SockRef::from(&socket);
+        socket.set_recv_buffer_size(WANTED_BUFFER)?;
+        // Linux reports twice what it granted.
+        Ok(socket.recv_buffer_size()? / 2)
+    });
+    match granted {
+        Ok(granted) if granted >= WANTED_BUFFER => Check::ok("UDP buffers", "4 MiB granted"),
+        Ok(granted) => Check::warning(
+            "UDP buffers",
+            "SMALL_UDP_BUFFERS",
+            format!("only {} KiB of 4096 granted: transfers will be slow", granted / 1024),
+            "`sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304`",
+        ),
+        Err(error) => Check::failure(
+            "UDP buffers",
+            "UDP_UNUSABLE",
+            format!("cannot open a UDP socket: {error}"),
+            "something on this machine forbids UDP",
+        ),
+    }
+}
+
+fn stun(server: &str) -> Check {
+    match binding(server) {
+        Ok(public) => Check::ok("STUN", format!("{server} sees this machine as {public}")),
+        Err(error) => Check::failure(
+            "STUN",
+            "STUN_UNREACHABLE",
+            format!("{server}: {error}"),
+            "a firewall may block UDP: then a TURN relay over TCP or TLS is needed",
+        ),
+    }
+}
+
+/// One Binding transaction (RFC 8489 §6.1).
+fn binding(server: &str) -> std::io::Result<SocketAddr> {
+    use std::net::ToSocketAddrs as _;
+    let server = server
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, "the name has no address"))?;
+    let local: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((local, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(STUN_TIMEOUT))?;
+    let transaction: [u8; 12] = random_bytes();
+    let mut request = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42];
+    request.extend_from_slice(&transaction);
+    let mut buffer = [0; 1500];
+    for _attempt in 0..2 {
+        socket.send(&request)?;
+        match socket.recv(&mut buffer) {
+            Ok(len) => {
+                if let Some(address) = mapped_address(&buffer[..len], &transaction) {
+                    return Ok(address);
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(std::io::Error::new(ErrorKind::TimedOut, "no answer"))
+}
+
+/// XOR-MAPPED-ADDRESS of a success response to our transaction (RFC 8489 §14.2).
+fn mapped_address(message: &[u8], transaction: &[u8; 12]) -> Option<SocketAddr> {
+    let (header, mut attributes) = message.split_at_checked(20)?;
+    if header[..2] != [0x01, 0x01] || header[8..] != transaction[..] {
+        return None;
+    }
+    while let Some((head, rest)) = attributes.split_at_checked(4) {
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let value = rest.get(..len)?;
+        if head[..2] == [0x00, 0x20] && len >= 8 {
+            let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
+            let mask: Vec<u8> = header[4..].to_vec();
+            let octets: Vec<u8> = value[4..].iter().zip(&mask).map(|(a, b)| a ^ b).collect();
+            let ip: IpAddr = match value[1] {
+                1 => <[u8; 4]>::try_from(&octets[..4]).ok()?.into(),
+                2 => <[u8; 16]>::try_from(octets.get(..16)?).ok()?.into(),
+                _ => return None,
+            };
+            return Some(SocketAddr::new(ip, port));
+        }
+        attributes = rest.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_unmasked() {
+        // RFC 5769 §2.2, XOR-MAPPED-ADDRESS 192.0.2.1:32853.
+        let transaction = *b"\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae";
+        let mut message = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
+        message.extend_from_slice(&transaction);
+        message.extend_from_slice(&[
+            0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43,
+        ]);
+        assert_eq!(
+            mapped_address(&message, &transaction),
+            Some("192.0.2.1:32853".parse().unwrap())
+        );
+        for cut in 0..message.len() {
+            assert_eq!(mapped_address(&message[..cut], &transaction), None);
+        }
+        assert_eq!(mapped_address(&message, &[0; 12]), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! The state directory: keys and what else survives a restart.
+//!
+//! ```text
+//! DIR/ (0700)   cluster.key  node.key  grants.json  registry.db  control.sock  link.<service>
+//! ```
+//!
+//! Security: key files that others may read are refused, not repaired: whoever could read them may
+//! have.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use portway_protocol::id::{decode_array, encode};
+use portway_protocol::key::SigningKey;
+use portway_protocol::secret::Secret;
+
+use crate::exit::Failure;
+
+/// An opened state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    dir: PathBuf,
+}
+
+impl State {
+    /// The directory given, or the default one. Nothing is created.
+    pub(crate) fn locate(dir: Option<&Path>) -> anyhow::Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir.to_owned(),
+            None => default_dir().ok_or_else(|| {
+                Failure::configuration("no state directory: set HOME, or give --state DIR")
+            })?,
+        };
+        Ok(Self { dir })
+    }
+
+    /// Creates the directory if it is missing and checks that it is private.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .with_context(|| format!("cannot create the state directory {}", self.dir.display()))?;
+        refuse_if_shared(&self.dir, "state directory", 0o022)
+    }
+
+    /// Path of a file in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Reads a key, or makes it on first use.
+    pub(crate) fn key(&self, name: &str) -> anyhow::Result<SigningKey> {
+        match self.read_secret(name)? {
+            Some(seed) => Ok(SigningKey::from_seed(&seed)),
+            None => {
+                let seed = random_secret();
+                self.write_secret(name, &seed)?;
+                Ok(SigningKey::from_seed(&seed))
+            }
+        }
+    }
+
+    /// Reads 32 secret bytes, if the file is there.
+    pub(crate) fn read_secret(&self, name: &str) -> anyhow::Result<Option<Secret<[u8; 32]>>> {
+        let path = self.path(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => Secret::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        refuse_if_shared(&path, "key file", 0o077)?;
+        let bytes = decode_array(text.expose().trim()).map_err(|_| {
+            Failure::configuration(format!(
+                "{} is damaged: restore it from a backup, or remove it to start anew (every link stops working)",
+                path.display()
+            ))
+        })?;
+        Ok(Some(Secret::new(bytes)))
+    }
+
+    /// Writes 32 secret bytes to a new file that nobody else can read.
+    pub(crate) fn write_secret(&self, name: &str, secret: &Secret<[u8; 32]>) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let context = || format!("cannot write {}", path.display());
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(context)?;
+        let text = Secret::new(encode(secret.expose()));
+        writeln!(file, "{}", text.expose()).with_context(context)?;
+        file.sync_all().with_context(context)
+    }
+}
+
+/// 32 bytes from the operating system.
+///
+/// # Panics
+/// If the system has no randomness, where nothing secure can be done.
+pub(crate) fn random_secret() -> Secret<[u8; 32]> {
+    Secret::new(random_bytes())
+}
+
+/// Random bytes from the operating system.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
+    bytes
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    std::env::var_os("XDG_STATE_HOME")
+        .and_then(|dir| absolute(dir.into()))
+        .or_else(|| {
+            let home = absolute(std::env::var_os("HOME")?.into())?;
+            Some(home.join(".local/state"))
+        })
+        .map(|dir| dir.join("portway"))
+}
+
+fn refuse_if_shared(path: &Path, what: &str, forbidden: u32) -> anyhow::Result<()> {
+    let mode = fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .mode();
+    if mode & forbidden == 0 {
+        return Ok(());
+    }
+    Err(Failure::configuration(format!(
+        "the {what} {} is open to other users (mode {:o}): run `chmod go= {}`; if others had access, remove it to start anew",
+        path.display(),
+        mode & 0o777,
+        path.display()
+    ))
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::locate(Some(&dir.path().join("state"))).unwrap();
+        state.prepare().unwrap();
+        (dir, state)
+    }
+
+    #[test]
+    fn a_key_survives_and_is_private() {
+        let (_dir, state) = state();
+        let first = state.key("node.key").unwrap().public();
+        assert_eq!(state.key("node.key").unwrap().public(), first);
+        let mode = fs::metadata(state.path("node.key")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let (_dir, state) = state();
+        state.key("node.key").unwrap();
+        let path = state.path("node.key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = state.key("node.key").unwrap_err();
+        assert_eq!(crate::exit::code(&error), 78.into());
+        assert!(error.to_string().contains("chmod go="), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_replaced() {
+        let (_dir, state) = state();
+        state.key("node.key").unwrap();
+        fs::write(state.path("node.key"), "garbage").unwrap();
+        assert!(state.key("node.key").is_err());
+        assert_eq!(fs::read_to_string(state.path("node.key")).unwrap(), "garbage");
+    }
+}

@@ -1,0 +1,448 @@
+//! A lane: an ordered byte stream over messages that may have to be replayed on a new transport.
+//!
+//! - [`frame`]: the bytes. [`window`]: how much may be in flight.
+//! - [`Lane`]: both directions of one lane. Sans-IO.
+//!
+//! The contract of the loop: a shell calls [`Lane::receive`] for each message, then takes all of
+//! [`Lane::read`]; it calls [`Lane::write`] while [`Lane::room`] is positive; after either it sends
+//! every message of [`Lane::poll_transmit`], in order. When its input runs dry it calls
+//! [`Lane::flush_acks`]. `now` is any monotonic clock.
+//!
+//! Invariants: `acked ≤ sent ≤ written`, `written - acked ≤ MAX_REPLAY`; received offsets are
+//! contiguous, a repeated range is dropped, a gap is a violation.
+
+pub mod frame;
+pub mod window;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+
+use crate::limits::{ACK_EVERY, MAX_MESSAGE, MAX_REPLAY};
+use frame::{DATA_HEADER, Frame, FrameError};
+use window::Window;
+
+/// Why a lane broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaneError {
+    /// Not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Bytes are missing between what came before and this.
+    #[error("expected offset {expected}, got {got}")]
+    Gap {
+        /// Next offset that is due.
+        expected: u64,
+        /// Offset of the frame.
+        got: u64,
+    },
+    /// An acknowledgement of bytes that were never sent.
+    #[error("acknowledgement of {got}, but only {sent} bytes were sent")]
+    AckBeyond {
+        /// Bytes sent.
+        sent: u64,
+        /// Acknowledged offset.
+        got: u64,
+    },
+    /// Data after the end.
+    #[error("data after the end of the lane")]
+    AfterEnd,
+    /// A handshake message, or a lane other than 0.
+    #[error("unexpected frame")]
+    Unexpected,
+}
+
+/// Both directions of one lane.
+#[derive(Debug)]
+pub struct Lane {
+    /// Written and not acknowledged; the first `sent - acked` bytes have been sent.
+    replay: VecDeque<Bytes>,
+    written: u64,
+    sent: u64,
+    acked: u64,
+    end_sent: bool,
+    finished: bool,
+    window: Window,
+
+    received: u64,
+    ack_sent: u64,
+    readable: VecDeque<Bytes>,
+    peer_end: Option<u64>,
+
+    control: VecDeque<Bytes>,
+    rtt: Option<Duration>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lane {
+    /// A lane at offset 0 in both directions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            replay: VecDeque::new(),
+            written: 0,
+            sent: 0,
+            acked: 0,
+            end_sent: false,
+            finished: false,
+            window: Window::new(),
+            received: 0,
+            ack_sent: 0,
+            readable: VecDeque::new(),
+            peer_end: None,
+            control: VecDeque::new(),
+            rtt: None,
+        }
+    }
+
+    /// Bytes that [`Lane::write`] takes now. Follows the window, so that little waits unsent.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let in_flight = to_usize(self.written - self.acked);
+        self.window.size().min(MAX_REPLAY).saturating_sub(in_flight)
+    }
+
+    /// Queues bytes; returns how many were taken, the first [`Lane::room`] at most.
+    ///
+    /// # Panics
+    /// If called after [`Lane::finish`].
+    pub fn write(&mut self, mut bytes: Bytes) -> usize {
+        assert!(!self.finished, "no write follows finish");
+        let taken = self.room().min(bytes.len());
+        let mut rest = bytes.split_to(taken);
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(MAX_MESSAGE - DATA_HEADER));
+            self.written += chunk.len() as u64;
+            self.replay.push_back(chunk);
+        }
+        taken
+    }
+
+    /// No more bytes will be written.
+    pub const fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Asks the other end for a sign of life; its pong is measured.
+    pub fn ping(&mut self, now: Duration) {
+        let millis = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.control.push_back(frame::ping(millis.to_be_bytes()));
+    }
+
+    /// The next message to send. Acknowledgements and pongs come before data.
+    pub fn poll_transmit(&mut self, now: Duration) -> Option<Bytes> {
+        if let Some(message) = self.control.pop_front() {
+            return Some(message);
+        }
+        if self.received - self.ack_sent >= ACK_EVERY as u64 {
+            return Some(self.ack());
+        }
+        if self.sent < self.written {
+            return Some(self.data(now));
+        }
+        if self.finished && !self.end_sent {
+            self.end_sent = true;
+            return Some(frame::end(self.written));
+        }
+        None
+    }
+
+    /// The acknowledgement of all that came, if one is owed. For when the input runs dry.
+    pub fn flush_acks(&mut self) -> Option<Bytes> {
+        (self.received > self.ack_sent).then(|| self.ack())
+    }
+
+    /// Takes one message of the other end.
+    ///
+    /// # Errors
+    /// See [`LaneError`]; the lane is broken then.
+    pub fn receive(&mut self, message: Bytes, now: Duration) -> Result<(), LaneError> {
+        match frame::parse(message)? {
+            Frame::Data {
+                lane: 0,
+                offset,
+                payload,
+            } => self.receive_data(offset, payload),
+            Frame::Ack { lane: 0, offset } => self.receive_ack(offset, now),
+            Frame::End { lane: 0, offset } => self.receive_end(offset),
+            Frame::Ping(token) => {
+                self.control.push_back(frame::pong(token));
+                Ok(())
+            }
+            Frame::Pong(token) => {
+                let sent = Duration::from_micros(u64::from_be_bytes(token));
+                self.rtt = now.checked_sub(sent).or(self.rtt);
+                Ok(())
+            }
+            Frame::Data { .. } | Frame::Ack { .. } | Frame::End { .. } => {
+                Err(LaneError::Unexpected)
+            }
+        }
+    }
+
+    /// The next bytes of the other end, in order.
+    pub fn read(&mut self) -> Option<Bytes> {
+        self.readable.pop_front()
+    }
+
+    /// Whether the other end has finished and all its bytes were read.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.readable.is_empty() && self.peer_end == Some(self.received)
+    }
+
+    /// Bytes received and sent so far.
+    #[must_use]
+    pub const fn traffic(&self) -> Traffic {
+        Traffic {
+            received: self.received,
+            sent: self.sent,
+        }
+    }
+
+    /// Round trip of the last ping.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    fn ack(&mut self) -> Bytes {
+        self.ack_sent = self.received;
+        frame::ack(self.received)
+    }
+
+    /// Makes a frame of the first chunk that was not sent yet.
+    fn data(&mut self, now: Duration) -> Bytes {
+        let mut skip = self.sent - self.acked;
+        let chunk = self
+            .replay
+            .iter()
+            .find_map(|chunk| {
+                if skip < chunk.len() as u64 {
+                    return Some(chunk.slice(to_usize(skip)..));
+                }
+                skip -= chunk.len() as u64;
+                None
+            })
+            .expect("sent < written, so a chunk is left");
+        let message = frame::data(self.sent, &chunk);
+        self.sent += chunk.len() as u64;
+        self.window.on_sent(self.sent, now);
+        message
+    }
+
+    fn receive_data(&mut self, offset: u64, mut payload: Bytes) -> Result<(), LaneError> {
+        if self.peer_end.is_some() {
+            return Err(LaneError::AfterEnd);
+        }
+        if offset > self.received {
+            return Err(LaneError::Gap {
+                expected: self.received,
+                got: offset,
+            });
+        }
+        let repeated = to_usize(self.received - offset).min(payload.len());
+        payload.advance(repeated);
+        if !payload.is_empty() {
+            self.received += payload.len() as u64;
+            self.readable.push_back(payload);
+        }
+        Ok(())
+    }
+
+    fn receive_ack(&mut self, offset: u64, now: Duration) -> Result<(), LaneError> {
+        if offset > self.sent {
+            return Err(LaneError::AckBeyond {
+                sent: self.sent,
+                got: offset,
+            });
+        }
+        let limited = self.room() == 0;
+        let mut newly = offset.saturating_sub(self.acked);
+        self.acked = self.acked.max(offset);
+        while newly > 0 {
+            let chunk = self
+                .replay
+                .front_mut()
+                .expect("unacknowledged bytes are kept");
+            let len = chunk.len() as u64;
+            if newly < len {
+                chunk.advance(to_usize(newly));
+                break;
+            }
+            newly -= len;
+            self.replay.pop_front();
+        }
+        self.window.on_acked(offset, now, limited);
+        Ok(())
+    }
+
+    fn receive_end(&mut self, offset: u64) -> Result<(), LaneError> {
+        if offset != self.received {
+            return Err(LaneError::Gap {
+                expected: self.received,
+                got: offset,
+            });
+        }
+        self.peer_end = Some(offset);
+        Ok(())
+    }
+}
+
+/// Bytes of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From the other end.
+    pub received: u64,
+    /// To the other end.
+    pub sent: u64,
+}
+
+/// Differences of offsets are bounded by [`MAX_REPLAY`] and message sizes.
+fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Moves messages both ways until nothing moves.
+    fn settle(a: &mut Lane, b: &mut Lane, now: Duration) -> (Vec<u8>, Vec<u8>) {
+        let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
+        loop {
+            let mut moved = false;
+            for (from, to, out) in [(&mut *a, &mut *b, &mut at_b)] {
+                moved |= step(from, to, out, now);
+            }
+            for (from, to, out) in [(&mut *b, &mut *a, &mut at_a)] {
+                moved |= step(from, to, out, now);
+            }
+            if !moved {
+                return (at_a, at_b);
+            }
+        }
+    }
+
+    fn step(from: &mut Lane, to: &mut Lane, out: &mut Vec<u8>, now: Duration) -> bool {
+        let mut moved = false;
+        while let Some(message) = from.poll_transmit(now).or_else(|| from.flush_acks()) {
+            assert!(message.len() <= MAX_MESSAGE);
+            to.receive(message, now).unwrap();
+            moved = true;
+        }
+        while let Some(bytes) = to.read() {
+            out.extend_from_slice(&bytes);
+        }
+        moved
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_both_ways() {
+        let (mut a, mut b) = (Lane::new(), Lane::new());
+        assert_eq!(a.write(Bytes::from(vec![1; 40_000])), 40_000);
+        assert_eq!(b.write(Bytes::from_static(b"hello")), 5);
+        let (at_a, at_b) = settle(&mut a, &mut b, Duration::ZERO);
+        assert_eq!(at_b, vec![1; 40_000]);
+        assert_eq!(at_a, b"hello");
+        assert!(a.replay.is_empty(), "all was acknowledged");
+    }
+
+    #[test]
+    fn the_end_is_seen_after_the_last_byte() {
+        let (mut a, mut b) = (Lane::new(), Lane::new());
+        a.write(Bytes::from_static(b"bye"));
+        a.finish();
+        assert!(!b.is_at_end());
+        let (_, at_b) = settle(&mut a, &mut b, Duration::ZERO);
+        assert_eq!(at_b, b"bye");
+        assert!(b.is_at_end());
+    }
+
+    #[test]
+    fn without_acknowledgements_the_writer_has_no_room() {
+        let mut a = Lane::new();
+        let mut written = 0;
+        while a.room() > 0 {
+            written += a.write(Bytes::from(vec![0; 10_000]));
+        }
+        assert_eq!(written, a.window.size());
+        assert_eq!(a.write(Bytes::from_static(b"x")), 0);
+    }
+
+    #[test]
+    fn violations_break_the_lane() {
+        let now = Duration::ZERO;
+        let mut lane = Lane::new();
+        assert!(matches!(
+            lane.receive(frame::data(5, &Bytes::from_static(b"x")), now),
+            Err(LaneError::Gap { .. })
+        ));
+        assert!(matches!(
+            lane.receive(frame::ack(1), now),
+            Err(LaneError::AckBeyond { .. })
+        ));
+        assert!(matches!(
+            lane.receive(frame::end(1), now),
+            Err(LaneError::Gap { .. })
+        ));
+        lane.receive(frame::end(0), now).unwrap();
+        assert_eq!(
+            lane.receive(frame::data(0, &Bytes::from_static(b"x")), now),
+            Err(LaneError::AfterEnd)
+        );
+    }
+
+    #[test]
+    fn a_pong_measures_the_round_trip() {
+        let (mut a, mut b) = (Lane::new(), Lane::new());
+        a.ping(Duration::from_millis(10));
+        let ping = a.poll_transmit(Duration::ZERO).unwrap();
+        b.receive(ping, Duration::ZERO).unwrap();
+        let pong = b.poll_transmit(Duration::ZERO).unwrap();
+        a.receive(pong, Duration::from_millis(17)).unwrap();
+        assert_eq!(a.rtt(), Some(Duration::from_millis(7)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_writes_arrive_whole(writes in proptest::collection::vec(0usize..30_000, 0..20)) {
+            let (mut a, mut b) = (Lane::new(), Lane::new());
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            for (i, len) in writes.into_iter().enumerate() {
+                let bytes = Bytes::from(vec![u8::try_from(i).unwrap(); len]);
+                let taken = a.write(bytes.clone());
+                sent.extend_from_slice(&bytes[..taken]);
+                got.extend(settle(&mut a, &mut b, Duration::ZERO).1);
+            }
+            prop_assert_eq!(sent, got);
+        }
+
+        #[test]
+        fn a_repeated_range_is_dropped(cut in 0u64..6) {
+            let now = Duration::ZERO;
+            let mut lane = Lane::new();
+            lane.receive(frame::data(0, &Bytes::from_static(b"abcdef")), now).unwrap();
+            let again = Bytes::from_static(b"abcdefgh").slice(usize::try_from(cut).unwrap()..);
+            lane.receive(frame::data(cut, &again), now).unwrap();
+            let mut got = Vec::new();
+            while let Some(bytes) = lane.read() {
+                got.extend_from_slice(&bytes);
+            }
+            prop_assert_eq!(got, b"abcdefgh");
+        }
+
+        #[test]
+        fn any_message_is_taken_or_refused(bytes: Vec<u8>) {
+            let _outcome = Lane::new().receive(Bytes::from(bytes), Duration::ZERO);
+        }
+    }
+}

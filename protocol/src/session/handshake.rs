@@ -1,0 +1,471 @@
+//! The handshake on channel 0, see `docs/protocol.md` §5. Sans-IO.
+//!
+//! ```text
+//! client                                   gateway
+//! ClientHandshake::start ── client hello ─► GatewayHandshake::hello
+//!   AwaitHello::receive  ◄─ gateway hello ──   AwaitProof
+//!                        ── authenticate ──►   AwaitProof::receive → Claim::verify
+//!   AwaitVerdict::receive ◄─ accepted ──────   accepted()
+//!                         ◄─ refused ───────   refused()
+//! ```
+//! Every state consumes itself; a message out of turn ends the handshake. The gateway side decides
+//! on a claim outside of here: it looks the grant up, verifies its token, then the proof.
+//!
+//! Security: the proof covers both nonces, the session id, cluster, node and service, so it serves
+//! no other session. The node proves nothing yet: a hostile signaling service could stand in for
+//! it. The place for the node's certificate and signature is the gateway hello.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
+use crate::key::{KeyError, PublicKey, Signature, SigningKey};
+use crate::limits::MAX_HANDSHAKE_MESSAGE;
+use crate::permission::Permission;
+use crate::reason::Reason;
+use crate::transcript::{Transcript, sign_session, verify_session};
+
+/// The version that this code speaks.
+pub const VERSION: u32 = 1;
+
+const CLIENT_HELLO: u8 = 0x01;
+const GATEWAY_HELLO: u8 = 0x02;
+const AUTHENTICATE: u8 = 0x03;
+const ACCEPTED: u8 = 0x04;
+const REFUSED: u8 = 0x05;
+
+/// Why a handshake ended.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The message is not the one that is due.
+    #[error("expected message {expected:#04x}, got {got:#04x}")]
+    OutOfTurn {
+        /// Type that is due.
+        expected: u8,
+        /// Type that came; 0 for an empty message.
+        got: u8,
+    },
+    /// Too long for a handshake message.
+    #[error("a handshake message of {0} bytes")]
+    TooLong(usize),
+    /// Its body has another shape.
+    #[error("malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// No version in common.
+    #[error("no common version")]
+    Version,
+    /// The client wants another cluster.
+    #[error("for another cluster")]
+    WrongCluster,
+    /// The other end refused.
+    #[error("refused: {reason}: {message}")]
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// In plain words.
+        message: String,
+    },
+}
+
+impl HandshakeError {
+    /// The reason code that the other end is told.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::OutOfTurn { .. } | Self::TooLong(_) | Self::Malformed(_) => {
+                Reason::ProtocolViolation
+            }
+            Self::Version => Reason::VersionUnsupported,
+            Self::WrongCluster => Reason::LinkInvalid,
+            Self::Refused { reason, .. } => *reason,
+        }
+    }
+}
+
+/// Body of the client hello.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientHello {
+    /// Versions that the client speaks.
+    pub versions: Vec<u32>,
+    /// The session.
+    pub session: SessionId,
+    /// Cluster that the client means.
+    pub cluster: ClusterName,
+    /// Service that it wants.
+    pub service: ServiceName,
+    /// Client nonce.
+    pub nonce: Nonce,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct GatewayHello {
+    version: u32,
+    node: NodeId,
+    nonce: Nonce,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Authenticate {
+    grant: GrantId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    proof: Signature,
+}
+
+/// What an accepted client may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Name of the user.
+    pub user: String,
+    /// End of the grant, seconds since 1970.
+    pub expires: u64,
+    /// Permissions on the service.
+    pub services: Vec<Permission>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Refused {
+    reason: Reason,
+    message: String,
+}
+
+/// Client side, before the gateway's hello.
+#[derive(Debug)]
+pub struct AwaitHello {
+    hello: ClientHello,
+}
+
+/// Starts the client side; returns the first message.
+#[must_use]
+pub fn start(
+    session: SessionId,
+    cluster: ClusterName,
+    service: ServiceName,
+    nonce: Nonce,
+) -> (Vec<u8>, AwaitHello) {
+    let hello = ClientHello {
+        versions: vec![VERSION],
+        session,
+        cluster,
+        service,
+        nonce,
+    };
+    (encode(CLIENT_HELLO, &hello), AwaitHello { hello })
+}
+
+impl AwaitHello {
+    /// Takes the gateway hello; returns our proof.
+    ///
+    /// # Errors
+    /// See [`HandshakeError`].
+    pub fn receive(
+        self,
+        message: &[u8],
+        grant: GrantId,
+        token: Option<String>,
+        key: &SigningKey,
+    ) -> Result<(Vec<u8>, AwaitVerdict), HandshakeError> {
+        let reply: GatewayHello = decode_or_refusal(GATEWAY_HELLO, message)?;
+        if reply.version != VERSION {
+            return Err(HandshakeError::Version);
+        }
+        let digest = digest(&self.hello, &reply.node, &reply.nonce);
+        let authenticate = Authenticate {
+            grant,
+            token,
+            proof: sign_session(key, &digest, &grant),
+        };
+        let verdict = AwaitVerdict { node: reply.node };
+        Ok((encode(AUTHENTICATE, &authenticate), verdict))
+    }
+}
+
+/// Client side, after the proof.
+#[derive(Debug)]
+pub struct AwaitVerdict {
+    node: NodeId,
+}
+
+impl AwaitVerdict {
+    /// Takes the gateway's verdict. Lane messages follow.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Refused`] and others.
+    pub fn receive(self, message: &[u8]) -> Result<(NodeId, Accepted), HandshakeError> {
+        let accepted = decode_or_refusal(ACCEPTED, message)?;
+        Ok((self.node, accepted))
+    }
+}
+
+/// Gateway side, after the client hello.
+#[derive(Debug)]
+pub struct AwaitProof {
+    hello: ClientHello,
+    digest: [u8; 32],
+}
+
+/// Starts the gateway side with the client hello; returns our hello.
+///
+/// # Errors
+/// See [`HandshakeError`].
+pub fn hello(
+    message: &[u8],
+    cluster: &ClusterName,
+    node: &NodeId,
+    nonce: Nonce,
+) -> Result<(Vec<u8>, AwaitProof), HandshakeError> {
+    let hello: ClientHello = decode(CLIENT_HELLO, message)?;
+    if !hello.versions.contains(&VERSION) {
+        return Err(HandshakeError::Version);
+    }
+    if hello.cluster != *cluster {
+        return Err(HandshakeError::WrongCluster);
+    }
+    let reply = GatewayHello {
+        version: VERSION,
+        node: node.clone(),
+        nonce,
+    };
+    let digest = digest(&hello, node, &nonce);
+    Ok((encode(GATEWAY_HELLO, &reply), AwaitProof { hello, digest }))
+}
+
+impl AwaitProof {
+    /// The client hello.
+    #[must_use]
+    pub const fn hello(&self) -> &ClientHello {
+        &self.hello
+    }
+
+    /// Takes the client's proof; nothing is believed yet.
+    ///
+    /// # Errors
+    /// See [`HandshakeError`].
+    pub fn receive(self, message: &[u8]) -> Result<Claim, HandshakeError> {
+        let authenticate: Authenticate = decode(AUTHENTICATE, message)?;
+        Ok(Claim {
+            service: self.hello.service,
+            session: self.hello.session,
+            grant: authenticate.grant,
+            token: authenticate.token,
+            proof: authenticate.proof,
+            digest: self.digest,
+        })
+    }
+}
+
+/// What a client claims: that it holds the key of a grant.
+#[derive(Debug)]
+pub struct Claim {
+    /// Service that it wants.
+    pub service: ServiceName,
+    /// The session.
+    pub session: SessionId,
+    /// The grant.
+    pub grant: GrantId,
+    /// User token, if the gateway cannot know the grant.
+    pub token: Option<String>,
+    proof: Signature,
+    digest: [u8; 32],
+}
+
+impl Claim {
+    /// Checks the proof against the key that the grant is bound to.
+    ///
+    /// # Errors
+    /// [`KeyError::BadSignature`].
+    pub fn verify(&self, key: &PublicKey) -> Result<(), KeyError> {
+        verify_session(key, &self.digest, &self.grant, &self.proof)
+    }
+}
+
+/// The gateway's last message to a client that it lets in.
+#[must_use]
+pub fn accepted(accepted: &Accepted) -> Vec<u8> {
+    encode(ACCEPTED, accepted)
+}
+
+/// The gateway's last message to a client that it turns away.
+#[must_use]
+pub fn refused(reason: Reason) -> Vec<u8> {
+    let refused = Refused {
+        reason,
+        message: reason.message().to_owned(),
+    };
+    encode(REFUSED, &refused)
+}
+
+fn digest(hello: &ClientHello, node: &NodeId, gateway_nonce: &Nonce) -> [u8; 32] {
+    let versions: Vec<u8> = hello
+        .versions
+        .iter()
+        .flat_map(|version| version.to_be_bytes())
+        .collect();
+    Transcript::new("portway/session/1")
+        .field(hello.cluster.as_str().as_bytes())
+        .field(hello.service.as_str().as_bytes())
+        .field(node.as_str().as_bytes())
+        .fixed(hello.session.as_bytes())
+        .fixed(hello.nonce.as_bytes())
+        .fixed(gateway_nonce.as_bytes())
+        .field(&versions)
+        .digest()
+}
+
+fn encode<T: Serialize>(kind: u8, body: &T) -> Vec<u8> {
+    let mut message = vec![kind];
+    serde_json::to_writer(&mut message, body).expect("our own types serialise");
+    message
+}
+
+fn decode<T: DeserializeOwned>(expected: u8, message: &[u8]) -> Result<T, HandshakeError> {
+    if message.len() > MAX_HANDSHAKE_MESSAGE {
+        return Err(HandshakeError::TooLong(message.len()));
+    }
+    match message.split_first() {
+        Some((kind, body)) if *kind == expected => Ok(serde_json::from_slice(body)?),
+        other => Err(HandshakeError::OutOfTurn {
+            expected,
+            got: other.map_or(0, |(kind, _)| *kind),
+        }),
+    }
+}
+
+/// As [`decode`], where the gateway may refuse instead.
+fn decode_or_refusal<T: DeserializeOwned>(
+    expected: u8,
+    message: &[u8],
+) -> Result<T, HandshakeError> {
+    if message.first() == Some(&REFUSED) {
+        let refused: Refused = decode(REFUSED, message)?;
+        return Err(HandshakeError::Refused {
+            reason: refused.reason,
+            message: refused.message,
+        });
+    }
+    decode(expected, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&Secret::new([1; 32]))
+    }
+
+    fn cluster() -> ClusterName {
+        "home".parse().unwrap()
+    }
+
+    /// Runs a handshake in which `tamper` may change each message on its way.
+    fn converse(
+        mut tamper: impl FnMut(usize, Vec<u8>) -> Vec<u8>,
+    ) -> Result<Accepted, Box<dyn std::error::Error>> {
+        let (first, client) = start(
+            SessionId::from_bytes([2; 16]),
+            cluster(),
+            "lab".parse()?,
+            Nonce::from_bytes([3; 32]),
+        );
+        let (second, gateway) = hello(
+            &tamper(0, first),
+            &cluster(),
+            &"nas".parse()?,
+            Nonce::from_bytes([4; 32]),
+        )?;
+        let grant = GrantId::from_bytes([5; 9]);
+        let (third, client) = client.receive(&tamper(1, second), grant, None, &key())?;
+        let claim = gateway.receive(&tamper(2, third))?;
+        if claim.grant != grant {
+            return Err("another grant".into());
+        }
+        claim.verify(&key().public())?;
+        let verdict = accepted(&Accepted {
+            user: "guest".into(),
+            expires: 9,
+            services: vec![Permission::all(claim.service)],
+        });
+        let (node, accepted) = client.receive(&tamper(3, verdict))?;
+        assert_eq!(node.as_str(), "nas");
+        Ok(accepted)
+    }
+
+    #[test]
+    fn an_honest_handshake_succeeds() {
+        let accepted = converse(|_, message| message).unwrap();
+        assert_eq!(accepted.user, "guest");
+    }
+
+    #[test]
+    fn golden_first_message() {
+        let mut first = Vec::new();
+        converse(|i, message| {
+            if i == 0 {
+                first.clone_from(&message);
+            }
+            message
+        })
+        .unwrap();
+        assert_eq!(
+            first,
+            b"\x01{\"versions\":[1],\"session\":\"AgICAgICAgICAgICAgICAg\",\"cluster\":\"home\",\"service\":\"lab\",\"nonce\":\"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM\"}"
+        );
+    }
+
+    #[test]
+    fn another_key_is_refused() {
+        let (first, client) = start(
+            SessionId::from_bytes([2; 16]),
+            cluster(),
+            "lab".parse().unwrap(),
+            Nonce::from_bytes([3; 32]),
+        );
+        let nonce = Nonce::from_bytes([4; 32]);
+        let (second, gateway) = hello(&first, &cluster(), &"nas".parse().unwrap(), nonce).unwrap();
+        let grant = GrantId::from_bytes([5; 9]);
+        let (third, _client) = client.receive(&second, grant, None, &key()).unwrap();
+        let other = SigningKey::from_seed(&Secret::new([9; 32])).public();
+        assert!(gateway.receive(&third).unwrap().verify(&other).is_err());
+    }
+
+    #[test]
+    fn a_refusal_reaches_the_client_with_its_reason() {
+        let error = converse(|i, message| {
+            if i == 1 {
+                refused(Reason::GrantExpired)
+            } else {
+                message
+            }
+        })
+        .unwrap_err();
+        let error = error.downcast::<HandshakeError>().unwrap();
+        assert_eq!(error.reason(), Reason::GrantExpired);
+    }
+
+    proptest! {
+        /// A changed byte in a value that the transcript covers breaks the proof; elsewhere it
+        /// breaks the message. Only white space and the verdict's own words are free.
+        #[test]
+        fn a_changed_hello_or_proof_never_passes(which in 0usize..3, at in 0usize..400, to: u8) {
+            let mut changed = false;
+            let outcome = converse(|i, mut message| {
+                if i == which && at < message.len() && message[at] != to {
+                    message[at] = to;
+                    changed = true;
+                }
+                message
+            });
+            prop_assert!(!changed || outcome.is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes: Vec<u8>) {
+            let nonce = Nonce::from_bytes([4; 32]);
+            prop_assert!(hello(&bytes, &cluster(), &"nas".parse().unwrap(), nonce).is_err());
+        }
+    }
+}
