@@ -1,1 +1,21 @@
-//! Placeholder while the crate is being laid.
+//! Rendezvous service of Portway: introduces gateways and clients, serves the browser client.
+//!
+//! - [`server`]: bind, supervise, drain. [`config`]: checked values.
+//! - [`router`]: every origin and path. [`assets`]: the static files.
+//! - [`socket`]: one WebSocket; [`registry`]: who is online and who talks to whom.
+//!
+//! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
+//! talk to whom. Descriptions and candidates pass through and are not logged.
+
+pub mod assets;
+pub mod config;
+pub mod host;
+pub mod registry;
+mod router;
+pub mod server;
+mod socket;
+mod state;
+
+pub use assets::{Asset, Assets};
+pub use config::Config;
+pub use server::{Signaling, SignalingError};

@@ -1,0 +1,248 @@
+//! Bind, supervise, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use portway_protocol::token::TrustedKeys;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::assets::Assets;
+use crate::config::{Config, TlsFiles};
+use crate::host::{Hosts, Origin};
+use crate::registry::{NodeView, Registry};
+use crate::router;
+use crate::state::{AppState, Counters, Inner};
+
+/// Connections at a time; a browser tab needs two or three.
+const MAX_CONNECTIONS: usize = 8_192;
+
+/// Time for the head of a request, and for a TLS handshake.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest head of a request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Pause after a failed accept, e.g. when file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalingError {
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A PEM file cannot be used.
+    #[error("cannot read {path}: {message}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// Certificate and key do not fit.
+    #[error("certificate and key do not fit: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A service that is bound and ready to run.
+pub struct Signaling {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    state: AppState,
+}
+
+/// Access to a running service from the same process.
+#[derive(Clone)]
+pub struct SignalingHandle {
+    state: AppState,
+}
+
+impl Signaling {
+    /// Binds the address; connections wait until [`Signaling::run`].
+    ///
+    /// # Errors
+    /// See [`SignalingError`].
+    pub async fn bind(config: Config, assets: Assets) -> Result<Self, SignalingError> {
+        let tls = config.tls.as_ref().map(acceptor).transpose()?;
+        let bind_error = |source| SignalingError::Bind {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
+        let port = listener.local_addr().map_err(bind_error)?.port();
+        let hosts = Hosts::new(
+            config.cluster.clone(),
+            config.domain.clone(),
+            port,
+            config.scheme(),
+        );
+        let state = AppState(Arc::new(Inner {
+            keys: TrustedKeys::new(config.cluster_keys.iter().copied()),
+            config,
+            hosts,
+            assets,
+            registry: Registry::default(),
+            counters: Counters::default(),
+            sockets: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        }));
+        Ok(Self {
+            listener,
+            tls,
+            state,
+        })
+    }
+
+    /// Access from the same process.
+    #[must_use]
+    pub fn handle(&self) -> SignalingHandle {
+        SignalingHandle {
+            state: self.state.clone(),
+        }
+    }
+
+    /// Serves until cancelled, then closes sockets and ends.
+    pub async fn run(self, cancel: CancellationToken) {
+        let router = router::build(self.state.clone());
+        let connections = TaskTracker::new();
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                accepted = accept(&self.listener, &slots) => accepted,
+            };
+            match accepted {
+                Ok((stream, peer, slot)) => {
+                    let connection = Connection {
+                        router: router.clone(),
+                        tls: self.tls.clone(),
+                        peer,
+                        cancel: cancel.clone(),
+                    };
+                    connections.spawn(async move {
+                        connection.serve(stream).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        self.state.0.shutdown.cancel();
+        self.state.0.sockets.close();
+        self.state.0.sockets.wait().await;
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+impl SignalingHandle {
+    /// The browser-visible origin of a service or page.
+    #[must_use]
+    pub fn origin(&self, of: &Origin) -> String {
+        self.state.0.hosts.origin(of)
+    }
+
+    /// Port that browsers use.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.state.0.registry.nodes()
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer, slot))
+}
+
+/// One connection and what it needs.
+struct Connection {
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    peer: SocketAddr,
+    cancel: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let Some(tls) = &self.tls else {
+            return self.serve_http(stream).await;
+        };
+        match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_http(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = self.cancel.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(peer = %self.peer, %error, "a connection ended early");
+        }
+    }
+}
+
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SignalingError> {
+    let pem_error = |path: &PathBuf, error: rustls::pki_types::pem::Error| SignalingError::Pem {
+        path: path.clone(),
+        message: error.to_string(),
+    };
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| pem_error(&files.certificate, error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem_error(&files.key, error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

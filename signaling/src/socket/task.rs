@@ -1,0 +1,105 @@
+//! The shell of one socket: reads, writes, times, closes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures_util::{SinkExt as _, StreamExt as _};
+use portway_protocol::id::Nonce;
+use portway_protocol::reason::Reason;
+use tokio::sync::mpsc;
+
+use super::session::Session;
+use crate::registry::{Outbox, Outgoing, SocketId};
+use crate::state::{AppState, count};
+
+/// Messages that may wait for a socket. One that lets more pile up is closed.
+const QUEUE: usize = 256;
+
+/// Runs one socket to its end.
+pub(crate) async fn run(socket: WebSocket, state: AppState) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    count(&state.0.counters.sockets);
+    let (queue, mut outgoing) = mpsc::channel(QUEUE);
+    let outbox = Outbox {
+        id: SocketId(NEXT.fetch_add(1, Ordering::Relaxed)),
+        queue,
+    };
+    let mut session = Session::new(
+        outbox.clone(),
+        fresh_nonce(),
+        &state.0.config.version,
+        Instant::now(),
+    );
+    let (mut sink, mut stream) = socket.split();
+    let closing = loop {
+        if outbox.queue.capacity() == 0 {
+            break Some(Reason::RateLimited);
+        }
+        tokio::select! {
+            biased;
+            () = state.0.shutdown.cancelled() => break Some(Reason::Draining),
+            Some(next) = outgoing.recv() => match next {
+                Outgoing::Text(text) => {
+                    if sink.send(Message::Text(text.into())).await.is_err() {
+                        break None;
+                    }
+                }
+                Outgoing::Close(reason) => break Some(reason),
+            },
+            () = tokio::time::sleep_until(session.deadline().into()) => {
+                break Some(session.on_deadline());
+            }
+            message = stream.next() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    let outcome =
+                        session.on_text(&text, &state.0, Instant::now(), unix_now());
+                    if let Err(reason) = outcome {
+                        break Some(reason);
+                    }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_))) => break Some(Reason::ProtocolViolation),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break None,
+            },
+        }
+    };
+    session.on_closed(&state.0);
+    if let Some(reason) = closing {
+        // What was queued before, an error reply above all, still goes out.
+        while let Ok(Outgoing::Text(text)) = outgoing.try_recv() {
+            if sink.send(Message::Text(text.into())).await.is_err() {
+                return;
+            }
+        }
+        let frame = CloseFrame {
+            code: code(reason),
+            reason: reason.code().into(),
+        };
+        if let Err(error) = sink.send(Message::Close(Some(frame))).await {
+            tracing::debug!(%error, "a socket was gone before it could be closed");
+        }
+    }
+}
+
+fn code(reason: Reason) -> u16 {
+    if reason == Reason::Draining {
+        close_code::AWAY
+    } else if reason == Reason::ProtocolViolation {
+        close_code::PROTOCOL
+    } else {
+        close_code::POLICY
+    }
+}
+
+fn fresh_nonce() -> Nonce {
+    let mut bytes = [0; Nonce::LEN];
+    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
+    Nonce::from_bytes(bytes)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
+}
