@@ -71,10 +71,20 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Name of the cluster, part of every address
-    #[arg(long, default_value = "home", env = "PORTWAY_CLUSTER", value_name = "NAME")]
+    #[arg(
+        long,
+        default_value = "home",
+        env = "PORTWAY_CLUSTER",
+        value_name = "NAME"
+    )]
     pub(crate) cluster: ClusterName,
     /// Address of the web and signaling server
-    #[arg(long, default_value = "127.0.0.1:8080", env = "PORTWAY_LISTEN", value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        default_value = "127.0.0.1:8080",
+        env = "PORTWAY_LISTEN",
+        value_name = "ADDR:PORT"
+    )]
     pub(crate) listen: SocketAddr,
     /// Domain that points here, with a wildcard below it; needs a certificate
     #[arg(long, requires_all = ["tls_cert", "tls_key"], value_name = "DOMAIN")]
@@ -204,7 +214,11 @@ impl std::str::FromStr for Exposed {
             Some("insecure") => Trust::Any,
             Some(option) => match option.strip_prefix("ca=") {
                 Some(path) => Trust::Authority(path.into()),
-                None => return Err(format!("unknown option `{option}`: use ca=FILE or insecure")),
+                None => {
+                    return Err(format!(
+                        "unknown option `{option}`: use ca=FILE or insecure"
+                    ));
+                }
             },
         };
         Ok(Self {
@@ -247,7 +261,11 @@ pub(crate) enum Format {
 impl Global {
     /// Shape of what is printed.
     pub(crate) const fn format(&self) -> Format {
-        if self.json { Format::Json } else { Format::Human }
+        if self.json {
+            Format::Json
+        } else {
+            Format::Human
+        }
     }
 }
 
@@ -270,7 +288,13 @@ mod tests {
         assert!(matches!(any.trust, Trust::Any));
         let ca: Exposed = "nas=https://10.0.0.5,ca=/etc/ca.pem".parse().unwrap();
         assert!(matches!(ca.trust, Trust::Authority(_)));
-        for bad in ["lab", "lab=", "conn=http://x", "lab=http://x,what", "=http://x"] {
+        for bad in [
+            "lab",
+            "lab=",
+            "conn=http://x",
+            "lab=http://x,what",
+            "=http://x",
+        ] {
             assert!(bad.parse::<Exposed>().is_err(), "{bad}");
         }
     }

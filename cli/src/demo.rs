@@ -82,7 +82,12 @@ async fn download(Path(count): Path<u64>) -> Response {
         let chunk = chunk.clone();
         async move {
             let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
-            (len > 0).then(|| (Ok::<_, std::io::Error>(chunk.slice(..len)), left - len as u64))
+            (len > 0).then(|| {
+                (
+                    Ok::<_, std::io::Error>(chunk.slice(..len)),
+                    left - len as u64,
+                )
+            })
         }
     });
     let length = [(header::CONTENT_LENGTH, count)];

@@ -12,7 +12,9 @@ pub(crate) fn start(global: &Global) {
         (true, _) => "error",
         (false, 0) => "warn",
         (false, 1) => "info,webrtc=warn,rtc=warn",
-        (false, 2) => "info,portway=debug,portway_gateway=debug,portway_signaling=debug,portway_transport=debug",
+        (false, 2) => {
+            "info,portway=debug,portway_gateway=debug,portway_signaling=debug,portway_transport=debug"
+        }
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_env("PORTWAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -1,2 +1,74 @@
-//! Placeholder.
-fn main() {}
+//! The `portway` binary: every role in one executable.
+
+mod args;
+mod assets;
+mod command;
+mod control;
+mod demo;
+mod exit;
+mod links;
+mod logging;
+mod output;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command, Format};
+
+/// Version of this build.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit that this was built from.
+pub(crate) const COMMIT: &str = env!("PORTWAY_COMMIT");
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(&cli.global);
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&cli, &error);
+            exit::code(&error)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Up(args) => command::up::run(&cli.global, args),
+        Command::Expose(args) => command::client::expose(&cli.global, args).map(done),
+        Command::Nodes => command::client::nodes(&cli.global).map(done),
+        Command::Services => command::client::services(&cli.global).map(done),
+        Command::Sessions => command::client::sessions(&cli.global).map(done),
+        Command::Token(args) => command::token::run(&cli.global, args).map(done),
+        Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),
+        Command::Completions { shell } => command::version::completions(*shell).map(done),
+        Command::Version => command::version::run(&cli.global).map(done),
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// What went wrong, once, on standard error; as an object too where programs read along.
+fn report(cli: &Cli, error: &anyhow::Error) {
+    let reason = exit::reason(error);
+    match cli.global.format() {
+        Format::Human => {
+            eprintln!("portway: {error:#}");
+            if let Some(reason) = reason {
+                eprintln!("         {} [{}]", reason.hint(), reason.code());
+            }
+        }
+        Format::Json => {
+            let object = serde_json::json!({
+                "v": output::JSON_VERSION,
+                "error": { "message": format!("{error:#}"), "reason": reason },
+            });
+            eprintln!("{object}");
+        }
+    }
+}

@@ -87,14 +87,22 @@ mod tests {
     fn columns_are_aligned() {
         let text = table(
             &["NAME", "X"],
-            &[vec!["a".into(), "1".into()], vec!["longer".into(), "2".into()]],
+            &[
+                vec!["a".into(), "1".into()],
+                vec!["longer".into(), "2".into()],
+            ],
         );
         assert_eq!(text, "NAME    X\na       1\nlonger  2\n");
     }
 
     #[test]
     fn a_link_fits_a_qr_code() {
-        let link = format!("http://lab.home.localhost:8080/#v1.home.{}.{}.{}", "k".repeat(43), "i".repeat(12), "s".repeat(43));
+        let link = format!(
+            "http://lab.home.localhost:8080/#v1.home.{}.{}.{}",
+            "k".repeat(43),
+            "i".repeat(12),
+            "s".repeat(43)
+        );
         assert!(qr(&link).unwrap().lines().count() < 40);
     }
 }

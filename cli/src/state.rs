@@ -181,6 +181,9 @@ mod tests {
         state.key("node.key").unwrap();
         fs::write(state.path("node.key"), "garbage").unwrap();
         assert!(state.key("node.key").is_err());
-        assert_eq!(fs::read_to_string(state.path("node.key")).unwrap(), "garbage");
+        assert_eq!(
+            fs::read_to_string(state.path("node.key")).unwrap(),
+            "garbage"
+        );
     }
 }

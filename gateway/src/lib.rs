@@ -1,1 +1,22 @@
-//! Placeholder while the crate is being laid.
+//! Node agent of Portway: terminates sessions and proxies them to local services.
+//!
+//! ```text
+//! signaling ── offers ──► agent ── peer ──► session ── HTTP/2 requests ──► proxy ──► service
+//! ```
+//! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
+//! - [`grants`]: who may open what. [`service`]: what there is to open. [`health`]: whether it works.
+//! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
+//!   strict reverse proxy.
+
+pub mod agent;
+pub mod config;
+mod executor;
+pub mod grants;
+pub mod health;
+pub mod proxy;
+pub mod service;
+pub mod session;
+mod signaling;
+
+pub use agent::{Gateway, GatewayHandle};
+pub use config::GatewayConfig;

@@ -120,6 +120,14 @@ impl Signaling {
         }
     }
 
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until cancelled, then closes sockets and ends.
     pub async fn run(self, cancel: CancellationToken) {
         let router = router::build(self.state.clone());
@@ -165,7 +173,7 @@ impl SignalingHandle {
         self.state.0.hosts.origin(of)
     }
 
-    /// Port that browsers use.
+    /// All nodes, by name.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.state.0.registry.nodes()

@@ -105,10 +105,13 @@ export const PING_INTERVAL_MS = 10_000;
 /**
  * Service worker ↔ windows of its origin (`Client.postMessage`, `ServiceWorker.postMessage`) and
  * shim → wrapper (`window.postMessage`, same origin). `port-wanted` is answered by `port`, which
- * transfers a request port.
- * @typedef {{type: 'portway:port-wanted', id: number}
+ * transfers a request port; with `worker: true` (a shim passes on a question of the service worker)
+ * the wrapper sends the answer to the service worker, so that it learns whose wrapper it is.
+ * `download` asks the wrapper to save an address of the service as a file.
+ * @typedef {{type: 'portway:port-wanted', id: number, worker?: boolean}
  *   | {type: 'portway:port', id: number, version: number}
  *   | {type: 'portway:ping'}
  *   | {type: 'portway:navigated', url: string, title: string, icon: string}
+ *   | {type: 'portway:download', url: string, name: string}
  * } PageMessage
  */

@@ -230,7 +230,10 @@ fn socket_buffers() -> Check {
         Ok(granted) => Check::warning(
             "UDP buffers",
             "SMALL_UDP_BUFFERS",
-            format!("only {} KiB of 4096 granted: transfers will be slow", granted / 1024),
+            format!(
+                "only {} KiB of 4096 granted: transfers will be slow",
+                granted / 1024
+            ),
             "`sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304`",
         ),
         Err(error) => Check::failure(

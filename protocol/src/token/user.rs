@@ -49,6 +49,26 @@ impl UserClaims {
         keys: &TrustedKeys,
         now: u64,
     ) -> Result<Self, TokenError> {
+        let claims = Self::verify_any_service(token, cluster, keys, now)?;
+        if !claims.aud.contains(service) {
+            return Err(TokenError::WrongParty {
+                claim: "aud",
+                expected: service.to_string(),
+            });
+        }
+        Ok(claims)
+    }
+
+    /// As [`UserClaims::verify`], for one who keeps the token rather than acts on it.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify_any_service(
+        token: &str,
+        cluster: &ClusterName,
+        keys: &TrustedKeys,
+        now: u64,
+    ) -> Result<Self, TokenError> {
         let claims: Self = open(token, keys)?;
         let times = Times {
             iat: claims.iat,
@@ -59,12 +79,6 @@ impl UserClaims {
             return Err(TokenError::WrongParty {
                 claim: "iss",
                 expected: cluster.to_string(),
-            });
-        }
-        if !claims.aud.contains(service) {
-            return Err(TokenError::WrongParty {
-                claim: "aud",
-                expected: service.to_string(),
             });
         }
         Ok(claims)

@@ -318,7 +318,6 @@ fn ice_server(server: &IceServer) -> RTCIceServer {
         urls: server.urls.clone(),
         username: server.username.clone().unwrap_or_default(),
         credential: server.credential.clone().unwrap_or_default(),
-        ..RTCIceServer::default()
     }
 }
 
@@ -364,7 +363,10 @@ impl PeerConnectionEventHandler for Handler {
                 self.closed.cancel();
                 self.emit(PeerEvent::Ended);
             }
-            _ => {}
+            RTCPeerConnectionState::Unspecified
+            | RTCPeerConnectionState::New
+            | RTCPeerConnectionState::Connecting
+            | _ => {}
         }
     }
 }

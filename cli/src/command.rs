@@ -1,0 +1,7 @@
+//! One module per command; commands that talk to a running instance share [`client`].
+
+pub(crate) mod client;
+pub(crate) mod doctor;
+pub(crate) mod token;
+pub(crate) mod up;
+pub(crate) mod version;

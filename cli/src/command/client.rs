@@ -1,0 +1,205 @@
+//! Commands that ask a running instance: `expose`, `nodes`, `services`, `sessions`.
+
+use portway_protocol::id::{NodeId, SessionId};
+use portway_protocol::signal::{AnnouncedService, NodeStatus};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{Expose, Global, Trust};
+use crate::control::{self, Exposed, NewService, ServiceView};
+use crate::output;
+use crate::state::State;
+
+/// A node as the running instance tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Node {
+    node: NodeId,
+    status: NodeStatus,
+    version: String,
+    commit: String,
+    online_s: u64,
+    heartbeat_age_s: u64,
+    services: Vec<AnnouncedService>,
+}
+
+/// A session as the running instance tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Session {
+    session: SessionId,
+    user: String,
+    service: String,
+    grant: String,
+    age_s: u64,
+    received: u64,
+    sent: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<Node>,
+}
+
+#[derive(Serialize)]
+struct Services {
+    services: Vec<ServiceView>,
+}
+
+#[derive(Serialize)]
+struct Sessions {
+    sessions: Vec<Session>,
+}
+
+/// `portway expose`.
+pub(crate) fn expose(global: &Global, args: &Expose) -> anyhow::Result<()> {
+    let new = new_service(&args.service);
+    let exposed: Exposed = ask(global, "POST", "/services", Some(&new))?;
+    output::print(global.format(), &exposed, |exposed| {
+        format!("{}  {}", exposed.name, exposed.link)
+    })?;
+    Ok(())
+}
+
+/// `portway nodes`.
+pub(crate) fn nodes(global: &Global) -> anyhow::Result<()> {
+    let nodes = Nodes {
+        nodes: ask(global, "GET", "/nodes", None::<&()>)?,
+    };
+    output::print(global.format(), &nodes, |nodes| {
+        let row = |node: &Node| {
+            vec![
+                node.node.to_string(),
+                lower(&node.status),
+                node.version.clone(),
+                node.services.len().to_string(),
+                duration(node.online_s),
+            ]
+        };
+        let rows: Vec<_> = nodes.nodes.iter().map(row).collect();
+        output::table(&["NODE", "STATUS", "VERSION", "SERVICES", "ONLINE"], &rows)
+    })?;
+    Ok(())
+}
+
+/// `portway services`.
+pub(crate) fn services(global: &Global) -> anyhow::Result<()> {
+    let services = Services {
+        services: ask(global, "GET", "/services", None::<&()>)?,
+    };
+    output::print(global.format(), &services, |services| {
+        let row = |service: &ServiceView| {
+            vec![
+                service.name.to_string(),
+                lower(&service.health),
+                service.target.to_string(),
+                service.url.clone(),
+            ]
+        };
+        let rows: Vec<_> = services.services.iter().map(row).collect();
+        output::table(&["SERVICE", "HEALTH", "TARGET", "ADDRESS"], &rows)
+    })?;
+    Ok(())
+}
+
+/// `portway sessions`.
+pub(crate) fn sessions(global: &Global) -> anyhow::Result<()> {
+    let sessions = Sessions {
+        sessions: ask(global, "GET", "/sessions", None::<&()>)?,
+    };
+    output::print(global.format(), &sessions, |sessions| {
+        let row = |session: &Session| {
+            vec![
+                session.user.clone(),
+                session.service.clone(),
+                duration(session.age_s),
+                session
+                    .rtt_ms
+                    .map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.1} ms")),
+                bytes(session.received),
+                bytes(session.sent),
+                session.grant.clone(),
+            ]
+        };
+        let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
+        let head = ["USER", "SERVICE", "AGE", "RTT", "IN", "OUT", "GRANT"];
+        output::table(&head, &rows)
+    })?;
+    Ok(())
+}
+
+/// Asks the instance of the state directory.
+pub(crate) fn ask<T: DeserializeOwned>(
+    global: &Global,
+    method: &str,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> anyhow::Result<T> {
+    let socket = State::locate(global.state.as_deref())?.path(control::SOCKET);
+    let body = body.map(serde_json::to_vec).transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(control::ask(&socket, method, path, body))
+}
+
+/// From the grammar's form to the control socket's.
+pub(crate) fn new_service(exposed: &crate::args::Exposed) -> NewService {
+    let (authority, insecure) = match &exposed.trust {
+        Trust::System => (None, false),
+        Trust::Authority(path) => (Some(path.clone()), false),
+        Trust::Any => (None, true),
+    };
+    NewService {
+        name: exposed.name.clone(),
+        target: exposed.target.clone(),
+        authority,
+        insecure,
+    }
+}
+
+/// The word that JSON has for a state.
+fn lower(state: &impl Serialize) -> String {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_readable() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(3 * 1024 * 1024 * 1024), "3.0 GiB");
+        assert_eq!(duration(59), "59s");
+        assert_eq!(duration(3700), "1h 1m");
+    }
+}

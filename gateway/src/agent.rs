@@ -1,0 +1,146 @@
+//! Owns the task tree of a node; what the command line talks to.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use portway_protocol::id::GrantId;
+use portway_protocol::token::user::UserClaims;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::GatewayConfig;
+use crate::grants::{Grants, GrantsError};
+use crate::service::{AddServiceError, Service, ServiceSpec, Services};
+use crate::session::table::{SessionView, Table};
+use crate::session::{Context, unix_now};
+use crate::{health, signaling};
+
+/// What the tasks of a gateway share.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) context: Arc<Context>,
+    /// Something of the announcement has changed.
+    pub(crate) changed: Arc<Notify>,
+    /// Whether signaling knows what this node offers.
+    pub(crate) online: watch::Sender<bool>,
+    /// Peers and their sessions.
+    pub(crate) tasks: TaskTracker,
+    /// Start of this process, milliseconds since 1970.
+    pub(crate) epoch: u64,
+}
+
+/// A gateway that is ready to run.
+pub struct Gateway(Arc<Shared>);
+
+/// Access to a running gateway from the same process.
+#[derive(Clone)]
+pub struct GatewayHandle(Arc<Shared>);
+
+impl Gateway {
+    /// Opens the grants; nothing is connected yet.
+    ///
+    /// # Errors
+    /// See [`GrantsError`].
+    pub fn new(config: GatewayConfig) -> Result<Self, GrantsError> {
+        let grants = Grants::open(
+            &config.grants_file,
+            config.cluster.clone(),
+            config.cluster_key,
+            unix_now(),
+        )?;
+        let context = Context {
+            cluster: config.cluster.clone(),
+            node: config.node.clone(),
+            services: Services::default(),
+            grants,
+            table: Table::default(),
+        };
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        Ok(Self(Arc::new(Shared {
+            config,
+            context: Arc::new(context),
+            changed: Arc::default(),
+            online: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+            epoch,
+        })))
+    }
+
+    /// Access from the same process.
+    #[must_use]
+    pub fn handle(&self) -> GatewayHandle {
+        GatewayHandle(self.0.clone())
+    }
+
+    /// Runs until cancelled, then ends every session.
+    pub async fn run(self, cancel: CancellationToken) {
+        let health = health::watch(self.0.context.services.clone(), self.0.changed.clone());
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = signaling::run(&self.0) => {}
+            () = health => {}
+        }
+    }
+}
+
+impl GatewayHandle {
+    /// Adds or replaces a service.
+    ///
+    /// # Errors
+    /// See [`AddServiceError`].
+    pub fn add_service(&self, spec: ServiceSpec) -> Result<(), AddServiceError> {
+        self.0.context.services.add(spec)?;
+        self.0.changed.notify_one();
+        Ok(())
+    }
+
+    /// All services.
+    #[must_use]
+    pub fn services(&self) -> Vec<Arc<Service>> {
+        self.0.context.services.all()
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.0.context.table.views()
+    }
+
+    /// Adds a grant: a user token that the cluster key signed.
+    ///
+    /// # Errors
+    /// See [`GrantsError`].
+    pub fn add_grant(&self, token: String) -> Result<UserClaims, GrantsError> {
+        let claims = self.0.context.grants.add(token, unix_now())?;
+        self.0.changed.notify_one();
+        Ok(claims)
+    }
+
+    /// Revokes a grant; its sessions end within a second. `false` if there was none.
+    ///
+    /// # Errors
+    /// See [`GrantsError`].
+    pub fn revoke_grant(&self, id: &GrantId) -> Result<bool, GrantsError> {
+        let existed = self.0.context.grants.revoke(id)?;
+        self.0.changed.notify_one();
+        Ok(existed)
+    }
+
+    /// Whether a grant is there and valid.
+    #[must_use]
+    pub fn has_grant(&self, id: &GrantId) -> bool {
+        let now = unix_now();
+        let announced = self.0.context.grants.announced();
+        announced.iter().any(|g| g.id == *id && g.expires > now)
+    }
+
+    /// Waits until signaling knows what this node offers.
+    pub async fn online(&self) {
+        let mut online = self.0.online.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        drop(online.wait_for(|online| *online).await);
+    }
+}

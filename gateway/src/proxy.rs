@@ -1,0 +1,69 @@
+//! The strict reverse proxy: one HTTP/2 request of a session becomes exactly one HTTP/1.1 request
+//! to a local service.
+//!
+//! - [`connect`]: the way to a service. [`headers`]: what may pass in each direction.
+//! - [`http`]: ordinary requests. [`upgrade`]: WebSockets. [`page`]: our own answers.
+//!
+//! Security: nothing a client sends chooses the target; it comes from the node's configuration.
+//! Requests are re-serialised from typed values by hyper, which alone writes framing, so that no
+//! header or body can be read as a second request.
+
+pub mod connect;
+pub mod headers;
+pub mod http;
+pub mod page;
+pub mod upgrade;
+
+use ::http::{Method, Request, Response};
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use portway_protocol::reason::Reason;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::service::Service;
+
+/// A response body: a service's, or our own page.
+pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Who asks, and as what they see the service.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// Name of the user, from the grant.
+    pub user: String,
+    /// What the grant allows.
+    pub permission: portway_protocol::permission::Permission,
+    /// Owner of what outlives a request: open WebSockets.
+    pub tasks: TaskTracker,
+    /// Cancelled when the session ends.
+    pub ended: CancellationToken,
+}
+
+/// Handles one request of a session.
+pub async fn handle(
+    service: &Service,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Response<ProxyBody> {
+    let wants_page = page::is_wanted(request.headers());
+    let path = request.uri().path();
+    let is_websocket = request.extensions().get::<hyper::ext::Protocol>().is_some();
+    // A WebSocket opens with a GET as far as permissions are concerned (RFC 8441 §5).
+    let method = if is_websocket {
+        &Method::GET
+    } else {
+        request.method()
+    };
+    if !visitor.permission.allows(method.as_str(), path) {
+        return page::error(Reason::PermissionDenied, wants_page);
+    }
+    let outcome = if is_websocket {
+        upgrade::forward(service, visitor, request).await
+    } else if request.method() == Method::CONNECT || request.method() == Method::TRACE {
+        Err(Reason::RequestInvalid)
+    } else {
+        http::forward(service, visitor, request).await
+    };
+    outcome.unwrap_or_else(|reason| page::error(reason, wants_page))
+}

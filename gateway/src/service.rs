@@ -1,0 +1,133 @@
+//! Services of a node: name, target, how it is trusted, how it does.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hyper_util::client::legacy::Client;
+use portway_protocol::id::ServiceName;
+use portway_protocol::limits::MAX_SERVICES;
+use portway_protocol::signal::ServiceHealth;
+use portway_protocol::target::ServiceTarget;
+use tokio::sync::watch;
+
+use crate::proxy::connect::{Connector, ConnectorError, Upstream};
+use crate::proxy::http::Watched;
+
+/// How the certificate of an `https` target is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// By the system's authorities.
+    #[default]
+    System,
+    /// By the authorities in this PEM file alone.
+    Authority(PathBuf),
+    /// Not at all: for devices in the own network with self-made certificates.
+    Any,
+}
+
+/// A service as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: ServiceName,
+    /// Where it listens.
+    pub target: ServiceTarget,
+    /// How it is trusted.
+    pub trust: Trust,
+}
+
+/// A service that can be opened.
+#[derive(Debug)]
+pub struct Service {
+    /// As configured.
+    pub spec: ServiceSpec,
+    /// The way to it.
+    pub upstream: Upstream,
+    client: Client<Connector, Watched>,
+    health: watch::Sender<ServiceHealth>,
+}
+
+impl Service {
+    /// Prepares a service; nothing is connected yet.
+    ///
+    /// # Errors
+    /// See [`ConnectorError`].
+    pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
+        let upstream = Upstream::new(&spec)?;
+        Ok(Self {
+            client: upstream.client(),
+            upstream,
+            spec,
+            health: watch::Sender::new(ServiceHealth::Unknown),
+        })
+    }
+
+    /// Its pooled client.
+    pub(crate) const fn client(&self) -> &Client<Connector, Watched> {
+        &self.client
+    }
+
+    /// Result of the last checks.
+    #[must_use]
+    pub fn health(&self) -> ServiceHealth {
+        *self.health.borrow()
+    }
+
+    /// Notes a result; `true` if it is news.
+    pub(crate) fn set_health(&self, health: ServiceHealth) -> bool {
+        self.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        })
+    }
+}
+
+/// Why a service cannot be added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddServiceError {
+    /// Too many.
+    #[error("a node offers at most {MAX_SERVICES} services")]
+    TooMany,
+    /// Its target cannot be used.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+}
+
+/// All services of a node. A later one of the same name replaces the earlier.
+#[derive(Debug, Clone, Default)]
+pub struct Services(Arc<RwLock<BTreeMap<ServiceName, Arc<Service>>>>);
+
+impl Services {
+    /// Adds or replaces a service.
+    ///
+    /// # Errors
+    /// See [`AddServiceError`].
+    pub fn add(&self, spec: ServiceSpec) -> Result<Arc<Service>, AddServiceError> {
+        let service = Arc::new(Service::new(spec)?);
+        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let name = service.spec.name.clone();
+        if services.len() >= MAX_SERVICES && !services.contains_key(&name) {
+            return Err(AddServiceError::TooMany);
+        }
+        services.insert(name, service.clone());
+        Ok(service)
+    }
+
+    /// The service of a name.
+    #[must_use]
+    pub fn get(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        self.read().get(name).cloned()
+    }
+
+    /// All, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Service>> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ServiceName, Arc<Service>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,162 @@
+//! The shell of a lane: moves bytes between a channel and a pipe. Hot path.
+//!
+//! Nothing here waits for the pipe's reader while messages could be taken: acknowledgements must be
+//! seen even when HTTP/2 does not read, or both ends could wait for each other. What piles up is
+//! bounded by the HTTP/2 connection window, and by [`MAX_UNREAD`] against a peer that ignores it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use portway_protocol::lane::{Lane, LaneError};
+use portway_transport::{Channel, Closed};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+use super::table::Entry;
+
+/// Silence after which the other end is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Silence after which the other end counts as gone.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that HTTP/2 has not read; its connection window is 4 MiB.
+const MAX_UNREAD: usize = 8 * 1024 * 1024;
+
+/// Bytes taken from HTTP/2 at a time.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// Why a lane ended.
+#[derive(Debug, thiserror::Error)]
+enum EndedBy {
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    #[error(transparent)]
+    Violation(#[from] LaneError),
+    #[error("the client sent more than its windows allow")]
+    Overrun,
+    #[error("silence")]
+    Silence,
+    #[error("HTTP/2 has ended")]
+    Pipe(#[from] std::io::Error),
+}
+
+/// Runs until either end is done or gone.
+pub(super) async fn run(channel: &dyn Channel, pipe: DuplexStream, entry: &Entry) {
+    let ended = Shell::new(channel, entry).run(pipe).await;
+    if let Err(ended) = ended {
+        tracing::debug!(by = %ended, "a lane ended");
+    }
+}
+
+struct Shell<'a> {
+    channel: &'a dyn Channel,
+    entry: &'a Entry,
+    lane: Lane,
+    started: Instant,
+    heard: Instant,
+    /// What HTTP/2 shall read next.
+    unread: Bytes,
+    /// What comes after it.
+    queue: VecDeque<Bytes>,
+    unread_total: usize,
+}
+
+impl<'a> Shell<'a> {
+    fn new(channel: &'a dyn Channel, entry: &'a Entry) -> Self {
+        let now = Instant::now();
+        Self {
+            channel,
+            entry,
+            lane: Lane::new(),
+            started: now,
+            heard: now,
+            unread: Bytes::new(),
+            queue: VecDeque::new(),
+            unread_total: 0,
+        }
+    }
+
+    async fn run(mut self, pipe: DuplexStream) -> Result<(), EndedBy> {
+        let (mut from_http, mut to_http) = tokio::io::split(pipe);
+        let mut chunk = BytesMut::new();
+        let mut pings = tokio::time::interval(PING_INTERVAL);
+        loop {
+            let room = self.lane.room();
+            chunk.reserve(READ_CHUNK);
+            let mut limited = (&mut chunk).limit(room);
+            tokio::select! {
+                message = self.channel.recv() => self.receive_all(message.ok_or(Closed)?)?,
+                written = to_http.write(&self.unread), if !self.unread.is_empty() => {
+                    let written = written?;
+                    self.unread.advance(written);
+                    self.unread_total -= written;
+                }
+                read = from_http.read_buf(&mut limited), if room > 0 => {
+                    if read? == 0 {
+                        self.lane.finish();
+                        self.transmit().await?;
+                        return Ok(());
+                    }
+                    let bytes = chunk.split().freeze();
+                    let taken = self.lane.write(bytes.clone());
+                    debug_assert_eq!(taken, bytes.len(), "no more was read than there was room");
+                }
+                _tick = pings.tick() => {
+                    if self.heard.elapsed() > SILENCE {
+                        return Err(EndedBy::Silence);
+                    }
+                    self.lane.ping(self.now());
+                }
+            }
+            if self.unread.is_empty() {
+                self.unread = self.queue.pop_front().unwrap_or_default();
+            }
+            self.transmit().await?;
+        }
+    }
+
+    /// Takes a message and all that are there already, then acknowledges once.
+    fn receive_all(&mut self, first: Bytes) -> Result<(), EndedBy> {
+        self.heard = Instant::now();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            self.lane.receive(message, self.now())?;
+            while let Some(bytes) = self.lane.read() {
+                self.unread_total += bytes.len();
+                self.queue.push_back(bytes);
+            }
+            if self.unread_total > MAX_UNREAD {
+                return Err(EndedBy::Overrun);
+            }
+            next = self.channel.recv().now_or_never().flatten();
+        }
+        if let Some(rtt) = self.lane.rtt() {
+            let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+            self.entry.rtt.store(micros, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn transmit(&mut self) -> Result<(), EndedBy> {
+        let now = self.now();
+        while let Some(message) = self.lane.poll_transmit(now) {
+            self.channel.send(message).await?;
+        }
+        if let Some(ack) = self.lane.flush_acks() {
+            self.channel.send(ack).await?;
+        }
+        let traffic = self.lane.traffic();
+        self.entry
+            .received
+            .store(traffic.received, Ordering::Relaxed);
+        self.entry.sent.store(traffic.sent, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

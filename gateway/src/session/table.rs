@@ -1,0 +1,133 @@
+//! The sessions there are.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use serde::Serialize;
+
+/// A session, updated while it runs.
+#[derive(Debug)]
+pub struct Entry {
+    id: SessionId,
+    user: String,
+    service: ServiceName,
+    grant: GrantId,
+    since: Instant,
+    /// Bytes from the client.
+    pub(super) received: AtomicU64,
+    /// Bytes to the client.
+    pub(super) sent: AtomicU64,
+    /// Round trip, microseconds; 0 = not measured yet.
+    pub(super) rtt: AtomicU64,
+}
+
+/// A session as others see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionView {
+    /// The session.
+    pub session: SessionId,
+    /// Who.
+    pub user: String,
+    /// What.
+    pub service: ServiceName,
+    /// By which grant.
+    pub grant: GrantId,
+    /// Seconds since it began.
+    pub age_s: u64,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+    /// Round trip in milliseconds, once measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
+
+/// All sessions of a gateway.
+#[derive(Debug, Clone, Default)]
+pub struct Table(Arc<Mutex<HashMap<SessionId, Arc<Entry>>>>);
+
+/// Removes its entry when the session is over.
+#[derive(Debug)]
+pub(super) struct Registered {
+    table: Table,
+    entry: Arc<Entry>,
+}
+
+impl Entry {
+    pub(super) fn new(id: SessionId, user: String, service: ServiceName, grant: GrantId) -> Self {
+        Self {
+            id,
+            user,
+            service,
+            grant,
+            since: Instant::now(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            rtt: AtomicU64::new(0),
+        }
+    }
+
+    fn view(&self) -> SessionView {
+        let rtt = self.rtt.load(Ordering::Relaxed);
+        SessionView {
+            session: self.id,
+            user: self.user.clone(),
+            service: self.service.clone(),
+            grant: self.grant,
+            age_s: self.since.elapsed().as_secs(),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "microseconds of a round trip are small"
+            )]
+            rtt_ms: (rtt > 0).then(|| rtt as f64 / 1000.0),
+        }
+    }
+}
+
+impl Table {
+    /// All sessions, oldest first.
+    #[must_use]
+    pub fn views(&self) -> Vec<SessionView> {
+        let mut views: Vec<_> = self.lock().values().map(|entry| entry.view()).collect();
+        views.sort_by_key(|view| std::cmp::Reverse(view.age_s));
+        views
+    }
+
+    pub(super) fn insert(&self, entry: Entry) -> Registered {
+        let entry = Arc::new(entry);
+        self.lock().insert(entry.id, entry.clone());
+        Registered {
+            table: self.clone(),
+            entry,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Entry>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registered {
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut entries = self.table.lock();
+        // A resumed session may have taken the id over.
+        if entries
+            .get(&self.entry.id)
+            .is_some_and(|entry| Arc::ptr_eq(entry, &self.entry))
+        {
+            entries.remove(&self.entry.id);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Peer connections that offers have started: one task each, from offer to the session's end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use portway_protocol::id::SessionId;
+use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_CANDIDATES, MAX_UNAUTHENTICATED};
+use portway_protocol::reason::Reason;
+use portway_protocol::signal::{
+    Answer, Bye, Call, Candidate, Envelope, IceCandidate, Offer, SessionDescription,
+};
+use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::session::{self, Context, SessionError};
+
+/// Sessions at a time, authenticated or not.
+const MAX_SESSIONS: usize = 1024;
+
+/// Time from an offer to an open channel: ICE, DTLS, SCTP.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// All peers of a gateway.
+pub(super) struct Peers {
+    context: Arc<Context>,
+    outgoing: mpsc::Sender<Envelope>,
+    tasks: TaskTracker,
+    peers: Arc<Mutex<HashMap<SessionId, Known>>>,
+}
+
+/// The way to a peer's task.
+struct Known {
+    inbox: mpsc::Sender<Input>,
+    ended: CancellationToken,
+    authenticated: bool,
+}
+
+/// What signaling has for a peer.
+enum Input {
+    Candidate(Option<IceCandidate>),
+    Restart(SessionDescription),
+}
+
+impl Peers {
+    pub(super) fn new(
+        context: Arc<Context>,
+        outgoing: mpsc::Sender<Envelope>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            context,
+            outgoing,
+            tasks,
+            peers: Arc::default(),
+        }
+    }
+
+    /// A new peer, or an ICE restart of a known one. The answer follows as a notification.
+    pub(super) async fn offer(&self, offer: Offer) -> Result<(), Reason> {
+        let known = self
+            .lock()
+            .get(&offer.session)
+            .map(|known| known.inbox.clone());
+        if let Some(inbox) = known {
+            return inbox
+                .send(Input::Restart(offer.description))
+                .await
+                .map_err(|_| Reason::SessionLost);
+        }
+        if self.context.services.get(&offer.service).is_none() {
+            return Err(Reason::ServiceUnknown);
+        }
+        let (inbox, inputs) = mpsc::channel(MAX_CANDIDATES);
+        let ended = CancellationToken::new();
+        {
+            let mut peers = self.lock();
+            let waiting = peers.values().filter(|known| !known.authenticated).count();
+            if waiting >= MAX_UNAUTHENTICATED || peers.len() >= MAX_SESSIONS {
+                return Err(Reason::RateLimited);
+            }
+            let known = Known {
+                inbox,
+                ended: ended.clone(),
+                authenticated: false,
+            };
+            peers.insert(offer.session, known);
+        }
+        let task = PeerTask {
+            session: offer.session,
+            context: self.context.clone(),
+            outgoing: self.outgoing.clone(),
+            peers: self.peers.clone(),
+            ended,
+        };
+        drop(self.tasks.spawn(task.run(offer, inputs)));
+        Ok(())
+    }
+
+    pub(super) fn candidate(&self, candidate: Candidate) {
+        let known = self
+            .lock()
+            .get(&candidate.session)
+            .map(|known| known.inbox.clone());
+        if let Some(inbox) = known
+            && inbox
+                .try_send(Input::Candidate(candidate.candidate))
+                .is_err()
+        {
+            tracing::debug!("a candidate was dropped");
+        }
+    }
+
+    pub(super) fn bye(&self, bye: &Bye) {
+        if let Some(known) = self.lock().get(&bye.session) {
+            known.ended.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Known>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One peer, from offer to end.
+struct PeerTask {
+    session: SessionId,
+    context: Arc<Context>,
+    outgoing: mpsc::Sender<Envelope>,
+    peers: Arc<Mutex<HashMap<SessionId, Known>>>,
+    ended: CancellationToken,
+}
+
+impl PeerTask {
+    async fn run(self, offer: Offer, inputs: mpsc::Receiver<Input>) {
+        let config = PeerConfig {
+            ice_servers: offer.ice_servers.clone(),
+            ..PeerConfig::default()
+        };
+        match Peer::answer(&config, &offer.description).await {
+            Ok((peer, answer, events)) => {
+                self.answer(answer);
+                self.converse(&peer, events, inputs).await;
+                peer.close().await;
+            }
+            Err(error) => {
+                tracing::warn!(session = %self.session, %error, "an offer could not be answered");
+                self.say(Call::Bye(Bye {
+                    session: self.session,
+                    reason: Reason::IceFailed,
+                }));
+            }
+        }
+    }
+
+    /// Candidates both ways while the session runs.
+    async fn converse(
+        &self,
+        peer: &Peer,
+        mut events: PeerEvents,
+        mut inputs: mpsc::Receiver<Input>,
+    ) {
+        let session = self.session(peer);
+        tokio::pin!(session);
+        loop {
+            tokio::select! {
+                () = &mut session => return,
+                () = self.ended.cancelled() => return,
+                Some(input) = inputs.recv() => self.apply(peer, input).await,
+                Some(event) = events.recv() => match event {
+                    PeerEvent::Candidate(candidate) => {
+                        self.say(Call::Candidate(Candidate { session: self.session, candidate }));
+                    }
+                    PeerEvent::Connected => tracing::debug!(session = %self.session, "connected"),
+                    PeerEvent::Disconnected => tracing::info!(session = %self.session, "path silent"),
+                    PeerEvent::Ended => return,
+                },
+            }
+        }
+    }
+
+    async fn session(&self, peer: &Peer) {
+        let Ok(Ok(channel)) = tokio::time::timeout(OPEN_TIMEOUT, peer.open()).await else {
+            tracing::info!(session = %self.session, "no path to a client");
+            return;
+        };
+        let run = session::run(self.context.clone(), channel, self.ended.clone());
+        tokio::pin!(run);
+        let outcome = tokio::select! {
+            outcome = &mut run => outcome,
+            () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => {
+                // Whoever is still here has authenticated; the session enforces that itself.
+                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.session) {
+                    known.authenticated = true;
+                }
+                run.await
+            }
+        };
+        match outcome {
+            Ok(()) => tracing::info!(session = %self.session, "session ended"),
+            Err(SessionError::Refused(reason)) => {
+                tracing::info!(session = %self.session, %reason, "a client was refused");
+            }
+            Err(error) => tracing::info!(session = %self.session, %error, "no session"),
+        }
+    }
+
+    async fn apply(&self, peer: &Peer, input: Input) {
+        let outcome = match input {
+            Input::Candidate(candidate) => peer.add_candidate(candidate.as_ref()).await,
+            Input::Restart(offer) => match peer.accept_offer(&offer).await {
+                Ok(answer) => {
+                    self.answer(answer);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = outcome {
+            tracing::info!(session = %self.session, %error, "a message of a client was refused");
+        }
+    }
+
+    fn answer(&self, description: SessionDescription) {
+        self.say(Call::Answer(Answer {
+            session: self.session,
+            description,
+        }));
+    }
+
+    /// Queues a notification. While signaling is away the queue fills up, and then nobody is there
+    /// to read it anyway.
+    fn say(&self, call: Call) {
+        let queued = self.outgoing.try_send(Envelope::call(None, &call));
+        if queued.is_err() {
+            tracing::debug!(session = %self.session, "signaling is away; a message was dropped");
+        }
+    }
+}
+
+impl Drop for PeerTask {
+    fn drop(&mut self) {
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.session);
+    }
+}
