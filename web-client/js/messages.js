@@ -115,3 +115,39 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'portway:download', url: string, name: string}
  * } PageMessage
  */
+
+/**
+ * Holder → connection worker. Strings named `json` go to and come from the wasm as they are.
+ * @typedef {{type: 'start', options: string}
+ *   | {type: 'port'}                                              // transfers a request port
+ *   | {type: 'channel', session: string, channel: RTCDataChannel} // transfers the channel
+ *   | {type: 'peer', json: string}                                // a `PeerEvent`
+ *   | {type: 'retry'}
+ * } HolderToConnection
+ */
+
+/**
+ * Connection worker → holder.
+ * @typedef {{type: 'status', json: string}        // a `StatusMessage` without its type
+ *   | {type: 'peer', json: string}                // a `PeerCommand`
+ *   | {type: 'save-cookies', json: string}
+ * } ConnectionToHolder
+ */
+
+/**
+ * Wasm → holder: what the peer connection shall do.
+ * @typedef {{type: 'peer-open', session: string, iceServers: RTCIceServer[]}
+ *   | {type: 'peer-answer', session: string, description: RTCSessionDescriptionInit}
+ *   | {type: 'peer-candidate', session: string, candidate: RTCIceCandidateInit | null}
+ *   | {type: 'peer-close', session: string}
+ * } PeerCommand
+ */
+
+/**
+ * Holder → wasm: what happens to the peer connection.
+ * @typedef {{type: 'peer-offer', session: string, description: {type: 'offer', sdp: string}}
+ *   | {type: 'peer-candidate', session: string, candidate: RTCIceCandidateInit | null}
+ *   | {type: 'peer-state', session: string, state: string}
+ *   | {type: 'peer-path', session: string, path: 'direct' | 'relayed'}
+ * } PeerEvent
+ */

@@ -1,1 +1,23 @@
-//! Placeholder while the crate is being laid.
+//! Browser client of Portway: sessions, fetch and WebSocket over data channels.
+//!
+//! Runs in a dedicated worker. `RTCPeerConnection` exists in windows only, so the page that owns
+//! the worker (the holder) makes the peer connection and transfers its channel here; signaling,
+//! handshake, lane and HTTP/2 are all here, where a busy page cannot stall them.
+//!
+//! - [`connection`]: keeps a session alive. `session`: one session. `signaling`: its introduction.
+//! - [`fetch`], [`websocket`]: what runs over it. [`cookie`]: the jar that the browser must not have.
+
+#[cfg(target_arch = "wasm32")]
+mod clock;
+#[cfg(target_arch = "wasm32")]
+pub mod connection;
+pub mod cookie;
+#[cfg(target_arch = "wasm32")]
+mod error;
+#[cfg(target_arch = "wasm32")]
+pub mod fetch;
+#[cfg(target_arch = "wasm32")]
+mod session;
+#[cfg(target_arch = "wasm32")]
+mod signaling;
+pub mod websocket;

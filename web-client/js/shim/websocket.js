@@ -56,7 +56,7 @@ export function installWebSocket(port) {
     get url() { return this.#url; }
     get protocol() { return this.#protocol; }
     get extensions() { return ''; }
-    get readyState() { return this.#state; }
+    get readyState() { return /** @type {0 | 1 | 2 | 3} */ (this.#state); }
     get bufferedAmount() { return this.#buffered; }
     get binaryType() { return this.#binaryType; }
     set binaryType(type) { if (type === 'blob' || type === 'arraybuffer') this.#binaryType = type; }

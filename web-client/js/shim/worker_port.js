@@ -39,6 +39,10 @@ export class WorkerPort {
   constructor(wrapper) {
     this.#wrapper = wrapper;
     window.addEventListener('message', (event) => this.#hear(event), true);
+    window.addEventListener('pagehide', () => this.#leave());
+    window.addEventListener('pageshow', (event) => {
+      if (event.persisted) this.#ask();
+    });
     setInterval(() => this.#check(), CHECK_MS);
     this.#ask();
   }
@@ -119,6 +123,12 @@ export class WorkerPort {
     if (!this.#port) return;
     if (this.#unanswered++ >= MAX_UNANSWERED) this.#lose();
     else this.send({ type: 'ping' });
+  }
+
+  #leave() {
+    this.send({ type: 'close' });
+    this.#port?.close();
+    this.#port = null;
   }
 
   /** @param {MessagePort | null} [port] */

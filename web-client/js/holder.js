@@ -1,0 +1,203 @@
+/**
+ * The holder: owns the peer connection, the link and the cookies of one service, on an origin that
+ * no app can reach. Everything that can wait for nobody happens in its worker.
+ */
+import { VERSION } from './messages.js';
+import { load, store, forget } from './vault.js';
+import { PeerConnection } from './peer.js';
+
+/** @typedef {import('./messages.js').FromHolder} FromHolder */
+/** @typedef {import('./messages.js').ToHolder} ToHolder */
+/** @typedef {import('./messages.js').OpenMessage} OpenMessage */
+/** @typedef {import('./messages.js').HolderToConnection} HolderToConnection */
+/** @typedef {import('./messages.js').ConnectionToHolder} ConnectionToHolder */
+
+const cluster = meta('portway-cluster');
+const domain = meta('portway-domain');
+
+/** @param {string} name */
+function meta(name) {
+  return document.querySelector(`meta[name="${name}"]`)?.getAttribute('content') ?? '';
+}
+
+/**
+ * The service that an origin stands for. The port and scheme must be our own: another port is
+ * another server.
+ * @param {string} origin
+ * @returns {string | undefined}
+ */
+function serviceOf(origin) {
+  const url = new URL(origin);
+  if (url.protocol !== location.protocol || url.port !== location.port) return undefined;
+  for (const suffix of [`.${cluster}.${domain}`, `--${cluster}.${domain}`]) {
+    if (!url.hostname.endsWith(suffix)) continue;
+    const label = url.hostname.slice(0, -suffix.length);
+    if (/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(label) && label !== 'conn') return label;
+  }
+  return undefined;
+}
+
+/** One service and the page that opened us. */
+class Holder {
+  #service;
+  #origin;
+  #control;
+  /** @type {Worker | null} */
+  #worker = null;
+  /** @type {PeerConnection | null} */
+  #peer = null;
+  /** @type {MessagePort[]} ports that came before the worker */
+  #waiting = [];
+
+  /**
+   * @param {string} service
+   * @param {string} origin of the service
+   * @param {MessagePort} control
+   */
+  constructor(service, origin, control) {
+    this.#service = service;
+    this.#origin = origin;
+    this.#control = control;
+    control.onmessage = (event) => void this.#hear(event.data, event.ports);
+  }
+
+  /** @param {string | undefined} link */
+  async start(link) {
+    this.#tell({ type: 'status', state: 'starting' });
+    if (link !== undefined && !isLink(link)) {
+      this.#lock('LINK_INVALID', 'This link is damaged or belongs to another place.');
+      return;
+    }
+    const known = await load(this.#service);
+    const current = link ?? known?.link;
+    if (current === undefined) {
+      this.#lock('LINK_MISSING', 'This service opens with a link.');
+      return;
+    }
+    // A new link may be another person's: it does not inherit the old one's cookies.
+    const cookies = link === undefined || link === known?.link ? known?.cookies : undefined;
+    await store(this.#service, { link: current, cookies: cookies ?? '' });
+    this.#connect(current, cookies);
+  }
+
+  /**
+   * @param {string} link
+   * @param {string | undefined} cookies
+   */
+  #connect(link, cookies) {
+    const worker = new Worker('/_portway/worker.js', { type: 'module', name: 'portway' });
+    this.#worker = worker;
+    worker.onmessage = (event) => void this.#hearWorker(event.data, link);
+    worker.onerror = (event) => {
+      console.error('portway: the connection worker failed', event.message);
+      this.#tell({ type: 'status', state: 'failed', reason: 'BROWSER_UNSUPPORTED', message: event.message });
+    };
+    const options = {
+      signalUrl: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/_portway/signal`,
+      service: this.#service,
+      link,
+      origin: this.#origin,
+      cookies: cookies || null,
+    };
+    this.#post({ type: 'start', options: JSON.stringify(options) });
+    for (const port of this.#waiting.splice(0)) this.#post({ type: 'port' }, [port]);
+  }
+
+  /**
+   * @param {ToHolder} message
+   * @param {readonly MessagePort[]} ports
+   */
+  async #hear(message, ports) {
+    const port = ports[0];
+    if (message.type === 'port' && port) {
+      if (this.#worker) this.#post({ type: 'port' }, [port]);
+      else this.#waiting.push(port);
+    } else if (message.type === 'retry') {
+      if (this.#worker) this.#post({ type: 'retry' });
+      else await this.start(undefined);
+    } else if (message.type === 'forget') {
+      this.#peer?.close();
+      this.#worker?.terminate();
+      this.#worker = null;
+      await forget(this.#service);
+      this.#tell({ type: 'forgotten' });
+    }
+  }
+
+  /**
+   * @param {ConnectionToHolder} message
+   * @param {string} link
+   */
+  async #hearWorker(message, link) {
+    if (message.type === 'status') {
+      this.#tell({ ...JSON.parse(message.json), type: 'status' });
+    } else if (message.type === 'save-cookies') {
+      await store(this.#service, { link, cookies: message.json });
+    } else if (message.type === 'peer') {
+      await this.#steer(JSON.parse(message.json));
+    }
+  }
+
+  /** @param {import('./messages.js').PeerCommand} command */
+  async #steer(command) {
+    if (command.type === 'peer-open') {
+      this.#peer?.close();
+      this.#peer = new PeerConnection(command.session, command.iceServers, {
+        channel: (channel) => this.#post({ type: 'channel', session: command.session, channel }, [channel]),
+        event: (event) => this.#post({ type: 'peer', json: JSON.stringify(event) }),
+      });
+      await this.#peer.start();
+    } else if (command.session !== this.#peer?.session) {
+      return;
+    } else if (command.type === 'peer-answer') {
+      await this.#peer.answer(command.description);
+    } else if (command.type === 'peer-candidate') {
+      await this.#peer.candidate(command.candidate);
+    } else if (command.type === 'peer-close') {
+      this.#peer.close();
+      this.#peer = null;
+    }
+  }
+
+  /**
+   * @param {string} reason
+   * @param {string} message
+   */
+  #lock(reason, message) {
+    this.#tell({ type: 'status', state: 'locked', reason, message });
+  }
+
+  /** @param {FromHolder} message */
+  #tell(message) {
+    this.#control.postMessage(message);
+  }
+
+  /**
+   * @param {HolderToConnection} message
+   * @param {Transferable[]} [transfer]
+   */
+  #post(message, transfer = []) {
+    this.#worker?.postMessage(message, transfer);
+  }
+}
+
+/** @param {string} text */
+function isLink(text) {
+  const [version, name, key, id, secret, ...rest] = text.split('.');
+  const isBinary = (/** @type {string | undefined} */ part, /** @type {number} */ length) =>
+    part !== undefined && part.length === length && /^[A-Za-z0-9_-]+$/.test(part);
+  return version === 'v1' && name === cluster && isBinary(key, 43) && isBinary(id, 12) && isBinary(secret, 43) && rest.length === 0;
+}
+
+window.addEventListener('message', (event) => {
+  const message = /** @type {OpenMessage} */ (event.data);
+  const control = event.ports[0];
+  if (message?.type !== 'portway:open' || !control || event.source !== window.parent) return;
+  const service = serviceOf(event.origin);
+  if (service === undefined) return;
+  if (message.version !== VERSION) {
+    control.postMessage(/** @type {FromHolder} */ ({ type: 'version-mismatch' }));
+    return;
+  }
+  void new Holder(service, event.origin, control).start(message.link);
+});

@@ -1,0 +1,92 @@
+/**
+ * One `RTCPeerConnection` with channel 0. Lives in the holder's window, because workers have none;
+ * the channel goes to the worker at once, the only moment when it can.
+ */
+
+/** @typedef {import('./messages.js').PeerEvent} PeerEvent */
+
+/** How often the path in use is looked up. */
+const PATH_INTERVAL_MS = 5000;
+
+export class PeerConnection {
+  #connection;
+  #emit;
+  /** @type {RTCIceCandidateInit[] | null} candidates that came before the answer */
+  #early = [];
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #timer;
+
+  /**
+   * @param {string} session
+   * @param {RTCIceServer[]} iceServers
+   * @param {{channel: (channel: RTCDataChannel) => void, event: (event: PeerEvent) => void}} on
+   */
+  constructor(session, iceServers, on) {
+    this.session = session;
+    this.#emit = on.event;
+    this.#connection = new RTCPeerConnection({ iceServers });
+    const channel = this.#connection.createDataChannel('portway', { negotiated: true, id: 0, ordered: true });
+    on.channel(channel);
+    this.#connection.onicecandidate = ({ candidate }) => {
+      this.#emit({ type: 'peer-candidate', session, candidate: candidate?.candidate ? candidate.toJSON() : null });
+    };
+    this.#connection.onconnectionstatechange = () => {
+      const state = this.#connection.connectionState;
+      this.#emit({ type: 'peer-state', session, state });
+      if (state === 'connected') {
+        void this.#lookUpPath();
+        clearInterval(this.#timer);
+        this.#timer = setInterval(() => void this.#lookUpPath(), PATH_INTERVAL_MS);
+      }
+    };
+  }
+
+  async start() {
+    const offer = await this.#connection.createOffer();
+    await this.#connection.setLocalDescription(offer);
+    this.#emit({ type: 'peer-offer', session: this.session, description: { type: 'offer', sdp: offer.sdp ?? '' } });
+  }
+
+  /** @param {RTCSessionDescriptionInit} description */
+  async answer(description) {
+    await this.#connection.setRemoteDescription(description);
+    const early = this.#early ?? [];
+    this.#early = null;
+    for (const candidate of early) await this.candidate(candidate);
+  }
+
+  /** @param {RTCIceCandidateInit | null} candidate */
+  async candidate(candidate) {
+    if (!candidate) return;
+    if (this.#early) {
+      this.#early.push(candidate);
+      return;
+    }
+    try {
+      await this.#connection.addIceCandidate(candidate);
+    } catch (error) {
+      console.info('portway: a candidate was not usable', error);
+    }
+  }
+
+  close() {
+    clearInterval(this.#timer);
+    this.#connection.onconnectionstatechange = null;
+    this.#connection.onicecandidate = null;
+    this.#connection.close();
+  }
+
+  /** Direct or relayed, from the pair in use. */
+  async #lookUpPath() {
+    const stats = await this.#connection.getStats();
+    /** @type {Map<string, any>} */
+    const reports = new Map();
+    stats.forEach((report) => reports.set(report.id, report));
+    for (const report of reports.values()) {
+      if (report.type !== 'candidate-pair' || !(report.selected ?? (report.nominated && report.state === 'succeeded'))) continue;
+      const types = [report.localCandidateId, report.remoteCandidateId].map((id) => reports.get(id)?.candidateType);
+      this.#emit({ type: 'peer-path', session: this.session, path: types.includes('relay') ? 'relayed' : 'direct' });
+      return;
+    }
+  }
+}

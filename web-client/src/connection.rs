@@ -1,0 +1,645 @@
+//! Keeps a session to one service alive, and says how it goes.
+//!
+//! ```text
+//! signaling ─► peer connection (made by the holder) ─► session ─► requests
+//!     ▲            │ lost: try again at once, then with growing pauses
+//!     └────────────┴── a node that comes back online: try again now
+//! ```
+//! Live sessions do not depend on signaling: when its socket closes, a session goes on.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use portway_protocol::backoff::Backoff;
+use portway_protocol::id::SessionId;
+use portway_protocol::link::Link;
+use portway_protocol::reason::Reason;
+use portway_protocol::signal::{
+    Bye, Call, Candidate, Envelope, Heartbeat, IceCandidate, IceServer, NodeStatus, Offer,
+    SessionDescription,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::RtcDataChannel;
+
+use crate::clock;
+use crate::cookie::Jar;
+use crate::error::Failure;
+use crate::session::{self, Accepted, Identity, Requests};
+use crate::signaling::Signaling;
+
+/// First and longest pause between attempts.
+const RETRY_BASE: Duration = Duration::from_millis(500);
+const RETRY_CAP: Duration = Duration::from_secs(5);
+
+/// Time from an offer to an open channel.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a request waits for a session.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Interval of heartbeats to signaling.
+const HEARTBEAT: Duration = Duration::from_secs(25);
+
+/// Events of the holder that may wait.
+const QUEUE: usize = 256;
+
+const OFFER_ID: &str = "offer";
+const HEARTBEAT_ID: &str = "heartbeat";
+
+#[wasm_bindgen]
+extern "C" {
+    /// The worker that this runs in.
+    pub type Host;
+
+    /// A status message for the page, as JSON.
+    #[wasm_bindgen(method)]
+    fn status(this: &Host, json: &str);
+
+    /// A message for the holder, which owns the peer connection, as JSON.
+    #[wasm_bindgen(method)]
+    fn peer(this: &Host, json: &str);
+
+    /// The cookie jar has changed; to be stored.
+    #[wasm_bindgen(method, js_name = saveCookies)]
+    fn save_cookies(this: &Host, json: &str);
+}
+
+/// What the holder knows.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Options {
+    signal_url: String,
+    service: String,
+    link: String,
+    origin: String,
+    cookies: Option<String>,
+}
+
+/// Messages to the holder.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+enum ToHolder<'a> {
+    #[serde(rename_all = "camelCase")]
+    PeerOpen {
+        session: SessionId,
+        ice_servers: &'a [IceServer],
+    },
+    PeerAnswer {
+        session: SessionId,
+        description: &'a SessionDescription,
+    },
+    PeerCandidate {
+        session: SessionId,
+        candidate: &'a Option<IceCandidate>,
+    },
+    PeerClose {
+        session: SessionId,
+    },
+}
+
+/// Messages of the holder.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+enum FromHolder {
+    PeerOffer {
+        session: SessionId,
+        description: SessionDescription,
+    },
+    PeerCandidate {
+        session: SessionId,
+        candidate: Option<IceCandidate>,
+    },
+    PeerState {
+        session: SessionId,
+        state: String,
+    },
+    PeerPath {
+        session: SessionId,
+        path: String,
+    },
+}
+
+/// How it goes, as `messages.js` has it.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Status {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<f64>,
+}
+
+enum Event {
+    Holder(FromHolder),
+    Channel(SessionId, RtcDataChannel),
+    Retry,
+}
+
+/// A connection to one service. Lives as long as its worker.
+#[wasm_bindgen]
+pub struct Connection(pub(crate) Rc<Inner>);
+
+pub(crate) struct Inner {
+    host: Host,
+    options: Options,
+    identity: Identity,
+    events: mpsc::Sender<Event>,
+    requests: watch::Sender<Option<Requests>>,
+    status: RefCell<Status>,
+    pub(crate) jar: RefCell<Jar>,
+}
+
+#[wasm_bindgen]
+impl Connection {
+    /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `origin`, `cookies`.
+    ///
+    /// # Errors
+    /// If the link is not one.
+    #[wasm_bindgen(constructor)]
+    pub fn new(options: &str, host: Host) -> Result<Connection, JsValue> {
+        console_error_panic_hook::set_once();
+        let invalid = |error: &dyn std::fmt::Display| {
+            JsValue::from(Failure::with(Reason::LinkInvalid, error))
+        };
+        let options: Options = serde_json::from_str(options).map_err(|e| invalid(&e))?;
+        let link: Link = options.link.parse().map_err(|e| invalid(&e))?;
+        let identity = Identity {
+            service: options.service.parse().map_err(|e| invalid(&e))?,
+            grant: link.grant,
+            key: link.grant_key(),
+            cluster: link.cluster,
+        };
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let jar = options
+            .cookies
+            .as_deref()
+            .map(Jar::load)
+            .unwrap_or_default();
+        let inner = Rc::new(Inner {
+            host,
+            options,
+            identity,
+            events,
+            requests: watch::Sender::new(None),
+            status: RefCell::default(),
+            jar: RefCell::new(jar),
+        });
+        spawn_local(supervise(inner.clone(), receiver));
+        Ok(Self(inner))
+    }
+
+    /// A message of the holder, as JSON.
+    pub fn peer(&self, json: &str) {
+        if let Ok(message) = serde_json::from_str(json) {
+            self.post(Event::Holder(message));
+        }
+    }
+
+    /// The data channel of a session that the holder has opened.
+    pub fn attach(&self, session: &str, channel: RtcDataChannel) {
+        if let Ok(session) = session.parse() {
+            self.post(Event::Channel(session, channel));
+        }
+    }
+
+    /// Try now, whatever happened before.
+    pub fn retry(&self) {
+        self.post(Event::Retry);
+    }
+
+    /// What `document.cookie` shows at a path.
+    #[must_use]
+    pub fn cookies(&self, path: &str) -> String {
+        self.0.jar.borrow().for_script(path, unix_now())
+    }
+
+    /// A script sets a cookie at a path.
+    #[wasm_bindgen(js_name = setCookie)]
+    pub fn set_cookie(&self, path: &str, cookie: &str) {
+        self.0
+            .jar
+            .borrow_mut()
+            .set_by_script(path, cookie, unix_now());
+        self.0.save_cookies();
+    }
+
+    fn post(&self, event: Event) {
+        // Only a flood could fill the queue, and then the connect timeout cleans up.
+        drop(self.0.events.try_send(event));
+    }
+}
+
+impl Inner {
+    /// A handle for a request, as soon as there is a session.
+    pub(crate) async fn requests(&self) -> Result<Requests, Failure> {
+        let mut watched = self.requests.subscribe();
+        let patience = clock::sleep(REQUEST_PATIENCE);
+        let requests = tokio::select! {
+            requests = watched.wait_for(Option::is_some) => match requests {
+                Ok(requests) => requests.clone(),
+                Err(_) => None,
+            },
+            () = patience => None,
+        };
+        match requests {
+            Some(requests) => session::ready(requests).await,
+            None => {
+                let reason = self.status.borrow().reason;
+                Err(Failure::new(reason.unwrap_or(Reason::SessionTimeout)))
+            }
+        }
+    }
+
+    /// The browser-visible origin of the service.
+    pub(crate) fn origin(&self) -> &str {
+        &self.options.origin
+    }
+
+    /// The label of the service.
+    pub(crate) fn service(&self) -> &str {
+        &self.options.service
+    }
+
+    /// Stores the jar.
+    pub(crate) fn save_cookies(&self) {
+        let json = self.jar.borrow().save(unix_now());
+        self.host.save_cookies(&json);
+    }
+
+    fn tell(&self, status: Status) {
+        if let Ok(json) = serde_json::to_string(&status) {
+            self.host.status(&json);
+        }
+        *self.status.borrow_mut() = status;
+    }
+
+    fn state(&self, state: &'static str) {
+        let reason = self.status.borrow().reason;
+        let message = self.status.borrow().message.clone();
+        self.tell(Status {
+            state,
+            reason,
+            message,
+            ..Status::default()
+        });
+    }
+
+    fn failed(&self, state: &'static str, failure: &Failure) {
+        self.tell(Status {
+            state,
+            reason: Some(failure.reason),
+            message: Some(failure.message.clone()),
+            ..Status::default()
+        });
+    }
+
+    fn holder(&self, message: &ToHolder<'_>) {
+        if let Ok(json) = serde_json::to_string(message) {
+            self.host.peer(&json);
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "milliseconds since 1970 are positive and far below 2^53"
+    )]
+    let seconds = (js_sys::Date::now() / 1000.0) as u64;
+    seconds
+}
+
+/// Whether trying again is pointless until somebody does something.
+fn is_final(reason: Reason) -> bool {
+    [
+        Reason::LinkInvalid,
+        Reason::GrantUnknown,
+        Reason::GrantExpired,
+        Reason::TokenInvalid,
+        Reason::ProofInvalid,
+        Reason::PermissionDenied,
+        Reason::VersionUnsupported,
+    ]
+    .contains(&reason)
+}
+
+async fn supervise(inner: Rc<Inner>, mut events: mpsc::Receiver<Event>) {
+    let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+    let mut had_session = false;
+    loop {
+        inner.state(if had_session {
+            "reconnecting"
+        } else {
+            "signaling"
+        });
+        let mut signaling = None;
+        let failure = attempt(
+            &inner,
+            &mut signaling,
+            &mut events,
+            &mut backoff,
+            &mut had_session,
+        )
+        .await;
+        inner.requests.send_replace(None);
+        if is_final(failure.reason) {
+            inner.failed("locked", &failure);
+            wait_for_retry(&mut events).await;
+            backoff.reset();
+            continue;
+        }
+        inner.failed(
+            if had_session {
+                "reconnecting"
+            } else {
+                "signaling"
+            },
+            &failure,
+        );
+        let delay = backoff.next_delay(u32::from_ne_bytes(clock::random()));
+        pause(delay, &mut signaling, &mut events).await;
+    }
+}
+
+/// From signaling to the end of one session. Ends with what went wrong.
+async fn attempt(
+    inner: &Inner,
+    slot: &mut Option<Signaling>,
+    events: &mut mpsc::Receiver<Event>,
+    backoff: &mut Backoff,
+    had_session: &mut bool,
+) -> Failure {
+    let identity = &inner.identity;
+    let connecting = Signaling::connect(
+        &inner.options.signal_url,
+        &identity.cluster,
+        identity.grant,
+        &identity.key,
+    );
+    let timeout = clock::sleep(CONNECT_TIMEOUT);
+    let connected = tokio::select! {
+        connected = connecting => connected,
+        () = timeout => Err(Failure::new(Reason::SignalingUnreachable)),
+    };
+    let signaling = match connected {
+        Ok(signaling) => slot.insert(signaling),
+        Err(failure) => return failure,
+    };
+    if !*had_session {
+        inner.state("connecting");
+    }
+    let session = SessionId::from_bytes(clock::random());
+    let timeout = clock::sleep(CONNECT_TIMEOUT);
+    let opened = tokio::select! {
+        opened = introduce(inner, signaling, events, session) => opened,
+        () = timeout => Err(Failure::new(Reason::IceFailed)),
+    };
+    let failure = match opened {
+        Ok(accepted) => {
+            backoff.reset();
+            *had_session = true;
+            drive(inner, slot, events, session, accepted).await
+        }
+        Err(failure) => failure,
+    };
+    inner.holder(&ToHolder::PeerClose { session });
+    failure
+}
+
+/// Exchanges descriptions and candidates until the session is accepted.
+async fn introduce(
+    inner: &Inner,
+    signaling: &mut Signaling,
+    events: &mut mpsc::Receiver<Event>,
+    session: SessionId,
+) -> Result<Accepted, Failure> {
+    inner.holder(&ToHolder::PeerOpen {
+        session,
+        ice_servers: &signaling.ice_servers,
+    });
+    let mut opening: Option<std::pin::Pin<Box<dyn Future<Output = Result<Accepted, Failure>>>>> =
+        None;
+    loop {
+        let opened = async {
+            match &mut opening {
+                Some(opening) => opening.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = opened => return accepted,
+            event = events.recv() => match event {
+                Some(Event::Channel(of, channel)) if of == session => {
+                    let identity = inner.identity.clone();
+                    opening = Some(Box::pin(async move {
+                        session::open(channel, session, &identity).await
+                    }));
+                }
+                Some(Event::Holder(message)) => relay(inner, signaling, session, message)?,
+                Some(Event::Channel(..) | Event::Retry) => {}
+                None => return Err(Failure::new(Reason::Internal)),
+            },
+            message = signaling.next() => hear(inner, session, message?)?,
+        }
+    }
+}
+
+/// The holder's messages on their way to the gateway.
+fn relay(
+    inner: &Inner,
+    signaling: &Signaling,
+    current: SessionId,
+    message: FromHolder,
+) -> Result<(), Failure> {
+    match message {
+        FromHolder::PeerOffer {
+            session,
+            description,
+        } if session == current => {
+            let offer = Call::Offer(Offer {
+                session,
+                service: inner.identity.service.clone(),
+                node: None,
+                grant: None,
+                description,
+                ice_servers: Vec::new(),
+            });
+            signaling.send(&Envelope::call(Some(OFFER_ID.into()), &offer))
+        }
+        FromHolder::PeerCandidate { session, candidate } if session == current => {
+            let candidate = Call::Candidate(Candidate { session, candidate });
+            signaling.send(&Envelope::call(None, &candidate))
+        }
+        FromHolder::PeerState { session, state } if session == current && state == "failed" => {
+            Err(Failure::new(Reason::IceFailed))
+        }
+        FromHolder::PeerPath { session, path } if session == current => {
+            let mut status = inner.status.borrow().clone();
+            status.path = Some(path);
+            inner.tell(status);
+            Ok(())
+        }
+        FromHolder::PeerOffer { .. }
+        | FromHolder::PeerCandidate { .. }
+        | FromHolder::PeerState { .. }
+        | FromHolder::PeerPath { .. } => Ok(()),
+    }
+}
+
+/// Messages of signaling before the session is there.
+fn hear(inner: &Inner, current: SessionId, envelope: Envelope) -> Result<(), Failure> {
+    let Some(method) = envelope.method else {
+        return match envelope.error {
+            Some(error) => Err(Failure {
+                reason: error.reason(),
+                message: error.message,
+            }),
+            None => Ok(()),
+        };
+    };
+    match Call::from_parts(&method, envelope.params.as_deref()) {
+        Ok(Call::Answer(answer)) if answer.session == current => {
+            inner.holder(&ToHolder::PeerAnswer {
+                session: current,
+                description: &answer.description,
+            });
+            Ok(())
+        }
+        Ok(Call::Candidate(candidate)) if candidate.session == current => {
+            inner.holder(&ToHolder::PeerCandidate {
+                session: current,
+                candidate: &candidate.candidate,
+            });
+            Ok(())
+        }
+        Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Runs an accepted session to its end.
+async fn drive(
+    inner: &Inner,
+    signaling: &mut Option<Signaling>,
+    events: &mut mpsc::Receiver<Event>,
+    session: SessionId,
+    accepted: Accepted,
+) -> Failure {
+    let path = inner.status.borrow().path.clone();
+    inner.tell(Status {
+        state: "connected",
+        node: Some(accepted.node.to_string()),
+        path,
+        ..Status::default()
+    });
+    inner.requests.send_replace(Some(accepted.requests));
+    let measured = |rtt: Duration| {
+        let mut status = inner.status.borrow().clone();
+        let millis = (rtt.as_secs_f64() * 10_000.0).round() / 10.0;
+        if status.state == "connected" && status.rtt != Some(millis) {
+            status.rtt = Some(millis);
+            inner.tell(status);
+        }
+    };
+    let running = accepted.driver.run(measured);
+    tokio::pin!(running);
+    let mut heartbeat = Box::pin(clock::sleep(HEARTBEAT));
+    loop {
+        let heard = async {
+            match signaling.as_mut() {
+                Some(signaling) => signaling.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut running => return ended,
+            event = events.recv() => {
+                if let Some(Event::Holder(message)) = event {
+                    let lost = match signaling.as_ref() {
+                        Some(signaling) => relay(inner, signaling, session, message).is_err(),
+                        None => matches!(message, FromHolder::PeerState { session: of, state } if of == session && state == "failed"),
+                    };
+                    if lost {
+                        return Failure::new(Reason::SessionLost);
+                    }
+                }
+            }
+            message = heard => match message {
+                // Candidates may still trickle in; a bye ends the session.
+                Ok(envelope) => {
+                    if hear(inner, session, envelope).is_err() {
+                        return Failure::new(Reason::SessionLost);
+                    }
+                }
+                // The session does not need it. The next attempt connects anew.
+                Err(_) => *signaling = None,
+            },
+            () = &mut heartbeat => {
+                if let Some(signaling) = signaling.as_ref() {
+                    let call = Call::Heartbeat(Heartbeat {});
+                    drop(signaling.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call)));
+                }
+                heartbeat = Box::pin(clock::sleep(HEARTBEAT));
+            }
+        }
+    }
+}
+
+/// Waits, but not longer than until the node is back or the user asks.
+async fn pause(
+    delay: Duration,
+    signaling: &mut Option<Signaling>,
+    events: &mut mpsc::Receiver<Event>,
+) {
+    let mut timer = Box::pin(clock::sleep(delay));
+    loop {
+        let heard = async {
+            match signaling.as_mut() {
+                Some(signaling) => signaling.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut timer => return,
+            event = events.recv() => if let Some(Event::Retry) | None = event {
+                return;
+            },
+            message = heard => match message {
+                Ok(envelope) => if is_back(&envelope) {
+                    return;
+                },
+                Err(_) => *signaling = None,
+            },
+        }
+    }
+}
+
+fn is_back(envelope: &Envelope) -> bool {
+    let Some(method) = &envelope.method else {
+        return false;
+    };
+    matches!(
+        Call::from_parts(method, envelope.params.as_deref()),
+        Ok(Call::Presence(presence)) if presence.status == NodeStatus::Online
+    )
+}
+
+async fn wait_for_retry(events: &mut mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        if matches!(event, Event::Retry) {
+            return;
+        }
+    }
+}

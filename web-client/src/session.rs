@@ -1,0 +1,349 @@
+//! One session: handshake on channel 0, then HTTP/2 over the lane.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use h2::client::SendRequest;
+use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
+use portway_protocol::key::SigningKey;
+use portway_protocol::lane::Lane;
+use portway_protocol::limits::HANDSHAKE_TIMEOUT;
+use portway_protocol::reason::Reason;
+use portway_protocol::session::handshake::{self, HandshakeError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::{Notify, mpsc};
+use wasm_bindgen::prelude::*;
+use web_sys::{Event, MessageEvent, RtcDataChannel, RtcDataChannelState, RtcDataChannelType};
+
+use crate::clock;
+use crate::error::Failure;
+
+/// Bytes between HTTP/2 and lane.
+const PIPE: usize = 256 * 1024;
+
+/// Bytes taken from HTTP/2 at a time.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// HTTP/2 receive window of a stream: what a page may leave unread.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// HTTP/2 receive window of the session.
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// Largest DATA frame of a response: fewer, larger messages to the page.
+const MAX_FRAME: u32 = 64 * 1024;
+
+/// Bytes in the browser's own send queue above which we wait.
+const HIGH_WATER: u32 = 1024 * 1024;
+
+/// Bytes in the browser's own send queue at which we go on.
+const LOW_WATER: u32 = 256 * 1024;
+
+/// Messages that may wait to be read. The lane's window keeps far fewer in flight.
+const QUEUE: usize = 4096;
+
+/// Interval of pings.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Silence after which the path counts as dead.
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// Where requests go: a new handle for each.
+pub(crate) type Requests = SendRequest<Bytes>;
+
+/// Who we are and what we want.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) cluster: ClusterName,
+    pub(crate) service: ServiceName,
+    pub(crate) grant: GrantId,
+    pub(crate) key: SigningKey,
+}
+
+/// A session that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) node: NodeId,
+    pub(crate) requests: Requests,
+    pub(crate) driver: Driver,
+}
+
+/// Keeps a session going; ends with it.
+pub(crate) struct Driver {
+    channel: Channel,
+    pipe: DuplexStream,
+    http: std::pin::Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>,
+}
+
+/// Runs the handshake and starts HTTP/2.
+pub(crate) async fn open(
+    channel: RtcDataChannel,
+    session: SessionId,
+    identity: &Identity,
+) -> Result<Accepted, Failure> {
+    let mut channel = Channel::new(channel);
+    let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
+    let node = tokio::select! {
+        node = shake_hands(&mut channel, session, identity) => node?,
+        () = timeout => return Err(Failure::new(Reason::SessionTimeout)),
+    };
+    let (near, far) = tokio::io::duplex(PIPE);
+    let handshake = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .enable_push(false)
+        // A remembered reset is stamped with a clock that wasm does not have.
+        .max_concurrent_reset_streams(0)
+        .handshake(near);
+    let (requests, connection) = handshake.await?;
+    let driver = Driver {
+        channel,
+        pipe: far,
+        http: Box::pin(connection),
+    };
+    Ok(Accepted {
+        node,
+        requests,
+        driver,
+    })
+}
+
+async fn shake_hands(
+    channel: &mut Channel,
+    session: SessionId,
+    identity: &Identity,
+) -> Result<NodeId, Failure> {
+    let violation = |error: HandshakeError| match error {
+        HandshakeError::Refused { reason, message } => Failure { reason, message },
+        other => Failure::with(other.reason(), other),
+    };
+    channel.opened().await?;
+    let (hello, state) = handshake::start(
+        session,
+        identity.cluster.clone(),
+        identity.service.clone(),
+        Nonce::from_bytes(clock::random()),
+    );
+    channel.send(&hello)?;
+    let reply = channel.recv().await?;
+    let (proof, state) = state
+        .receive(&reply, identity.grant, None, &identity.key)
+        .map_err(violation)?;
+    channel.send(&proof)?;
+    let verdict = channel.recv().await?;
+    let (node, _accepted) = state.receive(&verdict).map_err(violation)?;
+    Ok(node)
+}
+
+impl Driver {
+    /// Runs to the session's end; `measured` is told every round trip.
+    pub(crate) async fn run(self, measured: impl Fn(Duration)) -> Failure {
+        let Self {
+            channel,
+            pipe,
+            mut http,
+        } = self;
+        let lane = Pump {
+            channel,
+            lane: Lane::new(),
+            heard: clock::now(),
+        };
+        tokio::select! {
+            ended = lane.run(pipe, measured) => ended,
+            ended = &mut http => match ended {
+                Ok(()) => Failure::new(Reason::SessionLost),
+                Err(error) => error.into(),
+            },
+        }
+    }
+}
+
+/// Moves bytes between channel and pipe, as the gateway's twin does.
+struct Pump {
+    channel: Channel,
+    lane: Lane,
+    heard: Duration,
+}
+
+impl Pump {
+    async fn run(mut self, pipe: DuplexStream, measured: impl Fn(Duration)) -> Failure {
+        let lost = || Failure::new(Reason::SessionLost);
+        let (mut from_http, mut to_http) = tokio::io::split(pipe);
+        let mut chunk = BytesMut::new();
+        let mut unread = Bytes::new();
+        let mut next_ping = Box::pin(clock::sleep(PING_INTERVAL));
+        loop {
+            if unread.is_empty() {
+                unread = self.lane.read().unwrap_or_default();
+            }
+            let room = self.lane.room();
+            chunk.reserve(READ_CHUNK);
+            let mut limited = (&mut chunk).limit(room);
+            tokio::select! {
+                message = self.channel.recv() => {
+                    let Ok(message) = message else { return lost() };
+                    if let Err(failure) = self.receive_all(message) {
+                        return failure;
+                    }
+                    if let Some(rtt) = self.lane.rtt() {
+                        measured(rtt);
+                    }
+                }
+                written = to_http.write(&unread), if !unread.is_empty() => match written {
+                    Ok(count) => unread.advance(count),
+                    Err(_) => return lost(),
+                },
+                read = from_http.read_buf(&mut limited), if room > 0 => match read {
+                    Ok(count) if count > 0 => {
+                        let _taken = self.lane.write(chunk.split().freeze());
+                    }
+                    Ok(_) | Err(_) => return lost(),
+                },
+                () = &mut next_ping => {
+                    if clock::now().saturating_sub(self.heard) > SILENCE {
+                        return Failure::with(Reason::SessionLost, "no sign of life");
+                    }
+                    self.lane.ping(clock::now());
+                    next_ping = Box::pin(clock::sleep(PING_INTERVAL));
+                }
+            }
+            if self.transmit().await.is_err() {
+                return lost();
+            }
+        }
+    }
+
+    /// Takes a message and all that are there already, then acknowledges once.
+    fn receive_all(&mut self, first: Bytes) -> Result<(), Failure> {
+        let now = clock::now();
+        self.heard = now;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            self.lane
+                .receive(message, now)
+                .map_err(|error| Failure::with(Reason::ProtocolViolation, error))?;
+            next = self.channel.recv().now_or_never().and_then(Result::ok);
+        }
+        Ok(())
+    }
+
+    async fn transmit(&mut self) -> Result<(), Failure> {
+        while let Some(message) = self.lane.poll_transmit(clock::now()) {
+            self.channel.writable().await?;
+            self.channel.send(&message)?;
+        }
+        if let Some(ack) = self.lane.flush_acks() {
+            self.channel.send(&ack)?;
+        }
+        Ok(())
+    }
+}
+
+/// An `RTCDataChannel` with a queue of received messages.
+struct Channel {
+    inner: RtcDataChannel,
+    incoming: mpsc::Receiver<Bytes>,
+    /// Opened, drained or closed: look again.
+    changed: Rc<Notify>,
+    _callbacks: (Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut(Event)>),
+}
+
+impl Channel {
+    fn new(inner: RtcDataChannel) -> Self {
+        let (sender, incoming) = mpsc::channel(QUEUE);
+        let sender = Rc::new(RefCell::new(Some(sender)));
+        let changed = Rc::new(Notify::new());
+        inner.set_binary_type(RtcDataChannelType::Arraybuffer);
+        inner.set_buffered_amount_low_threshold(LOW_WATER);
+        let on_message = {
+            let sender = sender.clone();
+            Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+                let bytes = js_sys::Uint8Array::new(&event.data()).to_vec();
+                let mut slot = sender.borrow_mut();
+                let is_full = slot
+                    .as_ref()
+                    .is_some_and(|sender| sender.try_send(bytes.into()).is_err());
+                if is_full {
+                    *slot = None;
+                }
+            })
+        };
+        let on_change = {
+            let (changed, inner) = (changed.clone(), inner.clone());
+            Closure::<dyn FnMut(Event)>::new(move |_event: Event| {
+                if inner.ready_state() == RtcDataChannelState::Closed {
+                    sender.borrow_mut().take();
+                }
+                changed.notify_one();
+            })
+        };
+        inner.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        for set in [
+            RtcDataChannel::set_onopen,
+            RtcDataChannel::set_onclose,
+            RtcDataChannel::set_onbufferedamountlow,
+        ] {
+            set(&inner, Some(on_change.as_ref().unchecked_ref()));
+        }
+        Self {
+            inner,
+            incoming,
+            changed,
+            _callbacks: (on_message, on_change),
+        }
+    }
+
+    async fn opened(&self) -> Result<(), Failure> {
+        loop {
+            match self.inner.ready_state() {
+                RtcDataChannelState::Open => return Ok(()),
+                RtcDataChannelState::Connecting => self.changed.notified().await,
+                _ => return Err(Failure::new(Reason::SessionLost)),
+            }
+        }
+    }
+
+    /// Waits while the browser's own queue is long.
+    async fn writable(&self) -> Result<(), Failure> {
+        while self.inner.buffered_amount() > HIGH_WATER {
+            if self.inner.ready_state() != RtcDataChannelState::Open {
+                return Err(Failure::new(Reason::SessionLost));
+            }
+            self.changed.notified().await;
+        }
+        Ok(())
+    }
+
+    fn send(&self, message: &[u8]) -> Result<(), Failure> {
+        self.inner
+            .send_with_u8_array(message)
+            .map_err(|_| Failure::new(Reason::SessionLost))
+    }
+
+    async fn recv(&mut self) -> Result<Bytes, Failure> {
+        self.incoming
+            .recv()
+            .await
+            .ok_or_else(|| Failure::new(Reason::SessionLost))
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.inner.set_onmessage(None);
+        self.inner.set_onopen(None);
+        self.inner.set_onclose(None);
+        self.inner.set_onbufferedamountlow(None);
+        self.inner.close();
+    }
+}
+
+/// Waits until another request may be sent.
+pub(crate) async fn ready(mut requests: Requests) -> Result<Requests, Failure> {
+    poll_fn(|cx| requests.poll_ready(cx)).await?;
+    Ok(requests)
+}

@@ -1,0 +1,151 @@
+//! The client's socket to signaling: authenticate with the grant key, then calls both ways.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use portway_protocol::id::{ClusterName, GrantId};
+use portway_protocol::key::SigningKey;
+use portway_protocol::reason::Reason;
+use portway_protocol::signal::{
+    Authenticate, Authenticated, Call, Envelope, IceServer, SUBPROTOCOL, decode_result,
+};
+use portway_protocol::transcript::sign_challenge;
+use tokio::sync::mpsc;
+use wasm_bindgen::prelude::*;
+use web_sys::{CloseEvent, MessageEvent, WebSocket};
+
+use crate::error::Failure;
+
+/// Messages that may wait to be read; the server sends a few per session.
+const QUEUE: usize = 256;
+
+const AUTHENTICATE_ID: &str = "authenticate";
+
+/// An authenticated socket.
+pub(crate) struct Signaling {
+    socket: WebSocket,
+    incoming: mpsc::Receiver<Incoming>,
+    /// STUN and TURN servers of the cluster.
+    pub(crate) ice_servers: Vec<IceServer>,
+    _callbacks: Callbacks,
+}
+
+enum Incoming {
+    Text(String),
+    Closed(String),
+}
+
+/// Kept as long as the socket may call them.
+struct Callbacks {
+    _message: Closure<dyn FnMut(MessageEvent)>,
+    _close: Closure<dyn FnMut(CloseEvent)>,
+}
+
+impl Signaling {
+    /// Connects and authenticates.
+    pub(crate) async fn connect(
+        url: &str,
+        cluster: &ClusterName,
+        grant: GrantId,
+        key: &SigningKey,
+    ) -> Result<Self, Failure> {
+        let unreachable = |_| Failure::new(Reason::SignalingUnreachable);
+        let socket = WebSocket::new_with_str(url, SUBPROTOCOL).map_err(unreachable)?;
+        let (sender, incoming) = mpsc::channel(QUEUE);
+        let callbacks = listen(&socket, sender);
+        let mut signaling = Self {
+            socket,
+            incoming,
+            ice_servers: Vec::new(),
+            _callbacks: callbacks,
+        };
+        let Call::Challenge(challenge) = signaling.call().await? else {
+            return Err(Failure::new(Reason::ProtocolViolation));
+        };
+        let authenticate = Call::Authenticate(Authenticate::Client {
+            cluster: cluster.clone(),
+            grant,
+            proof: sign_challenge(key, &challenge.nonce, cluster),
+        });
+        signaling.send(&Envelope::call(Some(AUTHENTICATE_ID.into()), &authenticate))?;
+        let reply = signaling.next().await?;
+        if let Some(error) = reply.error {
+            return Err(Failure {
+                reason: error.reason(),
+                message: error.message,
+            });
+        }
+        let violation = || Failure::new(Reason::ProtocolViolation);
+        let result = reply.result.ok_or_else(violation)?;
+        let authenticated: Authenticated = decode_result(&result).map_err(|_| violation())?;
+        signaling.ice_servers = authenticated.ice_servers;
+        Ok(signaling)
+    }
+
+    /// The next message. Fails once the socket is closed.
+    pub(crate) async fn next(&mut self) -> Result<Envelope, Failure> {
+        match self.incoming.recv().await {
+            Some(Incoming::Text(text)) => Envelope::parse(&text)
+                .map_err(|error| Failure::with(Reason::ProtocolViolation, error)),
+            Some(Incoming::Closed(reason)) => Err(Failure::with(
+                Reason::SignalingUnreachable,
+                if reason.is_empty() { "closed" } else { &reason },
+            )),
+            None => Err(Failure::new(Reason::SignalingUnreachable)),
+        }
+    }
+
+    /// Sends a message.
+    pub(crate) fn send(&self, envelope: &Envelope) -> Result<(), Failure> {
+        self.socket
+            .send_with_str(&envelope.to_text())
+            .map_err(|_| Failure::new(Reason::SignalingUnreachable))
+    }
+
+    async fn call(&mut self) -> Result<Call, Failure> {
+        let envelope = self.next().await?;
+        let method = envelope.method.unwrap_or_default();
+        Call::from_parts(&method, envelope.params.as_deref())
+            .map_err(|error| Failure::with(Reason::ProtocolViolation, error))
+    }
+}
+
+impl Drop for Signaling {
+    fn drop(&mut self) {
+        self.socket.set_onmessage(None);
+        self.socket.set_onclose(None);
+        // Closing a closed socket is no error.
+        drop(self.socket.close());
+    }
+}
+
+fn listen(socket: &WebSocket, sender: mpsc::Sender<Incoming>) -> Callbacks {
+    let sender = Rc::new(RefCell::new(Some(sender)));
+    let on_message = {
+        let sender = sender.clone();
+        Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            let Some(text) = event.data().as_string() else {
+                return;
+            };
+            let mut slot = sender.borrow_mut();
+            let is_full = slot
+                .as_ref()
+                .is_some_and(|sender| sender.try_send(Incoming::Text(text)).is_err());
+            if is_full {
+                // The reader sees the end instead of a gap.
+                *slot = None;
+            }
+        })
+    };
+    let on_close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
+        if let Some(sender) = sender.borrow_mut().take() {
+            drop(sender.try_send(Incoming::Closed(event.reason())));
+        }
+    });
+    socket.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+    socket.set_onclose(Some(on_close.as_ref().unchecked_ref()));
+    Callbacks {
+        _message: on_message,
+        _close: on_close,
+    }
+}

@@ -1,0 +1,7 @@
+//! WebSockets over the session: an extended CONNECT (RFC 8441) that carries RFC 6455 frames.
+//!
+//! - [`frame`]: the frames. `socket`: an open WebSocket.
+
+pub mod frame;
+#[cfg(target_arch = "wasm32")]
+mod socket;
