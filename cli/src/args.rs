@@ -122,7 +122,7 @@ pub(crate) struct Expose {
 pub(crate) enum Token {
     /// Issue a token
     #[command(subcommand)]
-    Issue(Issue),
+    Issue(Box<Issue>),
     /// Show what a token says and whether it is valid; reads it from standard input
     Inspect,
     /// Revoke the grant of a user token: its sessions end at once

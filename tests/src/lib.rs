@@ -1,1 +1,12 @@
-//! Placeholder while the crate is being laid.
+//! What end-to-end tests are made of: real browsers, the real binary, real services.
+//!
+//! Nothing here links Portway's crates: tests drive the executable and read its `--json`.
+
+pub mod browser;
+pub mod portway;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// Longest that any single step of a story may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -143,7 +143,7 @@ export class StatusView {
       button.type = 'button';
       button.textContent = 'Try now';
       button.addEventListener('click', () => element('pw-retry').click());
-      this.#banner.replaceChildren(Object.assign(document.createElement('span'), { textContent: `${title} ${text}`.trim() }), button);
+      this.#banner.replaceChildren(Object.assign(document.createElement('span'), { textContent: text === '' ? title : `${title}. ${text}` }), button);
       this.#banner.hidden = false;
     };
     if (this.#banner.hidden) this.#bannerTimer = setTimeout(show, BANNER_DELAY_MS);

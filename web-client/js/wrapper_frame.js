@@ -60,7 +60,6 @@ export class AppFrame {
     frame.id = 'portway-app';
     frame.title = document.title;
     frame.allow = 'fullscreen; clipboard-read; clipboard-write; camera; microphone; display-capture; geolocation';
-    frame.allowFullscreen = true;
     frame.referrerPolicy = 'no-referrer';
     frame.addEventListener('load', () => this.#loaded());
     frame.src = url;

@@ -81,46 +81,45 @@ struct Options {
 
 /// Messages to the holder.
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
+#[serde(tag = "type")]
 enum ToHolder<'a> {
-    #[serde(rename_all = "camelCase")]
-    PeerOpen {
+    #[serde(rename = "peer-open", rename_all = "camelCase")]
+    Open {
         session: SessionId,
         ice_servers: &'a [IceServer],
     },
-    PeerAnswer {
+    #[serde(rename = "peer-answer")]
+    Answer {
         session: SessionId,
         description: &'a SessionDescription,
     },
-    PeerCandidate {
+    #[serde(rename = "peer-candidate")]
+    Candidate {
         session: SessionId,
         candidate: &'a Option<IceCandidate>,
     },
-    PeerClose {
-        session: SessionId,
-    },
+    #[serde(rename = "peer-close")]
+    Close { session: SessionId },
 }
 
 /// Messages of the holder.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
+#[serde(tag = "type")]
 enum FromHolder {
-    PeerOffer {
+    #[serde(rename = "peer-offer")]
+    Offer {
         session: SessionId,
         description: SessionDescription,
     },
-    PeerCandidate {
+    #[serde(rename = "peer-candidate")]
+    Candidate {
         session: SessionId,
         candidate: Option<IceCandidate>,
     },
-    PeerState {
-        session: SessionId,
-        state: String,
-    },
-    PeerPath {
-        session: SessionId,
-        path: String,
-    },
+    #[serde(rename = "peer-state")]
+    State { session: SessionId, state: String },
+    #[serde(rename = "peer-path")]
+    Path { session: SessionId, path: String },
 }
 
 /// How it goes, as `messages.js` has it.
@@ -414,9 +413,12 @@ async fn attempt(
         }
         Err(failure) => failure,
     };
-    inner.holder(&ToHolder::PeerClose { session });
+    inner.holder(&ToHolder::Close { session });
     failure
 }
+
+/// A handshake under way.
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Accepted, Failure>>>>;
 
 /// Exchanges descriptions and candidates until the session is accepted.
 async fn introduce(
@@ -425,12 +427,11 @@ async fn introduce(
     events: &mut mpsc::Receiver<Event>,
     session: SessionId,
 ) -> Result<Accepted, Failure> {
-    inner.holder(&ToHolder::PeerOpen {
+    inner.holder(&ToHolder::Open {
         session,
         ice_servers: &signaling.ice_servers,
     });
-    let mut opening: Option<std::pin::Pin<Box<dyn Future<Output = Result<Accepted, Failure>>>>> =
-        None;
+    let mut opening: Option<Opening> = None;
     loop {
         let opened = async {
             match &mut opening {
@@ -464,7 +465,7 @@ fn relay(
     message: FromHolder,
 ) -> Result<(), Failure> {
     match message {
-        FromHolder::PeerOffer {
+        FromHolder::Offer {
             session,
             description,
         } if session == current => {
@@ -478,23 +479,23 @@ fn relay(
             });
             signaling.send(&Envelope::call(Some(OFFER_ID.into()), &offer))
         }
-        FromHolder::PeerCandidate { session, candidate } if session == current => {
+        FromHolder::Candidate { session, candidate } if session == current => {
             let candidate = Call::Candidate(Candidate { session, candidate });
             signaling.send(&Envelope::call(None, &candidate))
         }
-        FromHolder::PeerState { session, state } if session == current && state == "failed" => {
+        FromHolder::State { session, state } if session == current && state == "failed" => {
             Err(Failure::new(Reason::IceFailed))
         }
-        FromHolder::PeerPath { session, path } if session == current => {
+        FromHolder::Path { session, path } if session == current => {
             let mut status = inner.status.borrow().clone();
             status.path = Some(path);
             inner.tell(status);
             Ok(())
         }
-        FromHolder::PeerOffer { .. }
-        | FromHolder::PeerCandidate { .. }
-        | FromHolder::PeerState { .. }
-        | FromHolder::PeerPath { .. } => Ok(()),
+        FromHolder::Offer { .. }
+        | FromHolder::Candidate { .. }
+        | FromHolder::State { .. }
+        | FromHolder::Path { .. } => Ok(()),
     }
 }
 
@@ -511,14 +512,14 @@ fn hear(inner: &Inner, current: SessionId, envelope: Envelope) -> Result<(), Fai
     };
     match Call::from_parts(&method, envelope.params.as_deref()) {
         Ok(Call::Answer(answer)) if answer.session == current => {
-            inner.holder(&ToHolder::PeerAnswer {
+            inner.holder(&ToHolder::Answer {
                 session: current,
                 description: &answer.description,
             });
             Ok(())
         }
         Ok(Call::Candidate(candidate)) if candidate.session == current => {
-            inner.holder(&ToHolder::PeerCandidate {
+            inner.holder(&ToHolder::Candidate {
                 session: current,
                 candidate: &candidate.candidate,
             });
@@ -569,7 +570,7 @@ async fn drive(
                 if let Some(Event::Holder(message)) = event {
                     let lost = match signaling.as_ref() {
                         Some(signaling) => relay(inner, signaling, session, message).is_err(),
-                        None => matches!(message, FromHolder::PeerState { session: of, state } if of == session && state == "failed"),
+                        None => matches!(message, FromHolder::State { session: of, state } if of == session && state == "failed"),
                     };
                     if lost {
                         return Failure::new(Reason::SessionLost);

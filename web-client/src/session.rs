@@ -117,9 +117,12 @@ async fn shake_hands(
     session: SessionId,
     identity: &Identity,
 ) -> Result<NodeId, Failure> {
-    let violation = |error: HandshakeError| match error {
-        HandshakeError::Refused { reason, message } => Failure { reason, message },
-        other => Failure::with(other.reason(), other),
+    let violation = |error: HandshakeError| {
+        let reason = error.reason();
+        if let HandshakeError::Refused { reason, message } = error {
+            return Failure { reason, message };
+        }
+        Failure::with(reason, error)
     };
     channel.opened().await?;
     let (hello, state) = handshake::start(
@@ -249,7 +252,8 @@ struct Channel {
     incoming: mpsc::Receiver<Bytes>,
     /// Opened, drained or closed: look again.
     changed: Rc<Notify>,
-    _callbacks: (Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut(Event)>),
+    _on_message: Closure<dyn FnMut(MessageEvent)>,
+    _on_change: Closure<dyn FnMut(Event)>,
 }
 
 impl Channel {
@@ -293,17 +297,21 @@ impl Channel {
             inner,
             incoming,
             changed,
-            _callbacks: (on_message, on_change),
+            _on_message: on_message,
+            _on_change: on_change,
         }
     }
 
     async fn opened(&self) -> Result<(), Failure> {
         loop {
-            match self.inner.ready_state() {
-                RtcDataChannelState::Open => return Ok(()),
-                RtcDataChannelState::Connecting => self.changed.notified().await,
-                _ => return Err(Failure::new(Reason::SessionLost)),
+            let state = self.inner.ready_state();
+            if state == RtcDataChannelState::Open {
+                return Ok(());
             }
+            if state != RtcDataChannelState::Connecting {
+                return Err(Failure::new(Reason::SessionLost));
+            }
+            self.changed.notified().await;
         }
     }
 

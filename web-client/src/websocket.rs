@@ -4,4 +4,4 @@
 
 pub mod frame;
 #[cfg(target_arch = "wasm32")]
-mod socket;
+pub mod socket;

@@ -1,2 +1,52 @@
-//! Placeholder.
-fn main() {}
+//! Build, run and test Portway: `cargo xtask build|up|test|stories|lint`.
+//!
+//! Each command does its own set-up and says so before it changes the machine.
+
+mod lint;
+mod run;
+mod test;
+mod tools;
+mod web;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use web::Profile;
+
+const HELP: &str = "\
+cargo xtask build            build the browser client and the portway binary (target/release/portway)
+cargo xtask up [ARGS…]       build, then run `portway up ARGS…`
+cargo xtask test [CRATE…]    unit and integration tests, Rust and JavaScript (`js`)
+cargo xtask stories [FILTER] end-to-end tests in real browsers; installs them
+cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let outcome = match command.as_str() {
+        "build" => web::build_all(Profile::Release),
+        "up" => web::build_all(Profile::Release).and_then(|()| run::exec_portway(&rest)),
+        "test" => test::run(&rest),
+        "stories" => test::stories(rest.first().map(String::as_str)),
+        "lint" => lint::run(),
+        "" | "help" | "-h" | "--help" => {
+            eprint!("{HELP}");
+            Ok(())
+        }
+        other => unknown(other),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn unknown(command: &str) -> anyhow::Result<()> {
+    bail!("unknown command `{command}`\n{HELP}")
+}

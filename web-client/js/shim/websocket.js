@@ -73,16 +73,16 @@ export function installWebSocket(port) {
     send(data) {
       if (this.#state === CONNECTING) throw new DOMException('Still in CONNECTING state.', 'InvalidStateError');
       const payload = copied(data);
-      const size = typeof payload === 'string' ? utf8Length(payload) : payload instanceof Blob ? payload.size : payload.byteLength;
+      const size = typeof payload === 'string' ? utf8Length(payload) : isBlob(payload) ? payload.size : payload.byteLength;
       this.#buffered += size;
       if (this.#state !== OPEN) return;
-      if (!(payload instanceof Blob) && this.#pendingBlobs === 0) {
+      if (!isBlob(payload) && this.#pendingBlobs === 0) {
         this.#post(payload);
         return;
       }
       this.#pendingBlobs++;
       this.#sending = this.#sending.then(async () => {
-        const ready = payload instanceof Blob ? await payload.arrayBuffer() : payload;
+        const ready = isBlob(payload) ? await payload.arrayBuffer() : payload;
         this.#pendingBlobs--;
         this.#post(ready);
       }).catch(() => this.#failed());
@@ -251,7 +251,7 @@ function isOurs(address) {
  * @returns {string | ArrayBuffer | Blob}
  */
 function copied(data) {
-  if (data instanceof Blob) return data;
+  if (isBlob(data)) return data;
   if (ArrayBuffer.isView(data)) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
   }
@@ -259,6 +259,15 @@ function copied(data) {
     return new Uint8Array(/** @type {ArrayBuffer} */ (data)).slice().buffer;
   }
   return String(data).toWellFormed();
+}
+
+/**
+ * By its class, not its realm: it may come from another frame.
+ * @param {unknown} data
+ * @returns {data is Blob}
+ */
+function isBlob(data) {
+  return /^\[object (Blob|File)\]$/.test(Object.prototype.toString.call(data));
 }
 
 /** @param {string} text */

@@ -1,7 +1,7 @@
 /**
  * A request of the service's pages: sent over a port, and its response made for the page.
  */
-import { attachment, codingsOf, hasNullBody, requestHeaders, responseHeaders } from './headers.js';
+import { attachment, codingsOf, hasNullBody, isRedirect, requestHeaders, responseHeaders } from './headers.js';
 import { patchPolicies } from './csp.js';
 import { injector, isHtml, scriptTag } from './html.js';
 import { asFailure, Failure, failureResponse } from './failure.js';
@@ -92,7 +92,7 @@ async function made(request, wish, { head, body }, way, isDocument) {
     void body.cancel();
     throw new Failure('UPSTREAM_INVALID', 'The service gave an invalid answer.');
   }
-  if (hasNullBody(head.status) || request.method === 'HEAD') {
+  if (hasNullBody(head.status) || isRedirect(head.status, headers) || request.method === 'HEAD') {
     // Read to its end, which is checked there.
     void body.pipeTo(new WritableStream()).catch(() => undefined);
     return new Response(null, init);

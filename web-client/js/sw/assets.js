@@ -43,13 +43,15 @@ export class Assets {
       ASSETS.map(async (path) => {
         const response = await fetch(path, { cache: 'no-cache', credentials: 'omit', signal });
         if (!response.ok) throw new Error(`${path}: ${response.status}`);
-        return { path, response, body: await response.arrayBuffer() };
+        // Wholly here before anything is replaced.
+        await response.clone().arrayBuffer();
+        return { path, response };
       }),
     );
     const cache = await caches.open(CACHE);
-    await Promise.all(
-      fresh.map(({ path, response, body }) => cache.put(path, new Response(body, { headers: response.headers }))),
-    );
+    // Kept as fetched, with its address: Firefox checks the address of a made response against the
+    // page's policy, and takes a response without one for the service worker's script.
+    await Promise.all(fresh.map(({ path, response }) => cache.put(path, response)));
     this.#integrity = null;
   }
 

@@ -77,6 +77,15 @@ export function hasNullBody(status) {
 }
 
 /**
+ * @param {number} status
+ * @param {Headers} headers
+ * @returns {boolean} whether the browser goes on to another address; it never reads the body then
+ */
+export function isRedirect(status, headers) {
+  return [301, 302, 303, 307, 308].includes(status) && headers.has('location');
+}
+
+/**
  * The codings to undo, innermost last; `null` if one of them is unknown here.
  * @param {Headers} headers
  * @returns {CompressionFormat[] | null}

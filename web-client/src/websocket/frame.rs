@@ -147,7 +147,7 @@ impl Decoder {
     ///
     /// # Errors
     /// See [`FrameError`].
-    pub fn next(&mut self) -> Result<Option<Incoming>, FrameError> {
+    pub fn next_message(&mut self) -> Result<Option<Incoming>, FrameError> {
         while let Some((is_final, opcode, payload)) = self.frame()? {
             if let Some(message) = self.accept(is_final, opcode, payload)? {
                 return Ok(Some(message));
@@ -176,8 +176,8 @@ impl Decoder {
                 Some(len) => (4, u64::from(u16::from_be_bytes([len[0], len[1]]))),
                 None => return Ok(None),
             },
-            127 => match self.buffer.get(2..10) {
-                Some(len) => (10, u64::from_be_bytes(len.try_into().expect("8 bytes"))),
+            127 => match self.buffer.get(2..).and_then(<[u8]>::first_chunk) {
+                Some(len) => (10, u64::from_be_bytes(*len)),
                 None => return Ok(None),
             },
             len => (2, u64::from(len)),
@@ -275,7 +275,7 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.feed(BytesMut::from(bytes));
         let mut messages = Vec::new();
-        while let Some(message) = decoder.next()? {
+        while let Some(message) = decoder.next_message()? {
             messages.push(message);
         }
         Ok(messages)
@@ -347,9 +347,9 @@ mod tests {
             let at = at.min(frame.len());
             let mut decoder = Decoder::default();
             decoder.feed(BytesMut::from(&frame[..at]));
-            let early = decoder.next().unwrap();
+            let early = decoder.next_message().unwrap();
             decoder.feed(BytesMut::from(&frame[at..]));
-            let message = early.or_else(|| decoder.next().unwrap());
+            let message = early.or_else(|| decoder.next_message().unwrap());
             prop_assert_eq!(message, Some(Incoming::Binary(payload.into())));
         }
 

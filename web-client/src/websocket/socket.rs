@@ -196,7 +196,7 @@ impl Socket {
         let lost = || Failure::new(Reason::SessionLost);
         let (mut stream, mut decoder) = self.receiving.borrow_mut().take().ok_or_else(lost)?;
         loop {
-            match decoder.next() {
+            match decoder.next_message() {
                 Ok(Some(Incoming::Ping(payload))) => {
                     self.send(Opcode::Pong, &payload).await?;
                     continue;

@@ -1,0 +1,345 @@
+//! A real browser behind one small interface: Chromium by the DevTools protocol, Firefox by
+//! WebDriver BiDi. Fresh profile, headless.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use crate::PATIENCE;
+
+/// Pause between looks at a condition inside a page that may navigate away.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Which browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Debian's `chromium`.
+    Chromium,
+    /// Debian's `firefox-esr`.
+    Firefox,
+}
+
+/// A running browser with one tab. Ends when dropped.
+pub struct Browser {
+    kind: Kind,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Session of the tab (Chromium) or its browsing context (Firefox).
+    tab: String,
+    _process: Child,
+    _profile: TempDir,
+    /// Reads the browser's standard error: one that nobody reads would stop it sooner or later.
+    _drain: JoinSet<()>,
+}
+
+impl Browser {
+    /// Starts a browser.
+    ///
+    /// # Errors
+    /// If it is not installed or does not speak its protocol.
+    pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
+        let profile = tempfile::tempdir()?;
+        let mut process = command(kind, profile.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {kind:?}: run `cargo xtask test` once"))?;
+        let mut drain = JoinSet::new();
+        let ready = endpoint(&mut process, &mut drain);
+        let address = tokio::time::timeout(PATIENCE, ready).await??;
+        let address = match kind {
+            Kind::Chromium => address,
+            Kind::Firefox => format!("{address}/session"),
+        };
+        let (socket, _response) = tokio_tungstenite::connect_async(address).await?;
+        let mut browser = Self {
+            kind,
+            socket,
+            tab: String::new(),
+            _process: process,
+            _profile: profile,
+            _drain: drain,
+        };
+        browser.tab = browser.first_tab().await?;
+        Ok(browser)
+    }
+
+    /// Which browser this is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Navigates the tab.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn open(&mut self, url: &str) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Chromium => {
+                // The same address with another fragment is no navigation: leave it first.
+                self.call("Page.navigate", json!({"url": "about:blank"}))
+                    .await?;
+                self.call("Page.navigate", json!({"url": url})).await?;
+            }
+            Kind::Firefox => {
+                let context = self.tab.clone();
+                for url in ["about:blank", url] {
+                    let params = json!({"context": context, "url": url, "wait": "none"});
+                    self.call("browsingContext.navigate", params).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reloads the tab.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn reload(&mut self) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Chromium => self.call("Page.reload", json!({})).await?,
+            Kind::Firefox => {
+                let context = self.tab.clone();
+                let params = json!({"context": context, "wait": "none"});
+                self.call("browsingContext.reload", params).await?
+            }
+        };
+        Ok(())
+    }
+
+    /// Evaluates an expression in the tab; a promise is awaited, the result comes as JSON.
+    ///
+    /// # Errors
+    /// What the expression throws.
+    pub async fn eval(&mut self, expression: &str) -> anyhow::Result<Value> {
+        let wrapped = format!("(async () => JSON.stringify((await ({expression})) ?? null))()");
+        let text = match self.kind {
+            Kind::Chromium => {
+                let params =
+                    json!({"expression": wrapped, "awaitPromise": true, "returnByValue": true});
+                let result = self.call("Runtime.evaluate", params).await?;
+                if let Some(details) = result.get("exceptionDetails") {
+                    bail!("{expression}: {}", details["exception"]["description"]);
+                }
+                result["result"]["value"].clone()
+            }
+            Kind::Firefox => {
+                let params = json!({
+                    "expression": wrapped, "awaitPromise": true,
+                    "target": {"context": self.tab.clone()},
+                });
+                let result = self.call("script.evaluate", params).await?;
+                if result["type"] != "success" {
+                    bail!("{expression}: {}", result["exceptionDetails"]["text"]);
+                }
+                result["result"]["value"].clone()
+            }
+        };
+        let text = text
+            .as_str()
+            .ok_or_else(|| anyhow!("{expression}: no result"))?;
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Waits until an expression is truthy, and returns it. Errors count as "not yet": the page may
+    /// be navigating.
+    ///
+    /// # Errors
+    /// If it is not within `patience`; says what the page shows.
+    pub async fn wait_for(
+        &mut self,
+        expression: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let last = self.eval(expression).await;
+            if let Ok(value) = &last
+                && is_truthy(value)
+            {
+                return last;
+            }
+            if Instant::now() > deadline {
+                let shown = self
+                    .eval("document.body.innerText.slice(0, 2000)")
+                    .await
+                    .unwrap_or_default();
+                bail!(
+                    "{:?}: waited in vain for {expression} (last: {last:?}); the page shows: {shown}",
+                    self.kind
+                );
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Saves what the tab shows as PNG, and returns its size in bytes.
+    ///
+    /// # Errors
+    /// If the browser cannot, or the file cannot be written.
+    pub async fn screenshot(&mut self, path: &Path) -> anyhow::Result<usize> {
+        let result = match self.kind {
+            Kind::Chromium => {
+                self.call("Page.captureScreenshot", json!({"format": "png"}))
+                    .await?
+            }
+            Kind::Firefox => {
+                let context = self.tab.clone();
+                self.call(
+                    "browsingContext.captureScreenshot",
+                    json!({"context": context}),
+                )
+                .await?
+            }
+        };
+        let png = decode_base64(result["data"].as_str().unwrap_or_default())?;
+        std::fs::write(path, &png)?;
+        Ok(png.len())
+    }
+
+    async fn first_tab(&mut self) -> anyhow::Result<String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match self.kind {
+            Kind::Chromium => {
+                let target = self
+                    .call("Target.createTarget", json!({"url": "about:blank"}))
+                    .await?;
+                let params = json!({"targetId": target["targetId"], "flatten": true});
+                let attached = self.call("Target.attachToTarget", params).await?;
+                self.tab = text(&attached["sessionId"]);
+                self.call("Page.enable", json!({})).await?;
+                Ok(self.tab.clone())
+            }
+            Kind::Firefox => {
+                self.call("session.new", json!({"capabilities": {}}))
+                    .await?;
+                let tree = self.call("browsingContext.getTree", json!({})).await?;
+                Ok(text(&tree["contexts"][0]["context"]))
+            }
+        }
+    }
+
+    /// One command and its answer; events in between are passed over.
+    async fn call(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut command = json!({"id": id, "method": method, "params": params});
+        if self.kind == Kind::Chromium && !self.tab.is_empty() {
+            command["sessionId"] = json!(self.tab);
+        }
+        self.socket.send(Message::text(command.to_string())).await?;
+        let answer = tokio::time::timeout(PATIENCE * 5, self.answer(id))
+            .await
+            .with_context(|| format!("{method}: no answer"))??;
+        if let Some(error) = answer.get("error") {
+            bail!("{method}: {error} {}", answer["message"]);
+        }
+        Ok(answer["result"].clone())
+    }
+
+    async fn answer(&mut self, id: u64) -> anyhow::Result<Value> {
+        while let Some(message) = self.socket.next().await {
+            if let Message::Text(text) = message? {
+                let value: Value = serde_json::from_str(&text)?;
+                if value["id"] == id {
+                    return Ok(value);
+                }
+            }
+        }
+        bail!("the browser closed the connection")
+    }
+}
+
+fn command(kind: Kind, profile: &Path) -> Command {
+    match kind {
+        Kind::Chromium => {
+            let mut command = Command::new("chromium");
+            command.args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--remote-debugging-port=0",
+                "--window-size=1200,800",
+            ]);
+            command.arg(format!("--user-data-dir={}", profile.display()));
+            command
+        }
+        Kind::Firefox => {
+            let mut command = Command::new("firefox-esr");
+            command.args([
+                "--headless",
+                "--no-remote",
+                "--remote-debugging-port",
+                "0",
+                "--profile",
+            ]);
+            command.arg(profile);
+            command.env("HOME", profile);
+            command
+        }
+    }
+}
+
+/// The WebSocket address that a browser prints when it is ready.
+async fn endpoint(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<String> {
+    let stderr = process.stderr.take().context("stderr is piped")?;
+    let mut lines = BufReader::new(stderr).lines();
+    while let Some(line) = lines.next_line().await? {
+        if let Some((_, address)) = line.split_once("listening on ") {
+            let address = address.trim().to_owned();
+            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Ok(address);
+        }
+    }
+    bail!("the browser ended before it was ready")
+}
+
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+/// Base64 (RFC 4648 §4), as both protocols send pictures.
+fn decode_base64(text: &str) -> anyhow::Result<Vec<u8>> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut buffer, mut bits) = (0_u32, 0);
+    for byte in text.bytes().filter(|byte| *byte != b'=') {
+        let digit = ALPHABET
+            .iter()
+            .position(|other| *other == byte)
+            .ok_or_else(|| anyhow!("not base64"))?;
+        buffer = buffer << 6 | u32::try_from(digit)?;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from(buffer >> bits & 0xff)?);
+        }
+    }
+    Ok(bytes)
+}

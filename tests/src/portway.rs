@@ -1,0 +1,148 @@
+//! The real binary: `portway up` with a state directory and ports of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::PATIENCE;
+
+/// A running instance. Killed when dropped.
+pub struct Portway {
+    process: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+    state: PathBuf,
+    /// The line that it printed when it was ready.
+    pub ready: Value,
+}
+
+/// A state directory for the instances of one test.
+pub struct State(TempDir);
+
+impl State {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+}
+
+/// Path of the binary under test.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("PORTWAY_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/portway"),
+        PathBuf::from,
+    )
+}
+
+impl Portway {
+    /// Runs `portway up` on a free port (or the one given) with more arguments, until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn up(state: &State, listen: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let mut process = Command::new(binary())
+            .arg("up")
+            .args(["--json", "--listen", listen, "--state"])
+            .arg(state.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start portway: run `cargo xtask build`")?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await??;
+        let ready: Value =
+            serde_json::from_str(&line.context("portway ended before it was ready")?)?;
+        if ready["event"] != "ready" {
+            bail!("unexpected first line: {ready}");
+        }
+        Ok(Self {
+            process,
+            _stdout: lines,
+            state: state.path(),
+            ready,
+        })
+    }
+
+    /// The link of a service.
+    #[must_use]
+    pub fn link(&self, service: &str) -> String {
+        self.service(service)["link"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The address of a service, without the link's secret.
+    #[must_use]
+    pub fn url(&self, service: &str) -> String {
+        self.service(service)["url"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// `ADDR:PORT` that a restart must listen on so that addresses stay the same.
+    ///
+    /// # Errors
+    /// If the portal's address has no port.
+    pub fn listen(&self) -> anyhow::Result<String> {
+        let portal = self.ready["portal"].as_str().unwrap_or_default();
+        let port = portal
+            .trim_end_matches('/')
+            .rsplit(':')
+            .next()
+            .context("a port")?;
+        Ok(format!("127.0.0.1:{port}"))
+    }
+
+    /// Runs a client command against this instance and returns its JSON.
+    ///
+    /// # Errors
+    /// If it fails; carries its message.
+    pub async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let output = Command::new(binary())
+            .args(args)
+            .args(["--json", "--state"])
+            .arg(&self.state)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// If it has ended by itself.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.process.kill().await?;
+        Ok(())
+    }
+
+    fn service(&self, name: &str) -> Value {
+        self.ready["services"]
+            .as_array()
+            .and_then(|all| all.iter().find(|service| service["name"] == name))
+            .cloned()
+            .unwrap_or_default()
+    }
+}

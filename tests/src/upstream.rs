@@ -1,0 +1,280 @@
+//! Services to open: real HTTP over real sockets, as small as a test needs, with the misbehaviour
+//! that a library would not allow.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Page of the service; its title and content are what tests look for.
+const PAGE: &str = r#"<!doctype html><html><head><title>The service</title></head>
+<body><h1 id="hello">Hello from the service</h1><a id="next" href="/next?x=1">next</a></body></html>"#;
+
+const NEXT: &str =
+    r"<!doctype html><html><head><title>Next page</title></head><body><h1>Next</h1></body></html>";
+
+/// A running service. Ends when dropped.
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Upstream {
+    /// Starts on a free port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// Starts at an address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn start_at(address: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, requests.clone()));
+        Ok(Self {
+            address,
+            requests,
+            _tasks: tasks,
+        })
+    }
+
+    /// `http://…` for `--expose`.
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Request lines so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<String>>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _peer)) = listener.accept().await {
+        let requests = requests.clone();
+        connections.spawn(async move {
+            // A client that goes away is no failure of the service.
+            drop(serve(stream, requests).await);
+        });
+    }
+}
+
+/// The head of a request.
+struct Head {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Head {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) -> anyhow::Result<()> {
+    let mut stream = BufStream::new(stream);
+    while let Some(head) = read_head(&mut stream).await? {
+        let line = format!("{} {}", head.method, head.path);
+        requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line);
+        if head
+            .header("upgrade")
+            .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        {
+            return echo(stream, &head).await;
+        }
+        if !answer(&mut stream, &head).await? {
+            return Ok(());
+        }
+        stream.flush().await?;
+    }
+    Ok(())
+}
+
+async fn read_head(stream: &mut BufStream<TcpStream>) -> anyhow::Result<Option<Head>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let mut head = Head {
+        method: words.next().unwrap_or_default().to_owned(),
+        path: words.next().unwrap_or_default().to_owned(),
+        headers: Vec::new(),
+    };
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            return Ok(Some(head));
+        };
+        head.headers
+            .push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
+/// Answers one request; `false` ends the connection.
+async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Result<bool> {
+    let path = head.path.split('?').next().unwrap_or_default();
+    match (head.method.as_str(), path) {
+        ("GET", "/") => page(stream, "text/html; charset=utf-8", PAGE, "").await?,
+        ("GET", "/next" | "/deep/link") => {
+            page(stream, "text/html; charset=utf-8", NEXT, "").await?
+        }
+        ("GET", "/headers") => {
+            let text = serde_json::to_string(&head.headers)?;
+            page(stream, "application/json", &text, "").await?;
+        }
+        ("GET", "/set-cookies") => {
+            let cookies =
+                "set-cookie: session=s3cret; HttpOnly; Path=/\r\nset-cookie: seen=1; Path=/\r\n";
+            page(stream, "text/plain", "set", cookies).await?;
+        }
+        ("GET", "/cut") => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nonly this")
+                .await?;
+            stream.flush().await?;
+            return Ok(false);
+        }
+        ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,
+        ("POST", "/sum") => {
+            let text = sum_body(stream, head).await?;
+            page(stream, "text/plain", &text, "").await?;
+        }
+        _ => {
+            stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                .await?;
+        }
+    }
+    Ok(true)
+}
+
+async fn page(
+    stream: &mut BufStream<TcpStream>,
+    kind: &str,
+    body: &str,
+    headers: &str,
+) -> anyhow::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    Ok(())
+}
+
+fn length(path: &str) -> usize {
+    path.split_once("n=")
+        .and_then(|(_, n)| n.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Byte `i` of every body here, so that both ends can check without sending anything else.
+#[must_use]
+pub fn byte(i: usize) -> u8 {
+    u8::try_from((i.wrapping_mul(31) >> 3) % 251).unwrap_or(0)
+}
+
+async fn bytes(stream: &mut BufStream<TcpStream>, n: usize) -> anyhow::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {n}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut at = 0;
+    while at < n {
+        let end = n.min(at + 64 * 1024);
+        let chunk: Vec<u8> = (at..end).map(byte).collect();
+        stream.write_all(&chunk).await?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Reads a body, whole, and tells how many bytes were right.
+async fn sum_body(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Result<String> {
+    let mut right = 0;
+    let mut at = 0;
+    let mut check = |chunk: &[u8]| {
+        for value in chunk {
+            right += usize::from(*value == byte(at));
+            at += 1;
+        }
+    };
+    if let Some(length) = head.header("content-length") {
+        let mut left: usize = length.parse()?;
+        let mut buffer = vec![0; 64 * 1024];
+        while left > 0 {
+            let want = left.min(buffer.len());
+            let count = stream.read(&mut buffer[..want]).await?;
+            anyhow::ensure!(count > 0, "the body ended early");
+            check(&buffer[..count]);
+            left -= count;
+        }
+    } else {
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).await?;
+            let size = usize::from_str_radix(line.trim(), 16)?;
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).await?;
+            if size == 0 {
+                break;
+            }
+            check(&chunk[..size]);
+        }
+    }
+    Ok(format!("{right} of {at}"))
+}
+
+async fn echo(mut stream: BufStream<TcpStream>, head: &Head) -> anyhow::Result<()> {
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    let key = head.header("sec-websocket-key").unwrap_or_default();
+    let accept = derive_accept_key(key.as_bytes());
+    let protocol = head
+        .header("sec-websocket-protocol")
+        .and_then(|all| all.split(',').next())
+        .map(|first| format!("sec-websocket-protocol: {}\r\n", first.trim()))
+        .unwrap_or_default();
+    let reply = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n{protocol}\r\n"
+    );
+    stream.write_all(reply.as_bytes()).await?;
+    stream.flush().await?;
+    let mut socket =
+        tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    while let Some(message) = socket.next().await {
+        let message = message?;
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
+    Ok(())
+}

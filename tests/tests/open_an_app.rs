@@ -1,0 +1,250 @@
+//! Somebody opens a local web app from a browser, by its link.
+
+use portway_tests::PATIENCE;
+use portway_tests::browser::{Browser, Kind};
+use portway_tests::portway::{Portway, State};
+use portway_tests::upstream::Upstream;
+use serde_json::json;
+
+/// The app's window: a frame of the same origin that fills the page.
+const APP: &str = "document.querySelector('#portway-app').contentWindow";
+
+/// An expression that is evaluated in the app's own window.
+fn in_app(script: &str) -> String {
+    format!("{APP}.eval({})", json!(script))
+}
+
+/// A running service behind Portway, opened in a browser.
+struct Story {
+    browser: Browser,
+    portway: Portway,
+    upstream: Upstream,
+    state: State,
+}
+
+async fn open(kind: Kind) -> anyhow::Result<Story> {
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let expose = format!("app={}", upstream.target());
+    let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
+    let mut browser = Browser::launch(kind).await?;
+    browser.open(&portway.link("app")).await?;
+    let hello = format!("{APP}.document.querySelector('#hello')?.textContent");
+    let text = browser.wait_for(&hello, PATIENCE).await?;
+    assert_eq!(text, "Hello from the service");
+    Ok(Story {
+        browser,
+        portway,
+        upstream,
+        state,
+    })
+}
+
+/// The page appears; the address hides the secret; title, links, reload and deep links work.
+async fn an_app_behaves_like_a_site(kind: Kind) -> anyhow::Result<()> {
+    let Story {
+        mut browser,
+        portway,
+        upstream,
+        state: _state,
+    } = open(kind).await?;
+    assert_eq!(
+        browser.eval("location.hash").await?,
+        "",
+        "the link's secret left the address"
+    );
+    browser
+        .wait_for("document.title === 'The service'", PATIENCE)
+        .await?;
+
+    browser
+        .eval(&in_app("document.querySelector('#next').click()"))
+        .await?;
+    browser
+        .wait_for(
+            "document.title === 'Next page' && location.pathname === '/next'",
+            PATIENCE,
+        )
+        .await?;
+    browser.reload().await?;
+    browser
+        .wait_for(&format!("{APP}.document.title === 'Next page'"), PATIENCE)
+        .await?;
+
+    browser
+        .open(&format!("{}deep/link", portway.url("app")))
+        .await?;
+    browser
+        .wait_for(&format!("{APP}.document.title === 'Next page'"), PATIENCE)
+        .await?;
+    assert!(upstream.requests().contains(&"GET /deep/link".to_owned()));
+    Ok(())
+}
+
+/// Bytes arrive whole in both directions, a cut body is an error.
+async fn bodies_arrive_whole(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    let download = in_app(
+        "fetch('/bytes?n=5000000').then((r) => r.arrayBuffer()).then((b) => { \
+           const bytes = new Uint8Array(b); \
+           const right = bytes.every((v, i) => v === (Number(BigInt.asUintN(64, BigInt(i) * 31n) >> 3n) % 251)); \
+           return [bytes.length, right]; })",
+    );
+    assert_eq!(
+        story.browser.eval(&download).await?,
+        json!([5_000_000, true])
+    );
+
+    let upload = in_app(
+        "fetch('/sum', { method: 'POST', body: Uint8Array.from({ length: 3000000 }, (_, i) => ((i * 31) >> 3) % 251) }) \
+           .then((r) => r.text())",
+    );
+    assert_eq!(story.browser.eval(&upload).await?, "3000000 of 3000000");
+
+    let cut =
+        in_app("fetch('/cut').then((r) => r.arrayBuffer()).then(() => 'complete', () => 'error')");
+    assert_eq!(story.browser.eval(&cut).await?, "error");
+    Ok(())
+}
+
+/// A WebSocket opens, speaks its subprotocol, echoes text and bytes, and closes cleanly.
+async fn a_websocket_echoes(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    let script = in_app(
+        "new Promise((resolve, reject) => { \
+           const socket = new WebSocket(`ws://${location.host}/ws`, ['chat', 'other']); \
+           socket.binaryType = 'arraybuffer'; \
+           const got = []; \
+           socket.onopen = () => { got.push(socket.protocol); socket.send('hello'); socket.send(new Uint8Array([1, 2, 3])); }; \
+           socket.onmessage = ({ data }) => { \
+             got.push(typeof data === 'string' ? data : Array.from(new Uint8Array(data))); \
+             if (got.length === 3) socket.close(1000, 'done'); }; \
+           socket.onclose = (e) => resolve([...got, e.code, e.wasClean]); \
+           socket.onerror = () => reject(new Error('socket error')); })",
+    );
+    assert_eq!(
+        story.browser.eval(&script).await?,
+        json!(["chat", "hello", [1, 2, 3], 1000, true])
+    );
+    Ok(())
+}
+
+/// Cookies work, HttpOnly ones are hidden from scripts, none reaches the web server.
+async fn cookies_belong_to_the_service(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    let browser = &mut story.browser;
+    browser
+        .eval(&in_app("fetch('/set-cookies').then((r) => r.text())"))
+        .await?;
+    browser
+        .wait_for(&in_app("document.cookie === 'seen=1'"), PATIENCE)
+        .await?;
+    browser
+        .eval(&in_app("document.cookie = 'mine=2; path=/'"))
+        .await?;
+    assert_eq!(
+        browser.eval(&in_app("document.cookie")).await?,
+        "seen=1; mine=2"
+    );
+    let sent =
+        in_app("fetch('/headers').then((r) => r.json()).then((h) => Object.fromEntries(h).cookie)");
+    assert_eq!(browser.eval(&sent).await?, "session=s3cret; seen=1; mine=2");
+    Ok(())
+}
+
+/// The gateway dies and comes back: the page recovers by itself.
+async fn a_restart_is_survived(kind: Kind) -> anyhow::Result<()> {
+    let Story {
+        mut browser,
+        portway,
+        upstream,
+        state,
+    } = open(kind).await?;
+    let listen = portway.listen()?;
+    let expose = format!("app={}", upstream.target());
+    portway.kill().await?;
+    let _portway = Portway::up(&state, &listen, &["--expose", &expose]).await?;
+    let fetch = in_app("fetch('/next').then((r) => r.ok, () => false)");
+    browser.wait_for(&fetch, PATIENCE).await?;
+    Ok(())
+}
+
+/// Without the link nothing of the service is seen; a revoked link ends what it opened.
+async fn no_link_no_byte(kind: Kind) -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let expose = format!("app={}", upstream.target());
+    let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
+    let mut browser = Browser::launch(kind).await?;
+    browser.open(&portway.url("app")).await?;
+    browser
+        .wait_for("document.body.innerText.includes('LINK_MISSING')", PATIENCE)
+        .await?;
+
+    let granted = portway
+        .ask(&["token", "issue", "user", "--service", "app"])
+        .await?;
+    let grant = granted["id"].as_str().unwrap_or_default();
+    portway.ask(&["token", "revoke", grant]).await?;
+    browser
+        .open(granted["link"].as_str().unwrap_or_default())
+        .await?;
+    browser
+        .wait_for(
+            "document.body.innerText.includes('GRANT_UNKNOWN')",
+            PATIENCE,
+        )
+        .await?;
+    assert_eq!(
+        upstream.requests(),
+        Vec::<String>::new(),
+        "no request reached the service"
+    );
+    Ok(())
+}
+
+/// The service is down: a readable page, which recovers when the service is back.
+async fn a_service_that_is_down_recovers(kind: Kind) -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let address = upstream.address.to_string();
+    drop(upstream);
+    let state = State::new()?;
+    let expose = format!("app=http://{address}");
+    let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
+    let mut browser = Browser::launch(kind).await?;
+    browser.open(&portway.link("app")).await?;
+    let shown = format!("{APP}.document.body.innerText.includes('UPSTREAM_REFUSED')");
+    browser.wait_for(&shown, PATIENCE).await?;
+    let _upstream = Upstream::start_at(&address).await?;
+    let hello = format!("{APP}.document.querySelector('#hello')?.textContent");
+    browser.wait_for(&hello, PATIENCE).await?;
+    Ok(())
+}
+
+/// Makes a test of each story in each browser.
+macro_rules! in_both_browsers {
+    ($($story:ident),* $(,)?) => {
+        mod chromium {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $story() {
+                super::$story(portway_tests::browser::Kind::Chromium).await.unwrap();
+            })*
+        }
+        mod firefox {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $story() {
+                super::$story(portway_tests::browser::Kind::Firefox).await.unwrap();
+            })*
+        }
+    };
+}
+
+in_both_browsers! {
+    an_app_behaves_like_a_site,
+    bodies_arrive_whole,
+    a_websocket_echoes,
+    cookies_belong_to_the_service,
+    a_restart_is_survived,
+    no_link_no_byte,
+    a_service_that_is_down_recovers,
+}

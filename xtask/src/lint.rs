@@ -1,0 +1,147 @@
+//! `cargo xtask lint`: what a machine can check of the rules.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::run::{command, root, step};
+use crate::tools;
+
+/// Crates that each crate may depend on, of our own.
+const DIRECTION: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("transport", &["protocol"]),
+    ("signaling", &["protocol"]),
+    ("gateway", &["protocol", "transport"]),
+    ("web-client", &["protocol"]),
+    ("cli", &["protocol", "transport", "signaling", "gateway"]),
+    ("bindgen", &[]),
+    ("xtask", &[]),
+    ("tests", &[]),
+];
+
+/// What a module marked `Sans-IO.` may not name.
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "std::net::Udp",
+    "std::net::Tcp",
+    "Instant::now",
+    "SystemTime::now",
+    "getrandom::",
+];
+
+/// Checks everything.
+pub(crate) fn run() -> anyhow::Result<()> {
+    tools::wasm_target()?;
+    tools::node()?;
+    step(
+        "formatting",
+        &mut command("cargo", &["fmt", "--all", "--check"]),
+    )?;
+    step(
+        "clippy",
+        &mut command(
+            "cargo",
+            &[
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--exclude",
+                "portway-bindgen",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+    )?;
+    step(
+        "clippy for wasm",
+        &mut command(
+            "cargo",
+            &[
+                "clippy",
+                "--locked",
+                "--package",
+                "portway-web-client",
+                "--target",
+                "wasm32-unknown-unknown",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+    )?;
+    step(
+        "docs",
+        command(
+            "cargo",
+            &[
+                "doc",
+                "--locked",
+                "--workspace",
+                "--exclude",
+                "portway-bindgen",
+                "--no-deps",
+                "--quiet",
+            ],
+        )
+        .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    step(
+        "install the type checker for JavaScript",
+        &mut command("npm", &["ci", "--silent", "--prefix", "web-client"]),
+    )?;
+    step(
+        "types of the JavaScript",
+        &mut command(
+            "npm",
+            &["run", "--silent", "--prefix", "web-client", "check"],
+        ),
+    )?;
+    tidy()
+}
+
+/// Direction of dependencies, purity of cores.
+fn tidy() -> anyhow::Result<()> {
+    eprintln!("==> rules of the tree");
+    let mut broken = Vec::new();
+    for (package, allowed) in DIRECTION {
+        let manifest = fs::read_to_string(root().join(package).join("Cargo.toml"))?;
+        for (other, _) in DIRECTION {
+            let names_it = manifest.contains(&format!("portway-{other}"))
+                && !manifest.contains(&format!("name = \"portway-{other}\""));
+            if names_it && !allowed.contains(other) {
+                broken.push(format!("{package} may not depend on {other}"));
+            }
+        }
+        sources(&root().join(package).join("src"), &mut |path, text| {
+            let product = text.split("#[cfg(test)]").next().unwrap_or(text);
+            if !product.contains("Sans-IO.") || *package == "xtask" {
+                return;
+            }
+            for word in IMPURE {
+                if product.contains(word) {
+                    broken.push(format!("{}: Sans-IO, but names `{word}`", path.display()));
+                }
+            }
+        })?;
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", broken.join("\n"))
+}
+
+fn sources(folder: &Path, visit: &mut impl FnMut(&Path, &str)) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources(&path, visit)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            visit(&path, &fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What the machine must have; installed when it is missing, and said before.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::run::{command, step};
+
+/// Whether a program is on the PATH.
+fn has(program: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The wasm target of the toolchain.
+pub(crate) fn wasm_target() -> anyhow::Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let sysroot = command("rustc", &["--print", "sysroot"])
+        .output()
+        .context("cannot run rustc")?;
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
+    if Path::new(&sysroot)
+        .join("lib/rustlib")
+        .join(TARGET)
+        .exists()
+    {
+        return Ok(());
+    }
+    step(
+        "install the wasm target of the Rust toolchain",
+        &mut command("rustup", &["target", "add", TARGET]),
+    )
+}
+
+/// Makes the wasm smaller where `wasm-opt` is installed; works without.
+pub(crate) fn optimise_wasm(path: &Path) -> anyhow::Result<()> {
+    if !has("wasm-opt") {
+        return Ok(());
+    }
+    let text = path.display().to_string();
+    let status = command(
+        "wasm-opt",
+        &[
+            "-Os",
+            "--enable-bulk-memory",
+            "--enable-sign-ext",
+            "--enable-mutable-globals",
+            "--enable-nontrapping-float-to-int",
+            "--enable-reference-types",
+            "--enable-multivalue",
+            &text,
+            "-o",
+            &text,
+        ],
+    )
+    .stderr(Stdio::null())
+    .status()?;
+    if !status.success() {
+        eprintln!("    wasm-opt does not know this wasm; it is used as it is");
+    }
+    Ok(())
+}
+
+/// For the tests of the JavaScript: program and Debian package.
+const NODE: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm")];
+
+/// For the stories.
+const BROWSERS: &[(&str, &str)] = &[
+    ("chromium", "chromium"),
+    ("firefox-esr", "firefox-esr"),
+    ("ip", "iproute2"),
+];
+
+/// Node.js, if it is missing.
+pub(crate) fn node() -> anyhow::Result<()> {
+    install_missing(NODE)
+}
+
+/// Browsers, if they are missing.
+pub(crate) fn for_stories() -> anyhow::Result<()> {
+    install_missing(BROWSERS)
+}
+
+/// Installs packages whose programs are missing, by apt.
+fn install_missing(programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| !has(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !has("apt-get") {
+        bail!("please install: {}", missing.join(" "));
+    }
+    eprintln!(
+        "==> missing: {}; installing with apt-get",
+        missing.join(", ")
+    );
+    step(
+        "apt-get update",
+        &mut privileged("apt-get", &["update", "-qq"]),
+    )?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(&missing);
+    let mut install = privileged("apt-get", &args);
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null());
+    step("apt-get install", &mut install)
+}
+
+/// As root, or through sudo.
+pub(crate) fn privileged(program: &str, args: &[&str]) -> Command {
+    let is_root = command("id", &["-u"])
+        .output()
+        .is_ok_and(|output| output.stdout.starts_with(b"0\n"));
+    if is_root {
+        command(program, args)
+    } else {
+        let mut all = vec![program];
+        all.extend(args);
+        command("sudo", &all)
+    }
+}
+
+/// A network interface with an address, for machines that have none but loopback: browsers refuse
+/// to connect to a peer that offers only 127.0.0.1. Removed when dropped, if it was made here.
+pub(crate) struct TestInterface(Option<()>);
+
+const INTERFACE: &str = "portway-test";
+const ADDRESS: &str = "192.0.2.1/32";
+
+impl TestInterface {
+    /// Makes the interface if it is needed.
+    pub(crate) fn ensure() -> anyhow::Result<Self> {
+        let addresses = command("ip", &["-o", "-4", "addr", "show", "up", "scope", "global"])
+            .output()
+            .context("cannot run ip")?;
+        if !addresses.stdout.is_empty() {
+            return Ok(Self(None));
+        }
+        eprintln!(
+            "==> this machine has no address but loopback: adding {ADDRESS} on a dummy interface for the tests"
+        );
+        for args in [
+            &["link", "add", INTERFACE, "type", "dummy"][..],
+            &["addr", "add", ADDRESS, "dev", INTERFACE],
+            &["link", "set", INTERFACE, "up"],
+        ] {
+            step(
+                &format!("ip {}", args.join(" ")),
+                &mut privileged("ip", args),
+            )?;
+        }
+        Ok(Self(Some(())))
+    }
+}
+
+impl Drop for TestInterface {
+    fn drop(&mut self) {
+        if self.0.is_some()
+            && let Err(error) = step(
+                "remove the dummy interface",
+                &mut privileged("ip", &["link", "del", INTERFACE]),
+            )
+        {
+            eprintln!("xtask: {error:#}");
+        }
+    }
+}
