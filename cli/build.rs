@@ -33,8 +33,7 @@ fn main() {
     let out = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join("assets.rs");
     fs::write(out, list).expect("OUT_DIR is writable");
     println!("cargo::rustc-env=PORTWAY_COMMIT={}", commit());
-    println!("cargo::rerun-if-changed=../.git/HEAD");
-    println!("cargo::rerun-if-changed=../.git/index");
+    println!("cargo::rerun-if-changed=../.git/logs/HEAD");
 }
 
 /// Commit of the sources, or `unknown` outside a checkout.

@@ -101,6 +101,9 @@ pub(crate) struct Up {
     /// STUN or TURN server for both ends, e.g. stun:stun.example.org:3478; may be repeated
     #[arg(long, value_name = "URL")]
     pub(crate) ice_server: Vec<String>,
+    /// Do not answer STUN on the listening port over UDP (behind a proxy that forwards only HTTP)
+    #[arg(long)]
+    pub(crate) no_stun: bool,
     /// User name for the TURN servers given
     #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
     pub(crate) turn_username: Option<String>,

@@ -3,11 +3,10 @@
 //! ```text
 //! channel ── handshake ──► accepted ──► lane ══ byte stream ══► hyper HTTP/2 server ──► proxy
 //! ```
-//! - [`table`]: the sessions there are. `lane`: the byte stream over the channel.
+//! - [`table`]: the sessions there are.
 //!
 //! Each session runs in a task of its own: one that breaks the protocol or panics ends alone.
 
-mod lane;
 pub mod table;
 
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS};
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
-use portway_transport::{Channel, Closed};
+use portway_transport::{Channel, Closed, lane};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -129,11 +128,13 @@ pub async fn run(
     };
     let (near, far) = tokio::io::duplex(PIPE);
     let http = serve_http(near, session.service.clone(), visitor, tasks.clone());
-    let lane = lane::run(channel.as_ref(), far, entry.entry());
+    let lane = lane::run(channel.as_ref(), far, entry.traffic());
     tokio::select! {
         () = ended.cancelled() => {}
         () = http => {}
-        () = lane => {}
+        ended = lane => if let Err(error) = ended {
+            tracing::debug!(%error, "a lane ended");
+        },
         () = grant_ends(&context, &session.claim) => tracing::info!("a grant ended, and its session with it"),
     }
     ended.cancel();

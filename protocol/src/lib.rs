@@ -22,6 +22,7 @@ pub mod reason;
 pub mod secret;
 pub mod session;
 pub mod signal;
+pub mod stun;
 pub mod target;
 pub mod token;
 pub mod transcript;

@@ -22,6 +22,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// STUN and TURN servers handed out to both ends.
     pub ice_servers: Vec<IceServer>,
+    /// Whether to answer STUN on the same port over UDP, and to tell both ends to use it.
+    pub stun: bool,
     /// Shown to others.
     pub version: String,
 }

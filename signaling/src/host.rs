@@ -4,6 +4,7 @@
 //! nothing. The comparison is exact after lower-casing, with the port that we listen on.
 
 use portway_protocol::id::{ClusterName, ServiceName};
+use portway_protocol::signal::IceServer;
 
 /// Names of one cluster below one domain.
 #[derive(Debug, Clone)]
@@ -96,6 +97,19 @@ impl Hosts {
             "{}://{label}{}.{}{port}",
             self.scheme, self.cluster, self.domain
         )
+    }
+
+    /// Our own STUN server, on the port that we listen on.
+    #[must_use]
+    pub fn stun_server(&self) -> IceServer {
+        IceServer {
+            urls: vec![format!(
+                "stun:{}.{}:{}",
+                self.cluster, self.domain, self.port
+            )],
+            username: None,
+            credential: None,
+        }
     }
 
     /// A CSP source that matches every service origin.

@@ -3,6 +3,7 @@
 //! - [`server`]: bind, supervise, drain. [`config`]: checked values.
 //! - [`router`]: every origin and path. [`assets`]: the static files.
 //! - [`socket`]: one WebSocket; [`registry`]: who is online and who talks to whom.
+//! - [`stun`]: tells both ends their public addresses.
 //!
 //! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
 //! talk to whom. Descriptions and candidates pass through and are not logged.
@@ -15,6 +16,7 @@ mod router;
 pub mod server;
 mod socket;
 mod state;
+mod stun;
 
 pub use assets::{Asset, Assets};
 pub use config::Config;

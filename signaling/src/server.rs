@@ -14,7 +14,7 @@ use portway_protocol::token::TrustedKeys;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,10 @@ use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
 use crate::router;
 use crate::state::{AppState, Counters, Inner};
+use crate::stun;
+
+/// Domain of a cluster that is used on its own machine.
+const LOCALHOST: &str = "localhost";
 
 /// Connections at a time; a browser tab needs two or three.
 const MAX_CONNECTIONS: usize = 8_192;
@@ -66,6 +70,7 @@ pub enum SignalingError {
 /// A service that is bound and ready to run.
 pub struct Signaling {
     listener: TcpListener,
+    stun: Option<UdpSocket>,
     tls: Option<TlsAcceptor>,
     state: AppState,
 }
@@ -81,20 +86,29 @@ impl Signaling {
     ///
     /// # Errors
     /// See [`SignalingError`].
-    pub async fn bind(config: Config, assets: Assets) -> Result<Self, SignalingError> {
+    pub async fn bind(mut config: Config, assets: Assets) -> Result<Self, SignalingError> {
         let tls = config.tls.as_ref().map(acceptor).transpose()?;
         let bind_error = |source| SignalingError::Bind {
             address: config.listen,
             source,
         };
         let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
-        let port = listener.local_addr().map_err(bind_error)?.port();
+        let address = listener.local_addr().map_err(bind_error)?;
         let hosts = Hosts::new(
             config.cluster.clone(),
             config.domain.clone(),
-            port,
+            address.port(),
             config.scheme(),
         );
+        let stun = if config.stun {
+            Some(UdpSocket::bind(address).await.map_err(bind_error)?)
+        } else {
+            None
+        };
+        // Both ends of a session on one machine have nothing to ask.
+        if stun.is_some() && config.domain != LOCALHOST {
+            config.ice_servers.insert(0, hosts.stun_server());
+        }
         let state = AppState(Arc::new(Inner {
             keys: TrustedKeys::new(config.cluster_keys.iter().copied()),
             config,
@@ -107,6 +121,7 @@ impl Signaling {
         }));
         Ok(Self {
             listener,
+            stun,
             tls,
             state,
         })
@@ -133,11 +148,19 @@ impl Signaling {
         let router = router::build(self.state.clone());
         let connections = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let stun = async {
+            match &self.stun {
+                Some(socket) => stun::serve(socket).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(stun);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 accepted = accept(&self.listener, &slots) => accepted,
+                () = &mut stun => continue,
             };
             match accepted {
                 Ok((stream, peer, slot)) => {

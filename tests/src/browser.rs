@@ -1,6 +1,10 @@
 //! A real browser behind one small interface: Chromium by the DevTools protocol, Firefox by
 //! WebDriver BiDi. Fresh profile, headless.
 
+mod console;
+mod downloads;
+mod input;
+
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +17,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::PATIENCE;
+
+use console::Console;
+pub use input::Key;
 
 /// Pause between looks at a condition inside a page that may navigate away.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -31,16 +39,21 @@ pub enum Kind {
     Firefox,
 }
 
+/// Held while a browser runs: two of them at a time make a small machine too slow for either.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// A running browser with one tab. Ends when dropped.
 pub struct Browser {
     kind: Kind,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Session of the tab (Chromium) or its browsing context (Firefox).
     tab: String,
+    console: Console,
     _process: Child,
-    _profile: TempDir,
+    profile: TempDir,
     /// Reads the browser's standard error: one that nobody reads would stop it sooner or later.
     _drain: JoinSet<()>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -49,7 +62,13 @@ impl Browser {
     /// # Errors
     /// If it is not installed or does not speak its protocol.
     pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
+        let turn = TURN.lock().await;
         let profile = tempfile::tempdir()?;
+        std::fs::create_dir(downloads::folder(profile.path()))?;
+        if kind == Kind::Firefox {
+            let preferences = downloads::firefox_preferences(profile.path());
+            std::fs::write(profile.path().join("user.js"), preferences)?;
+        }
         let mut process = command(kind, profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -69,11 +88,14 @@ impl Browser {
             kind,
             socket,
             tab: String::new(),
+            console: Console::default(),
             _process: process,
-            _profile: profile,
+            profile,
             _drain: drain,
+            _turn: turn,
         };
         browser.tab = browser.first_tab().await?;
+        browser.watch_console().await?;
         Ok(browser)
     }
 
@@ -180,8 +202,9 @@ impl Browser {
                     .await
                     .unwrap_or_default();
                 bail!(
-                    "{:?}: waited in vain for {expression} (last: {last:?}); the page shows: {shown}",
-                    self.kind
+                    "{:?}: waited in vain for {expression} (last: {last:?}); the page shows: {shown}\nits console:\n{}",
+                    self.kind,
+                    self.console.text()
                 );
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -216,6 +239,7 @@ impl Browser {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match self.kind {
             Kind::Chromium => {
+                self.accept_downloads().await?;
                 let target = self
                     .call("Target.createTarget", json!({"url": "about:blank"}))
                     .await?;
@@ -259,6 +283,7 @@ impl Browser {
                 if value["id"] == id {
                     return Ok(value);
                 }
+                self.console.take(&value);
             }
         }
         bail!("the browser closed the connection")

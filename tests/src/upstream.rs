@@ -161,6 +161,22 @@ async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Resul
             stream.flush().await?;
             return Ok(false);
         }
+        ("GET", "/cut-chunked") => {
+            stream
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+                )
+                .await?;
+            stream.flush().await?;
+            return Ok(false);
+        }
+        ("HEAD", "/") => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", PAGE.len());
+            stream.write_all(head.as_bytes()).await?;
+        }
+        ("GET", "/no-content") => {
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+        }
         ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,
         ("POST", "/sum") => {
             let text = sum_body(stream, head).await?;

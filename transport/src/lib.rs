@@ -1,7 +1,7 @@
 //! Data channels of a peer connection behind one trait.
 //!
 //! [`Channel`] is all that sessions know of a transport. [`webrtc`] provides it over WebRTC,
-//! [`loopback`] inside one process for tests. What lives here: peer connections, candidates,
+//! [`loopback`] inside one process for tests. [`lane`] makes a byte stream of a channel. What lives here: peer connections, candidates,
 //! sockets. What does not: who the peer is (`protocol::session`) and what the bytes mean.
 //!
 //! The law of a channel:
@@ -11,6 +11,7 @@
 //!   (for latency) keep less in flight.
 //! - Received messages are queued up to a bound of the transport, then the peer's window closes.
 
+pub mod lane;
 pub mod loopback;
 pub mod webrtc;
 

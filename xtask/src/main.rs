@@ -1,4 +1,4 @@
-//! Build, run and test Portway: `cargo xtask build|up|test|stories|lint`.
+//! Build, run and test Portway: `cargo xtask build|up|test|lint`.
 //!
 //! Each command does its own set-up and says so before it changes the machine.
 
@@ -17,8 +17,10 @@ use web::Profile;
 const HELP: &str = "\
 cargo xtask build            build the browser client and the portway binary (target/release/portway)
 cargo xtask up [ARGS…]       build, then run `portway up ARGS…`
-cargo xtask test [CRATE…]    unit and integration tests, Rust and JavaScript (`js`)
-cargo xtask stories [FILTER] end-to-end tests in real browsers; installs them
+cargo xtask test             all tests: Rust, JavaScript, stories in real browsers; installs those
+cargo xtask test units       Rust without browsers
+cargo xtask test js          JavaScript
+cargo xtask test stories [FILTER]
 cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
 ";
 
@@ -30,7 +32,6 @@ fn main() -> ExitCode {
         "build" => web::build_all(Profile::Release),
         "up" => web::build_all(Profile::Release).and_then(|()| run::exec_portway(&rest)),
         "test" => test::run(&rest),
-        "stories" => test::stories(rest.first().map(String::as_str)),
         "lint" => lint::run(),
         "" | "help" | "-h" | "--help" => {
             eprint!("{HELP}");

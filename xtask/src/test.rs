@@ -1,50 +1,88 @@
-//! `cargo xtask test`: units, integration, JavaScript. `cargo xtask stories`: real browsers.
+//! `cargo xtask test`: everything, or one kind.
 
-use crate::run::{command, portway, step};
+use std::fs;
+
+use anyhow::bail;
+
+use crate::run::{command, portway, root, step};
 use crate::tools::{self, TestInterface};
 use crate::web::{self, Profile};
 
-/// Crates whose tests are stories, and crates that are tools.
-const NOT_UNITS: [&str; 4] = ["--exclude", "portway-tests", "--exclude", "portway-bindgen"];
+/// The package whose integration tests are the stories.
+const STORIES: &str = "tests";
 
-/// Stands for the JavaScript among the names of crates.
-const JAVASCRIPT: &str = "js";
-
-/// Runs the tests that need no browser: all, or those of the crates named (`protocol`, …, `js`).
-pub(crate) fn run(names: &[String]) -> anyhow::Result<()> {
-    let crates: Vec<String> = names
-        .iter()
-        .filter(|name| *name != JAVASCRIPT)
-        .map(|name| format!("--package=portway-{name}"))
-        .collect();
-    if names.is_empty() || !crates.is_empty() {
-        let mut unit = command("cargo", &["test", "--locked"]);
-        if crates.is_empty() {
-            unit.arg("--workspace").args(NOT_UNITS);
-        } else {
-            unit.args(&crates);
+/// Runs all tests, or `units` (Rust without browsers), `js`, or `stories [FILTER]` (real browsers).
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => {
+            javascript()?;
+            let _interface = prepare_stories()?;
+            cargo_test(
+                "all tests in Rust, stories in real browsers among them",
+                &[],
+            )
         }
-        step("unit and integration tests", &mut unit)?;
+        ["js"] => javascript(),
+        ["units"] => units(),
+        ["stories"] => stories(None),
+        ["stories", filter] => stories(Some(filter)),
+        _ => bail!("usage: cargo xtask test [js | units | stories [FILTER]]"),
     }
-    if names.is_empty() || names.iter().any(|name| name == JAVASCRIPT) {
-        tools::node()?;
-        step(
-            "tests of the JavaScript",
-            command("node", &["--test"]).arg("web-client/test/"),
-        )?;
-    }
-    Ok(())
 }
 
-/// Runs the stories in real browsers, or those whose names contain the filter.
-pub(crate) fn stories(filter: Option<&str>) -> anyhow::Result<()> {
+fn javascript() -> anyhow::Result<()> {
+    tools::node()?;
+    step(
+        "tests of the JavaScript",
+        command("node", &["--test"]).arg("web-client/test/"),
+    )
+}
+
+/// All targets but the stories. The packages stay those of a whole run: with fewer, cargo would
+/// choose other features for shared crates and build them again.
+fn units() -> anyhow::Result<()> {
+    let mut args = vec!["--lib".to_owned(), "--bins".to_owned()];
+    for package in fs::read_dir(root())? {
+        let package = package?;
+        let folder = package.path().join("tests");
+        if package.file_name() == STORIES || !folder.is_dir() {
+            continue;
+        }
+        for test in fs::read_dir(folder)? {
+            let path = test?.path();
+            if let (Some("rs"), Some(name)) = (
+                path.extension().and_then(|e| e.to_str()),
+                path.file_stem().and_then(|n| n.to_str()),
+            ) {
+                args.extend(["--test".to_owned(), name.to_owned()]);
+            }
+        }
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    cargo_test("unit and integration tests", &args)
+}
+
+fn stories(filter: Option<&str>) -> anyhow::Result<()> {
+    let _interface = prepare_stories()?;
+    let tests = fs::read_dir(root().join(STORIES).join("tests"))?
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
+        .collect::<Vec<_>>();
+    let mut args: Vec<&str> = tests.iter().flat_map(|name| ["--test", name]).collect();
+    args.extend(filter);
+    cargo_test("end-to-end tests in real browsers", &args)
+}
+
+/// Browsers, a network that they accept, and the binary that they meet.
+fn prepare_stories() -> anyhow::Result<TestInterface> {
     tools::for_stories()?;
-    let _interface = TestInterface::ensure()?;
+    let interface = TestInterface::ensure()?;
     web::build_all(Profile::Dev)?;
-    let mut stories = command("cargo", &["test", "--locked", "--package", "portway-tests"]);
-    stories.args(filter);
-    // Each story runs real browsers: one at a time keeps a small machine honest.
-    stories.args(["--", "--test-threads=1"]);
-    stories.env("PORTWAY_BIN", portway(Profile::Dev));
-    step("end-to-end tests in real browsers", &mut stories)
+    Ok(interface)
+}
+
+fn cargo_test(what: &str, args: &[&str]) -> anyhow::Result<()> {
+    let mut test = command("cargo", &["test", "--locked"]);
+    test.args(args).env("PORTWAY_BIN", portway(Profile::Dev));
+    step(what, &mut test)
 }

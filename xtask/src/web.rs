@@ -23,7 +23,7 @@ const MIN_GZIP: usize = 1024;
 pub(crate) enum Profile {
     /// What people run.
     Release,
-    /// What the tests drive: it shares all compiled crates with them.
+    /// What the tests drive, and the tests: one set of compiled crates.
     Dev,
 }
 
@@ -31,10 +31,11 @@ pub(crate) enum Profile {
 pub(crate) fn build_all(profile: Profile) -> anyhow::Result<()> {
     tools::wasm_target()?;
     build_client()?;
-    let mut build = command("cargo", &["build", "--locked", "--package", "portway-cli"]);
-    if profile == Profile::Release {
-        build.arg("--release");
-    }
+    let mut build = command("cargo", &["build", "--locked"]);
+    match profile {
+        Profile::Release => build.args(["--package", "portway-cli", "--release"]),
+        Profile::Dev => build.arg("--all-targets"),
+    };
     step("build portway", &mut build)
 }
 

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portway_protocol::stun;
 use serde::Serialize;
 
 use crate::args::{Doctor, Global};
@@ -98,7 +99,7 @@ pub(crate) fn run(global: &Global, args: &Doctor) -> anyhow::Result<()> {
         socket_buffers(),
     ];
     if let Some(server) = &args.stun {
-        checks.push(stun(server));
+        checks.push(check_stun(server));
     }
     let report = Report { checks };
     output::print(global.format(), &report, human)?;
@@ -245,7 +246,7 @@ fn socket_buffers() -> Check {
     }
 }
 
-fn stun(server: &str) -> Check {
+fn check_stun(server: &str) -> Check {
     match binding(server) {
         Ok(public) => Check::ok("STUN", format!("{server} sees this machine as {public}")),
         Err(error) => Check::failure(
@@ -271,15 +272,14 @@ fn binding(server: &str) -> std::io::Result<SocketAddr> {
     let socket = UdpSocket::bind((local, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(STUN_TIMEOUT))?;
-    let transaction: [u8; 12] = random_bytes();
-    let mut request = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42];
-    request.extend_from_slice(&transaction);
-    let mut buffer = [0; 1500];
+    let transaction: stun::TransactionId = random_bytes();
+    let request = stun::binding_request(&transaction);
+    let mut buffer = [0; stun::MAX_MESSAGE];
     for _attempt in 0..2 {
         socket.send(&request)?;
         match socket.recv(&mut buffer) {
             Ok(len) => {
-                if let Some(address) = mapped_address(&buffer[..len], &transaction) {
+                if let Some(address) = stun::mapped_address(&buffer[..len], &transaction) {
                     return Ok(address);
                 }
             }
@@ -288,53 +288,4 @@ fn binding(server: &str) -> std::io::Result<SocketAddr> {
         }
     }
     Err(std::io::Error::new(ErrorKind::TimedOut, "no answer"))
-}
-
-/// XOR-MAPPED-ADDRESS of a success response to our transaction (RFC 8489 §14.2).
-fn mapped_address(message: &[u8], transaction: &[u8; 12]) -> Option<SocketAddr> {
-    let (header, mut attributes) = message.split_at_checked(20)?;
-    if header[..2] != [0x01, 0x01] || header[8..] != transaction[..] {
-        return None;
-    }
-    while let Some((head, rest)) = attributes.split_at_checked(4) {
-        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
-        let value = rest.get(..len)?;
-        if head[..2] == [0x00, 0x20] && len >= 8 {
-            let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
-            let mask: Vec<u8> = header[4..].to_vec();
-            let octets: Vec<u8> = value[4..].iter().zip(&mask).map(|(a, b)| a ^ b).collect();
-            let ip: IpAddr = match value[1] {
-                1 => <[u8; 4]>::try_from(&octets[..4]).ok()?.into(),
-                2 => <[u8; 16]>::try_from(octets.get(..16)?).ok()?.into(),
-                _ => return None,
-            };
-            return Some(SocketAddr::new(ip, port));
-        }
-        attributes = rest.get(len.next_multiple_of(4)..)?;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mapped_address_is_unmasked() {
-        // RFC 5769 §2.2, XOR-MAPPED-ADDRESS 192.0.2.1:32853.
-        let transaction = *b"\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae";
-        let mut message = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
-        message.extend_from_slice(&transaction);
-        message.extend_from_slice(&[
-            0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43,
-        ]);
-        assert_eq!(
-            mapped_address(&message, &transaction),
-            Some("192.0.2.1:32853".parse().unwrap())
-        );
-        for cut in 0..message.len() {
-            assert_eq!(mapped_address(&message[..cut], &transaction), None);
-        }
-        assert_eq!(mapped_address(&message, &[0; 12]), None);
-    }
 }

@@ -233,6 +233,7 @@ fn signaling_config(args: &Up, cluster_key: &SigningKey) -> anyhow::Result<Confi
             .unwrap_or_else(|| "localhost".to_owned()),
         tls,
         ice_servers: ice_servers(args)?,
+        stun: !args.no_stun,
         version: crate::VERSION.to_owned(),
     })
 }

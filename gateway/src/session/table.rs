@@ -1,11 +1,12 @@
 //! The sessions there are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_transport::lane::Traffic;
 use serde::Serialize;
 
 /// A session, updated while it runs.
@@ -16,12 +17,7 @@ pub struct Entry {
     service: ServiceName,
     grant: GrantId,
     since: Instant,
-    /// Bytes from the client.
-    pub(super) received: AtomicU64,
-    /// Bytes to the client.
-    pub(super) sent: AtomicU64,
-    /// Round trip, microseconds; 0 = not measured yet.
-    pub(super) rtt: AtomicU64,
+    traffic: Traffic,
 }
 
 /// A session as others see it.
@@ -65,22 +61,20 @@ impl Entry {
             service,
             grant,
             since: Instant::now(),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            rtt: AtomicU64::new(0),
+            traffic: Traffic::default(),
         }
     }
 
     fn view(&self) -> SessionView {
-        let rtt = self.rtt.load(Ordering::Relaxed);
+        let rtt = self.traffic.rtt.load(Ordering::Relaxed);
         SessionView {
             session: self.id,
             user: self.user.clone(),
             service: self.service.clone(),
             grant: self.grant,
             age_s: self.since.elapsed().as_secs(),
-            received: self.received.load(Ordering::Relaxed),
-            sent: self.sent.load(Ordering::Relaxed),
+            received: self.traffic.received.load(Ordering::Relaxed),
+            sent: self.traffic.sent.load(Ordering::Relaxed),
             #[allow(
                 clippy::cast_precision_loss,
                 reason = "microseconds of a round trip are small"
@@ -114,8 +108,8 @@ impl Table {
 }
 
 impl Registered {
-    pub(super) fn entry(&self) -> &Entry {
-        &self.entry
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.entry.traffic
     }
 }
 

@@ -5,16 +5,15 @@
 //! bounded by the HTTP/2 connection window, and by [`MAX_UNREAD`] against a peer that ignores it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use portway_protocol::lane::{Lane, LaneError};
-use portway_transport::{Channel, Closed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use super::table::Entry;
+use crate::{Channel, Closed};
 
 /// Silence after which the other end is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,42 +21,62 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Silence after which the other end counts as gone.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Bytes that HTTP/2 has not read; its connection window is 4 MiB.
+/// Bytes that the user of the lane has not read; HTTP/2 connection windows are 4 MiB.
 const MAX_UNREAD: usize = 8 * 1024 * 1024;
 
-/// Bytes taken from HTTP/2 at a time.
+/// Bytes taken from the user of the lane at a time.
 const READ_CHUNK: usize = 64 * 1024;
+
+/// What a lane has moved so far, and how far away the other end is. Updated while it runs.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes from the other end.
+    pub received: AtomicU64,
+    /// Bytes to the other end.
+    pub sent: AtomicU64,
+    /// Round trip in microseconds; 0 = not measured yet.
+    pub rtt: AtomicU64,
+}
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
-enum EndedBy {
+pub enum EndedBy {
+    /// The channel closed.
     #[error(transparent)]
     Closed(#[from] Closed),
+    /// The other end broke the protocol.
     #[error(transparent)]
     Violation(#[from] LaneError),
-    #[error("the client sent more than its windows allow")]
+    /// The other end ignores the windows of what runs over the lane.
+    #[error("the other end sent more than its windows allow")]
     Overrun,
+    /// No sign of life.
     #[error("silence")]
     Silence,
-    #[error("HTTP/2 has ended")]
+    /// Whoever used the pipe is gone.
+    #[error("the user of the lane has ended")]
     Pipe(#[from] std::io::Error),
 }
 
-/// Runs until either end is done or gone.
-pub(super) async fn run(channel: &dyn Channel, pipe: DuplexStream, entry: &Entry) {
-    let ended = Shell::new(channel, entry).run(pipe).await;
-    if let Err(ended) = ended {
-        tracing::debug!(by = %ended, "a lane ended");
-    }
+/// Runs until this end is done (`Ok`), or either end is gone.
+///
+/// # Errors
+/// See [`EndedBy`].
+pub async fn run(
+    channel: &dyn Channel,
+    pipe: DuplexStream,
+    traffic: &Traffic,
+) -> Result<(), EndedBy> {
+    Shell::new(channel, traffic).run(pipe).await
 }
 
 struct Shell<'a> {
     channel: &'a dyn Channel,
-    entry: &'a Entry,
+    traffic: &'a Traffic,
     lane: Lane,
     started: Instant,
     heard: Instant,
-    /// What HTTP/2 shall read next.
+    /// What the user shall read next.
     unread: Bytes,
     /// What comes after it.
     queue: VecDeque<Bytes>,
@@ -65,11 +84,11 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(channel: &'a dyn Channel, entry: &'a Entry) -> Self {
+    fn new(channel: &'a dyn Channel, traffic: &'a Traffic) -> Self {
         let now = Instant::now();
         Self {
             channel,
-            entry,
+            traffic,
             lane: Lane::new(),
             started: now,
             heard: now,
@@ -135,7 +154,7 @@ impl<'a> Shell<'a> {
         }
         if let Some(rtt) = self.lane.rtt() {
             let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            self.entry.rtt.store(micros, Ordering::Relaxed);
+            self.traffic.rtt.store(micros, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -149,10 +168,9 @@ impl<'a> Shell<'a> {
             self.channel.send(ack).await?;
         }
         let traffic = self.lane.traffic();
-        self.entry
-            .received
-            .store(traffic.received, Ordering::Relaxed);
-        self.entry.sent.store(traffic.sent, Ordering::Relaxed);
+        let counters = self.traffic;
+        counters.received.store(traffic.received, Ordering::Relaxed);
+        counters.sent.store(traffic.sent, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,0 +1,383 @@
+//! Sessions over a channel inside the process, real HTTP/2, real services on real sockets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason as H2Reason, RecvStream};
+use http::{Method, Request, Response, StatusCode};
+use portway_gateway::grants::Grants;
+use portway_gateway::service::{ServiceSpec, Services, Trust};
+use portway_gateway::session::table::Table;
+use portway_gateway::session::{self, Context, SessionError};
+use portway_protocol::id::{GrantId, Nonce, SessionId};
+use portway_protocol::key::SigningKey;
+use portway_protocol::permission::Permission;
+use portway_protocol::reason::Reason;
+use portway_protocol::secret::Secret;
+use portway_protocol::session::handshake::{self, HandshakeError};
+use portway_protocol::token::Confirmation;
+use portway_protocol::token::user::UserClaims;
+use portway_tests::upstream::{Upstream, byte};
+use portway_transport::Channel as _;
+use portway_transport::lane::{self, Traffic};
+use portway_transport::loopback::{self, LoopbackChannel};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const GRANT: [u8; 9] = [7; 9];
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&Secret::new([seed; 32]))
+}
+
+/// A node that offers one service, `app`.
+struct Node {
+    context: Arc<Context>,
+    tasks: JoinSet<Result<(), SessionError>>,
+    _state: TempDir,
+}
+
+impl Node {
+    /// One grant with this permission leads to `target`.
+    fn new(target: &str, permission: Permission) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let grants = Grants::open(
+            &state.path().join("grants.json"),
+            "home".parse().unwrap(),
+            key(1).public(),
+            now,
+        )
+        .unwrap();
+        let claims = UserClaims {
+            iss: "home".parse().unwrap(),
+            aud: vec!["app".parse().unwrap()],
+            sub: "ann".into(),
+            services: vec![permission],
+            iat: now,
+            exp: now + 3600,
+            jti: GrantId::from_bytes(GRANT),
+            cnf: Confirmation {
+                ed25519: key(2).public(),
+            },
+        };
+        grants.add(claims.issue(&key(1)), now).unwrap();
+        let services = Services::default();
+        services
+            .add(ServiceSpec {
+                name: "app".parse().unwrap(),
+                target: target.parse().unwrap(),
+                trust: Trust::System,
+            })
+            .unwrap();
+        Self {
+            context: Arc::new(Context {
+                cluster: "home".parse().unwrap(),
+                node: "nas".parse().unwrap(),
+                services,
+                grants,
+                table: Table::default(),
+            }),
+            tasks: JoinSet::new(),
+            _state: state,
+        }
+    }
+
+    fn everything(target: &str) -> Self {
+        Self::new(target, Permission::all("app".parse().unwrap()))
+    }
+
+    /// The client's end of a new channel.
+    fn channel(&mut self) -> LoopbackChannel {
+        let (near, far) = loopback::pair();
+        let ended = CancellationToken::new();
+        self.tasks
+            .spawn(session::run(self.context.clone(), Arc::new(far), ended));
+        near
+    }
+
+    async fn open(&mut self) -> Client {
+        let channel = self.channel();
+        shake_hands(&channel, "app", &key(2)).await.unwrap();
+        Client::over(channel).await
+    }
+}
+
+async fn shake_hands(
+    channel: &LoopbackChannel,
+    service: &str,
+    key: &SigningKey,
+) -> Result<(), HandshakeError> {
+    let (hello, state) = handshake::start(
+        SessionId::from_bytes([3; 16]),
+        "home".parse().unwrap(),
+        service.parse().unwrap(),
+        Nonce::from_bytes([4; Nonce::LEN]),
+    );
+    channel.send(hello.into()).await.unwrap();
+    let reply = channel.recv().await.unwrap();
+    let (proof, state) = state.receive(&reply, GrantId::from_bytes(GRANT), None, key)?;
+    channel.send(proof.into()).await.unwrap();
+    let verdict = channel.recv().await.unwrap();
+    state.receive(&verdict).map(|_| ())
+}
+
+/// An HTTP/2 client over a lane.
+struct Client {
+    requests: SendRequest<Bytes>,
+    /// Ends when the gateway has ended the session.
+    lane: JoinSet<()>,
+    _http: JoinSet<()>,
+}
+
+impl Client {
+    async fn over(channel: LoopbackChannel) -> Self {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut lane = JoinSet::new();
+        lane.spawn(async move {
+            drop(lane::run(&channel, far, &Traffic::default()).await);
+        });
+        let (requests, connection) = h2::client::handshake(near).await.unwrap();
+        let mut http = JoinSet::new();
+        http.spawn(async move { drop(connection.await) });
+        // The server's settings tell that extended CONNECT may be used.
+        let requests = requests.ready().await.unwrap();
+        Self {
+            requests,
+            lane,
+            _http: http,
+        }
+    }
+
+    /// A request without a body.
+    async fn get(&mut self, path: &str) -> Result<Response<RecvStream>, h2::Error> {
+        self.send(request(Method::GET, path)).await
+    }
+
+    async fn send(&mut self, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
+        let requests = self.requests.clone().ready().await?;
+        let (response, _stream) = { requests }.send_request(request, true)?;
+        response.await
+    }
+}
+
+fn request(method: Method, path: &str) -> Request<()> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://app{path}"))
+        .body(())
+        .unwrap()
+}
+
+/// The whole body, or why it did not come whole.
+async fn body(response: Response<RecvStream>) -> Result<Vec<u8>, h2::Error> {
+    let mut stream = response.into_body();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.data().await {
+        let chunk = chunk?;
+        stream.flow_control().release_capacity(chunk.len())?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn reason(response: &Response<RecvStream>) -> &str {
+    response.headers()["portway-reason"].to_str().unwrap()
+}
+
+#[tokio::test]
+async fn bodies_pass_whole_in_both_directions() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    let length = 3_000_000;
+    let response = client.get(&format!("/bytes?n={length}")).await.unwrap();
+    let right: Vec<u8> = (0..length).map(byte).collect();
+    assert!(body(response).await.unwrap() == right);
+
+    let (response, mut stream) = client
+        .requests
+        .send_request(request(Method::POST, "/sum"), false)
+        .unwrap();
+    stream.send_data(right.into(), true).unwrap();
+    let answer = body(response.await.unwrap()).await.unwrap();
+    assert_eq!(answer, format!("{length} of {length}").into_bytes());
+}
+
+#[tokio::test]
+async fn a_body_cut_short_by_the_service_is_an_error() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    for path in ["/cut", "/cut-chunked"] {
+        let response = client.get(path).await.unwrap();
+        assert!(body(response).await.is_err(), "{path}");
+    }
+    let response = client.get("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "the session goes on");
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_is_a_502_with_a_reason() {
+    let upstream = Upstream::start().await.unwrap();
+    let target = upstream.target();
+    drop(upstream);
+    let mut node = Node::everything(&target);
+    let mut client = node.open().await;
+    let response = client.get("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(reason(&response), "UPSTREAM_REFUSED");
+}
+
+#[tokio::test]
+async fn a_header_bomb_harms_only_itself() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    let mut bomb = request(Method::GET, "/headers");
+    for i in 0..100 {
+        let name: http::HeaderName = format!("x-bomb-{i}").parse().unwrap();
+        let value = "x".repeat(1024).parse().unwrap();
+        bomb.headers_mut().insert(name, value);
+    }
+    match client.send(bomb).await {
+        Ok(response) => assert!(response.status().is_client_error()),
+        Err(error) => assert!(error.is_reset(), "{error}"),
+    }
+    let response = client.get("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(upstream.requests(), ["GET /"], "the bomb did not pass");
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_announced_is_no_second_request() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    let mut lying = request(Method::POST, "/sum");
+    lying
+        .headers_mut()
+        .insert("content-length", "5".parse().unwrap());
+    let (response, mut stream) = client.requests.send_request(lying, false).unwrap();
+    let smuggled = Bytes::from_static(b"xxxxxGET /admin HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.send_data(smuggled, true).unwrap();
+    match response.await {
+        Ok(response) => assert!(!response.status().is_success()),
+        Err(error) => assert_eq!(error.reason(), Some(H2Reason::PROTOCOL_ERROR)),
+    }
+    let passed = upstream.requests();
+    assert!(!passed.contains(&"GET /admin".to_owned()), "{passed:?}");
+}
+
+#[tokio::test]
+async fn strange_paths_pass_as_they_are() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    for path in ["/%FF%00", "/a/../b", "/%0d%0aX-Evil:%201", "/?q=%ff;'\"{}"] {
+        if path.parse::<http::Uri>().is_err() {
+            continue;
+        }
+        let response = client.get(path).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(upstream.requests().pop().unwrap(), format!("GET {path}"));
+    }
+}
+
+#[tokio::test]
+async fn a_permission_is_kept() {
+    let upstream = Upstream::start().await.unwrap();
+    let permission = Permission {
+        name: "app".parse().unwrap(),
+        methods: Some(vec!["GET".into()]),
+        paths: Some(vec!["/next".into()]),
+    };
+    let mut node = Node::new(&upstream.target(), permission);
+    let mut client = node.open().await;
+    for (method, path) in [
+        (Method::POST, "/next"),
+        (Method::GET, "/"),
+        (Method::GET, "/next/../headers"),
+    ] {
+        let response = client.send(request(method, path)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(reason(&response), "PERMISSION_DENIED");
+    }
+    let response = client.get("/next?x=1").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(upstream.requests(), ["GET /next?x=1"]);
+}
+
+#[tokio::test]
+async fn a_revoked_grant_ends_its_session() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    assert_eq!(node.context.table.views().len(), 1);
+    let id = GrantId::from_bytes(GRANT);
+    assert!(node.context.grants.revoke(&id).unwrap());
+    client.lane.join_next().await.unwrap().unwrap();
+    node.tasks.join_next().await.unwrap().unwrap().unwrap();
+    assert!(node.context.table.views().is_empty());
+}
+
+#[tokio::test]
+async fn who_cannot_prove_gets_a_reason_and_nothing_else() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    for (service, key, expected) in [
+        ("app", key(9), Reason::ProofInvalid),
+        ("other", key(2), Reason::PermissionDenied),
+    ] {
+        let channel = node.channel();
+        let refused = shake_hands(&channel, service, &key).await.unwrap_err();
+        assert!(
+            matches!(refused, HandshakeError::Refused { reason, .. } if reason == expected),
+            "{refused}"
+        );
+        channel.close().await;
+        let outcome = node.tasks.join_next().await.unwrap().unwrap();
+        assert!(matches!(outcome, Err(SessionError::Refused(reason)) if reason == expected));
+    }
+    assert!(node.context.table.views().is_empty());
+}
+
+#[tokio::test]
+async fn a_hundred_requests_at_once_are_all_answered_rightly() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let client = node.open().await;
+    let mut answers = JoinSet::new();
+    for n in 0..100_usize {
+        let requests = client.requests.clone();
+        answers.spawn(async move {
+            let mut requests = requests.ready().await.unwrap();
+            let request = request(Method::GET, &format!("/bytes?n={n}"));
+            let (response, _stream) = requests.send_request(request, true).unwrap();
+            let bytes = body(response.await.unwrap()).await.unwrap();
+            assert_eq!(bytes, (0..n).map(byte).collect::<Vec<u8>>());
+        });
+    }
+    while let Some(answer) = answers.join_next().await {
+        answer.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn head_and_no_content_have_no_body() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    let head = client.send(request(Method::HEAD, "/")).await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    assert!(head.headers().contains_key("content-length"));
+    assert!(body(head).await.unwrap().is_empty());
+    let none = client.get("/no-content").await.unwrap();
+    assert_eq!(none.status(), StatusCode::NO_CONTENT);
+    assert!(body(none).await.unwrap().is_empty());
+}

@@ -1,0 +1,151 @@
+//! JupyterLab from PyPI, in an environment of its own under `target/`, with a token to log in.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+/// What is installed.
+const PACKAGE: &str = "jupyterlab==4.6.6";
+
+/// The longest that an installation may take: about 100 packages.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The longest that a start may take, on a small machine with a cold disk.
+const START_PATIENCE: Duration = Duration::from_secs(180);
+
+/// What one must know to log in.
+pub const TOKEN: &str = "a-token-of-the-tests";
+
+/// A running JupyterLab with a folder of its own. Ends when dropped.
+pub struct Jupyter {
+    /// Where it listens.
+    pub address: SocketAddr,
+    home: TempDir,
+    _process: Child,
+    /// Reads its log: one that nobody reads would stop it sooner or later.
+    _drain: JoinSet<()>,
+}
+
+impl Jupyter {
+    /// Installs it the first time, starts it on a free port with one notebook in its folder.
+    ///
+    /// # Errors
+    /// If it cannot be installed or does not become ready; carries what it said.
+    pub async fn start(notebook: &str, source: &str) -> anyhow::Result<Self> {
+        let environment = environment().await?;
+        let home = tempfile::tempdir()?;
+        let folder = home.path().join("work");
+        std::fs::create_dir(&folder)?;
+        std::fs::write(folder.join(notebook), notebook_of(source))?;
+        let address = free_address().await?;
+        let mut process = Command::new(environment.join("bin/jupyter"))
+            .args(["lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"])
+            .arg(format!("--port={}", address.port()))
+            .arg("--ServerApp.port_retries=0")
+            .arg(format!("--IdentityProvider.token={TOKEN}"))
+            .arg(format!("--ServerApp.root_dir={}", folder.display()))
+            .env("HOME", home.path())
+            .env("JUPYTER_CONFIG_DIR", home.path().join("config"))
+            .env("JUPYTER_DATA_DIR", home.path().join("data"))
+            .env("JUPYTER_RUNTIME_DIR", home.path().join("runtime"))
+            .env("IPYTHONDIR", home.path().join("ipython"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start JupyterLab")?;
+        let mut drain = JoinSet::new();
+        tokio::time::timeout(START_PATIENCE, ready(&mut process, &mut drain))
+            .await
+            .context("JupyterLab does not become ready")??;
+        Ok(Self {
+            address,
+            home,
+            _process: process,
+            _drain: drain,
+        })
+    }
+
+    /// `http://…` for `--expose`.
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A file of its folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join("work").join(name)
+    }
+}
+
+/// The environment that it is installed in. An unfinished installation is begun again.
+async fn environment() -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/jupyter");
+    let complete = path.join("complete");
+    if std::fs::read_to_string(&complete).is_ok_and(|installed| installed == PACKAGE) {
+        return Ok(path);
+    }
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv", "--clear"]).arg(&path);
+    run(make).await?;
+    let mut install = Command::new(path.join("bin/pip"));
+    install.args(["install", "--quiet", PACKAGE]);
+    run(install).await?;
+    std::fs::write(complete, PACKAGE)?;
+    Ok(path)
+}
+
+async fn run(mut command: Command) -> anyhow::Result<()> {
+    let output = command.kill_on_drop(true).output();
+    let output = tokio::time::timeout(INSTALL_PATIENCE, output)
+        .await
+        .with_context(|| format!("{command:?} takes too long"))??;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+async fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+}
+
+/// Reads its log until it says that it serves.
+async fn ready(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let stderr = process.stderr.take().context("stderr is piped")?;
+    let mut lines = BufReader::new(stderr).lines();
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await? {
+        if line.contains("is running at") {
+            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Ok(());
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    bail!("JupyterLab ended before it was ready:\n{said}")
+}
+
+/// A notebook with one cell of Python.
+fn notebook_of(source: &str) -> String {
+    serde_json::json!({
+        "cells": [{
+            "cell_type": "code", "id": "first", "execution_count": null,
+            "metadata": {}, "outputs": [], "source": source,
+        }],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    })
+    .to_string()
+}
