@@ -381,3 +381,47 @@ async fn head_and_no_content_have_no_body() {
     assert_eq!(none.status(), StatusCode::NO_CONTENT);
     assert!(body(none).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_websocket_is_opened_by_extended_connect() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut client = node.open().await;
+    let mut connect = request(Method::CONNECT, "/ws?x=1");
+    connect
+        .extensions_mut()
+        .insert(h2::ext::Protocol::from_static("websocket"));
+    connect
+        .headers_mut()
+        .insert("sec-websocket-protocol", "chat, other".parse().unwrap());
+    let (response, mut outgoing) = client.requests.send_request(connect, false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    // A masked text frame of RFC 6455 §5.7; its echo comes unmasked.
+    let hello = Bytes::from_static(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
+    outgoing.send_data(hello, false).unwrap();
+    let mut incoming = response.into_body();
+    let mut echo = Vec::new();
+    while echo.len() < 7 {
+        echo.extend_from_slice(&incoming.data().await.unwrap().unwrap());
+    }
+    assert_eq!(echo, b"\x81\x05Hello");
+    assert_eq!(upstream.requests(), ["GET /ws?x=1"]);
+}
+
+#[tokio::test]
+async fn a_websocket_that_the_service_refuses_is_refused_with_its_words() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let client = node.open().await;
+    for (path, status) in [("/ws-refused", 403), ("/next", 502)] {
+        let mut connect = request(Method::CONNECT, path);
+        connect
+            .extensions_mut()
+            .insert(h2::ext::Protocol::from_static("websocket"));
+        let mut requests = client.requests.clone().ready().await.unwrap();
+        let (response, _outgoing) = requests.send_request(connect, false).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{path}");
+    }
+}

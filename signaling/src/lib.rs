@@ -14,6 +14,7 @@ pub mod host;
 pub mod registry;
 mod router;
 pub mod server;
+mod slots;
 mod socket;
 mod state;
 mod stun;

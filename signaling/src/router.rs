@@ -21,6 +21,10 @@ use crate::state::{AppState, count};
 /// Everything of ours on any origin.
 const OURS: &str = "/_portway/";
 
+/// Largest message that is read at all: one that is somewhat too long is told so (1009), a much
+/// longer one is cut off.
+const MAX_READ: usize = 2 * MAX_SIGNAL_MESSAGE;
+
 /// axum's default costs 135 kB a socket.
 const READ_BUFFER: usize = 4096;
 
@@ -139,8 +143,8 @@ async fn signal(state: AppState, request: Request) -> Response {
     let tracker = state.0.sockets.clone();
     upgrade
         .read_buffer_size(READ_BUFFER)
-        .max_message_size(MAX_SIGNAL_MESSAGE)
-        .max_frame_size(MAX_SIGNAL_MESSAGE)
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ)
         .on_upgrade(move |socket| tracker.track_future(socket::task::run(socket, state)))
 }
 

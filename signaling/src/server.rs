@@ -15,7 +15,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,14 +24,12 @@ use crate::config::{Config, TlsFiles};
 use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
 use crate::router;
+use crate::slots::{Slot, Slots};
 use crate::state::{AppState, Counters, Inner};
 use crate::stun;
 
 /// Domain of a cluster that is used on its own machine.
 const LOCALHOST: &str = "localhost";
-
-/// Connections at a time; a browser tab needs two or three.
-const MAX_CONNECTIONS: usize = 8_192;
 
 /// Time for the head of a request, and for a TLS handshake.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,7 +144,7 @@ impl Signaling {
     pub async fn run(self, cancel: CancellationToken) {
         let router = router::build(self.state.clone());
         let connections = TaskTracker::new();
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let slots = Slots::new();
         let stun = async {
             match &self.stun {
                 Some(socket) => stun::serve(socket).await,
@@ -205,15 +202,14 @@ impl SignalingHandle {
 
 async fn accept(
     listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = slots
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    slots: &Slots,
+) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+    let one = slots.one().await;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    let slot = slots
+        .take(one, peer.ip())
+        .ok_or_else(|| io::Error::other(format!("too many connections from {}", peer.ip())))?;
     Ok((stream, peer, slot))
 }
 

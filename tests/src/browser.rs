@@ -156,7 +156,7 @@ impl Browser {
                     json!({"expression": wrapped, "awaitPromise": true, "returnByValue": true});
                 let result = self.call("Runtime.evaluate", params).await?;
                 if let Some(details) = result.get("exceptionDetails") {
-                    bail!("{expression}: {}", details["exception"]["description"]);
+                    return Err(self.threw(expression, &details["exception"]["description"]));
                 }
                 result["result"]["value"].clone()
             }
@@ -167,7 +167,7 @@ impl Browser {
                 });
                 let result = self.call("script.evaluate", params).await?;
                 if result["type"] != "success" {
-                    bail!("{expression}: {}", result["exceptionDetails"]["text"]);
+                    return Err(self.threw(expression, &result["exceptionDetails"]["text"]));
                 }
                 result["result"]["value"].clone()
             }
@@ -176,6 +176,11 @@ impl Browser {
             .as_str()
             .ok_or_else(|| anyhow!("{expression}: no result"))?;
         Ok(serde_json::from_str(text)?)
+    }
+
+    fn threw(&self, expression: &str, exception: &Value) -> anyhow::Error {
+        let console = self.console.text();
+        anyhow!("{expression} threw {exception}; its console:\n{console}")
     }
 
     /// Waits until an expression is truthy, and returns it. Errors count as "not yet": the page may

@@ -101,13 +101,17 @@ async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) -> anyhow::
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(line);
-        if head
-            .header("upgrade")
-            .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        if head.path.starts_with("/ws-refused") {
+            stream
+                .write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+                .await?;
+        } else if head.path.starts_with("/ws")
+            && head
+                .header("upgrade")
+                .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
         {
             return echo(stream, &head).await;
-        }
-        if !answer(&mut stream, &head).await? {
+        } else if !answer(&mut stream, &head).await? {
             return Ok(());
         }
         stream.flush().await?;
@@ -284,6 +288,9 @@ async fn echo(mut stream: BufStream<TcpStream>, head: &Head) -> anyhow::Result<(
     );
     stream.write_all(reply.as_bytes()).await?;
     stream.flush().await?;
+    // Without the buffer: the last frame must go out although nobody flushes it. Nothing is lost, as
+    // a client waits for the answer before it sends frames.
+    let stream = stream.into_inner();
     let mut socket =
         tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     while let Some(message) = socket.next().await {

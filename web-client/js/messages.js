@@ -94,7 +94,7 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'ws-opened', id: number, protocol: string}
  *   | {type: 'ws-message', id: number, data: string | ArrayBuffer}
  *   | {type: 'ws-sent', id: number, bytes: number}
- *   | {type: 'ws-closed', id: number, code: number, reason: string, wasClean: boolean}
+ *   | {type: 'ws-closed', id: number, code: number, reason: string, wasClean: boolean, failure?: string}
  *   | {type: 'cookies', cookies: string}
  *   | {type: 'pong', state: string}
  * } FromWorker

@@ -201,6 +201,7 @@ class Socket {
   }
 
   async run() {
+    /** @type {{code: number, reason: string, wasClean: boolean, failure?: string}} */
     let closed = { code: 1006, reason: '', wasClean: false };
     try {
       await this.#sent;
@@ -223,7 +224,8 @@ class Socket {
         this.#credit -= 1;
       }
     } catch (error) {
-      console.info('portway: a WebSocket ended', failure(error).message);
+      const { reason, message } = failure(error);
+      closed.failure = `${reason}: ${message}`;
     }
     this.#socket?.abort();
     this.#port.forget(this.#id);

@@ -17,10 +17,25 @@ pub(crate) fn root() -> PathBuf {
         .to_owned()
 }
 
+/// What cargo tells about xtask itself. Build scripts, ring's for one, would take it for news about
+/// them and compile again.
+const ABOUT_XTASK: [&str; 4] = [
+    "CARGO_PKG_",
+    "CARGO_MANIFEST_",
+    "CARGO_BIN_",
+    "CARGO_CRATE_",
+];
+
 /// A command that starts in the root.
 pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).current_dir(root());
+    for (name, _value) in std::env::vars_os() {
+        let is_about_xtask = |name: &str| ABOUT_XTASK.iter().any(|about| name.starts_with(about));
+        if name.to_str().is_some_and(is_about_xtask) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -1,11 +1,13 @@
 //! The shell of one socket: reads, writes, times, closes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures_util::stream::SplitSink;
 use futures_util::{SinkExt as _, StreamExt as _};
 use portway_protocol::id::Nonce;
+use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
 use tokio::sync::mpsc;
 
@@ -15,6 +17,9 @@ use crate::state::{AppState, count};
 
 /// Messages that may wait for a socket. One that lets more pile up is closed.
 const QUEUE: usize = 256;
+
+/// Time for a message to go out: who does not read for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one socket to its end.
 pub(crate) async fn run(socket: WebSocket, state: AppState) {
@@ -41,7 +46,7 @@ pub(crate) async fn run(socket: WebSocket, state: AppState) {
             () = state.0.shutdown.cancelled() => break Some(Reason::Draining),
             Some(next) = outgoing.recv() => match next {
                 Outgoing::Text(text) => {
-                    if sink.send(Message::Text(text.into())).await.is_err() {
+                    if write(&mut sink, Message::Text(text.into())).await.is_err() {
                         break None;
                     }
                 }
@@ -51,6 +56,9 @@ pub(crate) async fn run(socket: WebSocket, state: AppState) {
                 break Some(session.on_deadline());
             }
             message = stream.next() => match message {
+                Some(Ok(Message::Text(text))) if text.len() > MAX_SIGNAL_MESSAGE => {
+                    break Some(Reason::RequestInvalid);
+                }
                 Some(Ok(Message::Text(text))) => {
                     let outcome =
                         session.on_text(&text, &state.0, Instant::now(), unix_now());
@@ -68,7 +76,7 @@ pub(crate) async fn run(socket: WebSocket, state: AppState) {
     if let Some(reason) = closing {
         // What was queued before, an error reply above all, still goes out.
         while let Ok(Outgoing::Text(text)) = outgoing.try_recv() {
-            if sink.send(Message::Text(text.into())).await.is_err() {
+            if write(&mut sink, Message::Text(text.into())).await.is_err() {
                 return;
             }
         }
@@ -76,9 +84,19 @@ pub(crate) async fn run(socket: WebSocket, state: AppState) {
             code: code(reason),
             reason: reason.code().into(),
         };
-        if let Err(error) = sink.send(Message::Close(Some(frame))).await {
-            tracing::debug!(%error, "a socket was gone before it could be closed");
+        if write(&mut sink, Message::Close(Some(frame))).await.is_err() {
+            tracing::debug!("a socket was gone before it could be closed");
         }
+    }
+}
+
+/// The other end is gone or does not read.
+struct Gone;
+
+async fn write(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), Gone> {
+    match tokio::time::timeout(WRITE_TIMEOUT, sink.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Gone),
     }
 }
 
@@ -87,6 +105,8 @@ fn code(reason: Reason) -> u16 {
         close_code::AWAY
     } else if reason == Reason::ProtocolViolation {
         close_code::PROTOCOL
+    } else if reason == Reason::RequestInvalid {
+        close_code::SIZE
     } else {
         close_code::POLICY
     }

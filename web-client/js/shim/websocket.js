@@ -127,6 +127,8 @@ export function installWebSocket(port) {
           this.#buffered = Math.max(0, this.#buffered - message.bytes);
           break;
         case 'ws-closed':
+          // As a browser does: scripts may not know why, developers should.
+          if (message.failure) console.error(`WebSocket connection to '${this.url}' failed: ${message.failure}`);
           this.#closed(message.code, message.reason, message.wasClean);
           break;
         case 'error':

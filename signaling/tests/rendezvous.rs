@@ -1,0 +1,473 @@
+//! A running signaling service, met over real sockets by gateways, clients and strangers.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use portway_protocol::id::{GrantId, Nonce};
+use portway_protocol::key::SigningKey;
+use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
+use portway_protocol::secret::Secret;
+use portway_protocol::stun;
+use portway_protocol::token::Confirmation;
+use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::transcript::sign_challenge;
+use portway_signaling::{Assets, Config, Signaling};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_util::sync::CancellationToken;
+
+const GRANT: [u8; 9] = [7; 9];
+const SESSION: &str = "AwMDAwMDAwMDAwMDAwMDAw";
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&Secret::new([seed; 32]))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// A service of the cluster `home` on a free port. Ends when dropped.
+struct Server {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            cluster: "home".parse().unwrap(),
+            cluster_keys: vec![key(1).public()],
+            domain: "localhost".into(),
+            tls: None,
+            ice_servers: Vec::new(),
+            stun: true,
+            version: "test".into(),
+        };
+        let files: &[(&'static str, &'static [u8])] = &[
+            (
+                "wrapper.html",
+                b"<meta name=\"portway-service\" content=\"\">",
+            ),
+            ("sw.js", b"// worker"),
+        ];
+        let signaling = Signaling::bind(config, Assets::new(files, "hash"))
+            .await
+            .unwrap();
+        let address = signaling.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(signaling.run(CancellationToken::new()));
+        Self {
+            address,
+            _tasks: tasks,
+        }
+    }
+
+    /// A socket, and the nonce that it must sign.
+    async fn socket(&self) -> (Socket, Nonce) {
+        let host = format!("conn.home.localhost:{}", self.address.port());
+        let mut request = format!("ws://{host}/_portway/signal")
+            .into_client_request()
+            .unwrap();
+        let protocol = "portway.signal.v1".parse().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol);
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(request, stream)
+            .await
+            .unwrap();
+        let mut socket = Socket(socket);
+        let challenge = socket.next().await;
+        assert_eq!(challenge["method"], "challenge");
+        let nonce = serde_json::from_value(challenge["params"]["nonce"].clone()).unwrap();
+        (socket, nonce)
+    }
+
+    /// A gateway of the node `nas` that offers `lab` to the holder of the grant.
+    async fn gateway(&self, epoch: u64) -> Socket {
+        let (mut socket, nonce) = self.socket().await;
+        socket
+            .request(
+                "authenticate",
+                gateway_credentials(&nonce, unix_now() + 3600),
+            )
+            .await;
+        socket.next_result().await;
+        socket.request("announce", announcement(epoch)).await;
+        socket.next_result().await;
+        socket
+    }
+
+    async fn client(&self) -> Socket {
+        let (mut socket, nonce) = self.socket().await;
+        socket
+            .request("authenticate", client_credentials(&nonce, &key(2)))
+            .await;
+        socket.next_result().await;
+        socket
+    }
+
+    /// Status line and the rest of the answer to a plain request.
+    async fn http(&self, head: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{head}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.to_ascii_lowercase())
+    }
+
+    fn host(&self, label: &str) -> String {
+        format!("host: {label}home.localhost:{}", self.address.port())
+    }
+}
+
+fn gateway_credentials(nonce: &Nonce, expires: u64) -> Value {
+    let cluster = "home".parse().unwrap();
+    let claims = MachineClaims {
+        iss: "home".parse().unwrap(),
+        aud: "home".parse().unwrap(),
+        sub: "nas".parse().unwrap(),
+        node_id: "nas".parse().unwrap(),
+        cluster_id: "home".parse().unwrap(),
+        iat: expires - 7200,
+        exp: expires,
+        jti: "x".into(),
+        cnf: Confirmation {
+            ed25519: key(3).public(),
+        },
+    };
+    json!({
+        "role": "gateway",
+        "token": claims.issue(&key(1)),
+        "proof": sign_challenge(&key(3), nonce, &cluster),
+    })
+}
+
+fn client_credentials(nonce: &Nonce, key: &SigningKey) -> Value {
+    let cluster = "home".parse().unwrap();
+    json!({
+        "role": "client",
+        "cluster": "home",
+        "grant": GrantId::from_bytes(GRANT),
+        "proof": sign_challenge(key, nonce, &cluster),
+    })
+}
+
+fn announcement(epoch: u64) -> Value {
+    json!({
+        "epoch": epoch, "status": "online", "version": "1", "commit": "c",
+        "services": [{"name": "lab", "health": "healthy"}],
+        "grants": [{
+            "id": GrantId::from_bytes(GRANT), "key": key(2).public(),
+            "services": ["lab"], "expires": unix_now() + 3600,
+        }],
+    })
+}
+
+fn offer() -> Value {
+    json!({
+        "session": SESSION, "service": "lab",
+        "description": {"type": "offer", "sdp": "v=0"},
+    })
+}
+
+/// A JSON-RPC peer.
+struct Socket(tokio_tungstenite::WebSocketStream<TcpStream>);
+
+impl Socket {
+    async fn send(&mut self, message: &Value) {
+        self.0
+            .send(Message::text(message.to_string()))
+            .await
+            .unwrap();
+    }
+
+    async fn request(&mut self, method: &str, params: Value) {
+        let message = json!({"jsonrpc": "2.0", "id": method, "method": method, "params": params});
+        self.send(&message).await;
+    }
+
+    async fn notify(&mut self, method: &str, params: Value) {
+        self.send(&json!({"jsonrpc": "2.0", "method": method, "params": params}))
+            .await;
+    }
+
+    async fn next(&mut self) -> Value {
+        match self.0.next().await.unwrap().unwrap() {
+            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+
+    async fn next_result(&mut self) -> Value {
+        let reply = self.next().await;
+        assert!(reply["error"].is_null(), "{reply}");
+        reply["result"].clone()
+    }
+
+    async fn next_reason(&mut self) -> String {
+        let reply = self.next().await;
+        let reason = reply["error"]["data"]["reason"].as_str();
+        reason.unwrap_or_else(|| panic!("no error: {reply}")).into()
+    }
+
+    /// Code and reason of the close that comes before anything else but errors.
+    async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                Message::Close(Some(frame)) => {
+                    return (frame.code.into(), frame.reason.to_string());
+                }
+                Message::Text(text) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    assert!(message["result"].is_null(), "{message}");
+                }
+                other => panic!("expected a close, got {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_ends_are_introduced() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+
+    client.request("offer", offer()).await;
+    let offered = gateway.next().await;
+    assert_eq!(offered["method"], "offer");
+    assert_eq!(
+        offered["params"]["grant"],
+        json!(GrantId::from_bytes(GRANT))
+    );
+    gateway
+        .send(&json!({"jsonrpc": "2.0", "id": offered["id"], "result": {}}))
+        .await;
+    assert_eq!(client.next_result().await, json!({"node": "nas"}));
+
+    let description = json!({"type": "answer", "sdp": "v=0"});
+    gateway
+        .notify(
+            "answer",
+            json!({"session": SESSION, "description": description}),
+        )
+        .await;
+    let answer = client.next().await;
+    assert_eq!(answer["method"], "answer");
+    assert_eq!(answer["params"]["description"], description);
+
+    let candidate = json!({"session": SESSION, "candidate": {"candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0}});
+    client.notify("candidate", candidate.clone()).await;
+    assert_eq!(gateway.next().await["params"], candidate);
+    gateway.notify("candidate", candidate.clone()).await;
+    assert_eq!(client.next().await["params"], candidate);
+
+    client
+        .notify("bye", json!({"session": SESSION, "reason": "SESSION_LOST"}))
+        .await;
+    assert_eq!(gateway.next().await["method"], "bye");
+}
+
+#[tokio::test]
+async fn a_gateway_s_refusal_reaches_the_client() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    let offered = gateway.next().await;
+    let error = json!({"code": -32000, "message": "Later.", "data": {"reason": "RATE_LIMITED"}});
+    gateway
+        .send(&json!({"jsonrpc": "2.0", "id": offered["id"], "error": error}))
+        .await;
+    assert_eq!(client.next_reason().await, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn watchers_learn_that_a_node_left_and_came_back() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    gateway.next().await;
+    drop(gateway);
+    let mut news = [client.next().await, client.next().await];
+    news.sort_by_key(|message| message["method"].is_null());
+    assert_eq!(news[0]["params"]["status"], "offline");
+    assert_eq!(news[1]["error"]["data"]["reason"], "NODE_OFFLINE");
+    let _gateway = server.gateway(2).await;
+    assert_eq!(client.next().await["params"]["status"], "online");
+}
+
+#[tokio::test]
+async fn the_later_process_of_a_node_wins() {
+    let server = Server::start().await;
+    let mut old = server.gateway(5).await;
+    let _new = server.gateway(6).await;
+    assert_eq!(old.closed().await.1, "REPLACED");
+
+    let (mut late, nonce) = server.socket().await;
+    late.request(
+        "authenticate",
+        gateway_credentials(&nonce, unix_now() + 3600),
+    )
+    .await;
+    late.next_result().await;
+    late.request("announce", announcement(5)).await;
+    assert_eq!(late.next_reason().await, "REPLACED");
+}
+
+#[tokio::test]
+async fn strangers_are_turned_away_with_a_reason() {
+    let server = Server::start().await;
+    let (mut early, nonce) = server.socket().await;
+    early
+        .request("authenticate", client_credentials(&nonce, &key(2)))
+        .await;
+    assert_eq!(early.closed().await, (1008, "NODE_OFFLINE".into()));
+
+    let _gateway = server.gateway(1).await;
+    let (mut wrong, nonce) = server.socket().await;
+    wrong
+        .request("authenticate", client_credentials(&nonce, &key(9)))
+        .await;
+    assert_eq!(wrong.closed().await, (1008, "PROOF_INVALID".into()));
+
+    let (mut replayed, _other_nonce) = server.socket().await;
+    replayed
+        .request("authenticate", client_credentials(&nonce, &key(2)))
+        .await;
+    assert_eq!(replayed.closed().await, (1008, "PROOF_INVALID".into()));
+
+    let (mut expired, nonce) = server.socket().await;
+    expired
+        .request("authenticate", gateway_credentials(&nonce, unix_now() - 60))
+        .await;
+    assert_eq!(expired.closed().await, (1008, "TOKEN_EXPIRED".into()));
+
+    let (mut mute, _nonce) = server.socket().await;
+    let closed = tokio::time::timeout(SIGNAL_AUTH_TIMEOUT * 3, mute.closed());
+    assert_eq!(closed.await.unwrap(), (1008, "SIGNALING_REFUSED".into()));
+}
+
+#[tokio::test]
+async fn nobody_speaks_for_another_session() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    gateway.next().await;
+    let mut other = server.client().await;
+    other
+        .notify("bye", json!({"session": SESSION, "reason": "SESSION_LOST"}))
+        .await;
+    other.request("offer", offer()).await;
+    assert_eq!(other.next_reason().await, "PERMISSION_DENIED");
+    client
+        .notify("candidate", json!({"session": SESSION, "candidate": null}))
+        .await;
+    assert_eq!(gateway.next().await["method"], "candidate", "no bye came");
+}
+
+#[tokio::test]
+async fn floods_and_nonsense_end_a_socket() {
+    let server = Server::start().await;
+    let _gateway = server.gateway(1).await;
+
+    let (mut nonsense, _nonce) = server.socket().await;
+    nonsense.0.send(Message::text("{")).await.unwrap();
+    assert_eq!(nonsense.next().await["error"]["code"], -32700);
+    assert_eq!(nonsense.closed().await.0, 1002);
+
+    let (mut binary, _nonce) = server.socket().await;
+    binary.0.send(Message::binary(vec![0])).await.unwrap();
+    assert_eq!(binary.closed().await.0, 1002);
+
+    let (mut long, _nonce) = server.socket().await;
+    let text = "x".repeat(MAX_SIGNAL_MESSAGE + 1);
+    long.0.send(Message::text(text)).await.unwrap();
+    assert_eq!(long.closed().await.0, 1009);
+
+    let mut flood = server.client().await;
+    for _ in 0..200 {
+        flood
+            .0
+            .feed(Message::text(
+                r#"{"jsonrpc":"2.0","method":"heartbeat","params":{}}"#,
+            ))
+            .await
+            .unwrap();
+    }
+    flood.0.flush().await.unwrap();
+    assert_eq!(flood.closed().await, (1008, "RATE_LIMITED".into()));
+}
+
+#[tokio::test]
+async fn pages_are_served_only_where_they_belong() {
+    let server = Server::start().await;
+    let navigation = "sec-fetch-mode: navigate\r\nsec-fetch-dest: document";
+    let (lab, portal, holder) = (server.host("lab."), server.host(""), server.host("conn."));
+
+    let (status, page) = server
+        .http(&format!("GET /tree?x=1 HTTP/1.1\r\n{lab}\r\n{navigation}"))
+        .await;
+    assert_eq!(status, 200);
+    assert!(page.contains("content=\"lab\""), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'"));
+    assert!(!page.contains("set-cookie"));
+
+    for (head, expected) in [
+        (
+            format!("GET /api HTTP/1.1\r\n{lab}\r\nsec-fetch-mode: cors\r\nsec-fetch-dest: empty"),
+            403,
+        ),
+        (
+            format!("POST / HTTP/1.1\r\n{lab}\r\ncontent-length: 0"),
+            403,
+        ),
+        ("GET / HTTP/1.1\r\nhost: evil.example".into(), 421),
+        ("GET / HTTP/1.0".into(), 400),
+        (format!("GET /../etc/passwd HTTP/1.1\r\n{holder}"), 404),
+        (
+            format!("GET /_portway/../Cargo.toml HTTP/1.1\r\n{portal}"),
+            404,
+        ),
+        (
+            format!("GET /_portway/signal HTTP/1.1\r\n{holder}\r\norigin: http://evil.example"),
+            403,
+        ),
+        (format!("GET /_portway/sw.js HTTP/1.1\r\n{lab}"), 200),
+        (format!("GET /_portway/health HTTP/1.1\r\n{portal}"), 200),
+    ] {
+        assert_eq!(server.http(&head).await.0, expected, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn stun_is_answered_on_the_same_port() {
+    let server = Server::start().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let transaction = [5; 12];
+    socket
+        .send_to(&stun::binding_request(&transaction), server.address)
+        .await
+        .unwrap();
+    let mut packet = [0; stun::MAX_MESSAGE];
+    let (length, _) = socket.recv_from(&mut packet).await.unwrap();
+    assert_eq!(
+        stun::mapped_address(&packet[..length], &transaction),
+        Some(socket.local_addr().unwrap())
+    );
+}
