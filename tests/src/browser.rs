@@ -206,8 +206,13 @@ impl Browser {
                     .eval("document.body.innerText.slice(0, 2000)")
                     .await
                     .unwrap_or_default();
+                let picture = std::env::temp_dir().join(format!("portway-{:?}.png", self.kind));
+                let picture = match self.screenshot(&picture).await {
+                    Ok(_) => format!("picture: {}", picture.display()),
+                    Err(error) => format!("no picture: {error}"),
+                };
                 bail!(
-                    "{:?}: waited in vain for {expression} (last: {last:?}); the page shows: {shown}\nits console:\n{}",
+                    "{:?}: waited in vain for {expression} (last: {last:?}); the page shows: {shown}\n{picture}\nits console:\n{}",
                     self.kind,
                     self.console.text()
                 );

@@ -181,6 +181,14 @@ async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Resul
         ("GET", "/no-content") => {
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
         }
+        ("GET", "/own-pages-only") => {
+            let own = head
+                .header("referer")
+                .zip(head.header("host"))
+                .is_some_and(|(referer, host)| referer.starts_with(&format!("http://{host}/")));
+            let text = if own { "a file" } else { "strangers get nothing" };
+            page(stream, "application/octet-stream", text, "").await?;
+        }
         ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,
         ("POST", "/sum") => {
             let text = sum_body(stream, head).await?;

@@ -8,7 +8,7 @@ use portway_tests::portway::{Portway, State};
 use serde_json::json;
 
 /// JupyterLab is some 20 MB of scripts: the longest that a step may take on a small machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Window of the app: the frame that Portway shows it in.
 const APP: &str = "document.querySelector('#portway-app').contentWindow";
@@ -69,8 +69,10 @@ async fn log_in(browser: &mut Browser) -> anyhow::Result<()> {
 }
 
 async fn run_the_cell(browser: &mut Browser) -> anyhow::Result<()> {
-    let idle = element(".jp-Notebook-ExecutionIndicator[data-status=idle]");
-    browser.wait_for(&format!("!!{idle}"), PATIENCE).await?;
+    // Earlier, JupyterLab would ask which kernel to use.
+    let bar = element("#jp-main-statusbar");
+    let idle = format!("{bar}?.innerText.includes('| Idle')");
+    browser.wait_for(&idle, PATIENCE).await?;
     browser
         .click(&element(".jp-Notebook .jp-Cell .cm-content"))
         .await?;

@@ -152,6 +152,20 @@ async fn cookies_belong_to_the_service(kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A link that saves: under the name that the page wishes, asked for as if by the page itself.
+async fn a_file_is_saved(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    let save = in_app(
+        "(() => { const link = document.createElement('a'); \
+           link.href = '/own-pages-only'; link.download = 'mine.txt'; \
+           document.body.append(link); link.click(); link.remove(); })()",
+    );
+    story.browser.eval(&save).await?;
+    let saved = story.browser.downloaded("mine.txt", PATIENCE).await?;
+    assert_eq!(String::from_utf8(saved)?, "a file");
+    Ok(())
+}
+
 /// The gateway dies and comes back: the page recovers by itself.
 async fn a_restart_is_survived(kind: Kind) -> anyhow::Result<()> {
     let Story {
@@ -244,6 +258,7 @@ in_both_browsers! {
     bodies_arrive_whole,
     a_websocket_echoes,
     cookies_belong_to_the_service,
+    a_file_is_saved,
     a_restart_is_survived,
     no_link_no_byte,
     a_service_that_is_down_recovers,

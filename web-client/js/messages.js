@@ -112,7 +112,7 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'portway:port', id: number, version: number}
  *   | {type: 'portway:ping'}
  *   | {type: 'portway:navigated', url: string, title: string, icon: string}
- *   | {type: 'portway:download', url: string, name: string}
+ *   | {type: 'portway:download', url: string, name: string, referrer: string}
  * } PageMessage
  */
 

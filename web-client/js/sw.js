@@ -53,7 +53,7 @@ scope.addEventListener('fetch', (event) => {
 });
 
 /**
- * An address of the service that is saved as a file: `/_portway/download?url=…&name=…`.
+ * An address of the service that is saved as a file: `/_portway/download?url=…&name=…&referrer=…`.
  * @param {FetchEvent} event
  * @param {URL} url
  */
@@ -64,6 +64,7 @@ async function download(event, url) {
     clientId: askerOf(event),
     url: target.pathname + target.search,
     saveAs: url.searchParams.get('name') ?? '',
+    referrer: url.searchParams.get('referrer') ?? '',
   };
   return appResponse(event.request, wish, wayOf(event));
 }

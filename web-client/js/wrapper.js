@@ -129,7 +129,7 @@ function hearPage(event) {
       app.navigated(event.source, message);
       break;
     case 'portway:download':
-      app.save(message.url, message.name);
+      app.save(message);
       break;
     default:
       break;

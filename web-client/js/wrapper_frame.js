@@ -89,16 +89,15 @@ export class AppFrame {
 
   /**
    * Saves an address of the service as a file.
-   * @param {string} url
-   * @param {string} name
+   * @param {{url: string, name: string, referrer: string}} wish
    */
-  save(url, name) {
+  save({ url, name, referrer }) {
     if (new URL(url, location.href).origin !== location.origin) return;
     const frame = document.createElement('iframe');
     frame.className = 'pw-holder';
     frame.title = 'Download';
     frame.ariaHidden = 'true';
-    frame.src = `/_portway/download?${new URLSearchParams({ url, name })}`;
+    frame.src = `/_portway/download?${new URLSearchParams({ url, name, referrer })}`;
     frame.addEventListener('load', () => {
       // A saved file shows nothing: what has loaded is an error page.
       if (frame.contentDocument?.URL === 'about:blank') return;

@@ -4,6 +4,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::{Browser, Kind};
+use crate::PATIENCE;
 
 /// A key, or keys held together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +16,14 @@ pub enum Key {
 }
 
 impl Browser {
-    /// Clicks in the middle of an element, given by an expression.
+    /// Clicks in the middle of an element, given by an expression, once nothing covers it.
     ///
     /// # Errors
-    /// If there is no such element, or it has no size.
+    /// If there is no such element, or it stays covered.
     pub async fn click(&mut self, element: &str) -> anyhow::Result<()> {
-        let middle = self.eval(&format!("({MIDDLE})({element})")).await?;
+        let middle = self
+            .wait_for(&format!("({MIDDLE})({element})"), PATIENCE)
+            .await?;
         let (Some(x), Some(y)) = (middle["x"].as_f64(), middle["y"].as_f64()) else {
             bail!("nothing to click at {element}");
         };
@@ -121,15 +124,22 @@ fn up(key: &str) -> Value {
     json!({"type": "keyUp", "value": key})
 }
 
-/// Where an element's middle is in the tab, through the frames of its origin.
+/// Where an element's middle is in the tab, through the frames of its origin. Nothing while
+/// something else lies over it.
 const MIDDLE: &str = "(element) => { \
     element.scrollIntoView({ block: 'center' }); \
     const box = element.getBoundingClientRect(); \
     if (box.width === 0 || box.height === 0) throw new Error('the element has no size'); \
     let [x, y] = [box.x + box.width / 2, box.y + box.height / 2]; \
+    const lies_open = (target) => { \
+      const hit = target.ownerDocument.elementFromPoint(x, y); \
+      return hit !== null && (target.contains(hit) || hit.contains(target)); \
+    }; \
+    if (!lies_open(element)) return null; \
     for (let view = element.ownerDocument.defaultView; view.frameElement; view = view.parent) { \
       const frame = view.frameElement.getBoundingClientRect(); \
       x += frame.x; y += frame.y; \
+      if (!lies_open(view.frameElement)) return null; \
     } \
     return { x, y }; }";
 

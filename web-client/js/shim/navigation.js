@@ -52,7 +52,7 @@ export function installDownloads(wrapper) {
   /** @param {HTMLAnchorElement} anchor */
   const save = (anchor) => {
     /** @type {PageMessage} */
-    const message = { type: 'portway:download', url: anchor.href, name: anchor.download };
+    const message = { type: 'portway:download', url: anchor.href, name: anchor.download, referrer: referrerOf(anchor) };
     wrapper.postMessage(message, location.origin);
   };
   window.addEventListener('click', (event) => {
@@ -91,6 +91,14 @@ export function installDownloads(wrapper) {
     save(this);
     return true;
   };
+}
+
+/**
+ * Services check it (JupyterLab does): a saved file is asked for as if the page itself did.
+ * @param {HTMLAnchorElement} anchor
+ */
+function referrerOf(anchor) {
+  return anchor.relList.contains('noreferrer') || anchor.referrerPolicy === 'no-referrer' ? '' : location.href;
 }
 
 /**

@@ -32,6 +32,7 @@ const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS']);
  * @property {string} clientId who asks
  * @property {string} url path and query at the service
  * @property {string} [saveAs] the response is saved under this name (may be empty) instead of shown
+ * @property {string} [referrer] the page that asks, where the request itself is the wrapper's
  */
 
 /**
@@ -64,7 +65,9 @@ export async function appResponse(request, wish, way) {
  * @returns {Promise<Answered>}
  */
 async function send(request, wish, upload, way) {
-  const headers = requestHeaders(request, way.origin);
+  const { headers: own, method, mode, referrer, referrerPolicy } = request;
+  const asker = wish.referrer === undefined ? { referrer, referrerPolicy } : { referrer: wish.referrer, referrerPolicy: /** @type {const} */ ('') };
+  const headers = requestHeaders({ headers: own, method, mode, ...asker }, way.origin);
   if (upload?.length !== undefined) headers.push(['content-length', String(upload.length)]);
   const head = { method: request.method, url: wish.url, headers, destination: request.destination, mode: request.mode };
   const once = async () => new Exchange(await way.ports.take(wish.clientId), head, upload, request.signal).answered;
