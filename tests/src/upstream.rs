@@ -186,7 +186,11 @@ async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Resul
                 .header("referer")
                 .zip(head.header("host"))
                 .is_some_and(|(referer, host)| referer.starts_with(&format!("http://{host}/")));
-            let text = if own { "a file" } else { "strangers get nothing" };
+            let text = if own {
+                "a file"
+            } else {
+                "strangers get nothing"
+            };
             page(stream, "application/octet-stream", text, "").await?;
         }
         ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,

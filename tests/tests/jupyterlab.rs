@@ -8,7 +8,11 @@ use portway_tests::portway::{Portway, State};
 use serde_json::json;
 
 /// JupyterLab is some 20 MB of scripts: the longest that a step may take on a small machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A person whose click had no effect clicks again, so often and after such a time.
+const CLICKS: u32 = 10;
+const CLICK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Window of the app: the frame that Portway shows it in.
 const APP: &str = "document.querySelector('#portway-app').contentWindow";
@@ -44,6 +48,7 @@ async fn work_in_jupyterlab(kind: Kind) -> anyhow::Result<()> {
     log_in(&mut browser).await?;
     run_the_cell(&mut browser).await?;
     upload_and_download(&mut browser, &jupyter).await?;
+    save(&mut browser).await?;
 
     browser.reload().await?;
     let notebook = element(".jp-Notebook .cm-content");
@@ -69,13 +74,19 @@ async fn log_in(browser: &mut Browser) -> anyhow::Result<()> {
 }
 
 async fn run_the_cell(browser: &mut Browser) -> anyhow::Result<()> {
-    // Earlier, JupyterLab would ask which kernel to use.
+    let ready = element(".jp-Notebook-ExecutionIndicator[data-status=idle]");
+    browser.wait_for(&format!("!!{ready}"), PATIENCE).await?;
+    // JupyterLab is still building itself: a click may be lost, and it would ask which kernel to
+    // use as long as its status bar does not show one.
     let bar = element("#jp-main-statusbar");
     let idle = format!("{bar}?.innerText.includes('| Idle')");
-    browser.wait_for(&idle, PATIENCE).await?;
-    browser
-        .click(&element(".jp-Notebook .jp-Cell .cm-content"))
-        .await?;
+    let cell = element(".jp-Notebook .jp-Cell .cm-content");
+    for _click in 0..CLICKS {
+        browser.click(&cell).await?;
+        if browser.wait_for(&idle, CLICK_AGAIN).await.is_ok() {
+            break;
+        }
+    }
     browser.press(Key::ShiftEnter).await?;
     let output = element(".jp-OutputArea-output");
     let printed = format!("{output}?.textContent.includes('{PRINTED}')");
@@ -107,6 +118,16 @@ async fn upload_and_download(browser: &mut Browser, jupyter: &Jupyter) -> anyhow
         browser.downloaded("travels.bin", PATIENCE).await? == right,
         "the saved file is the one that lies there"
     );
+    Ok(())
+}
+
+/// An unsaved notebook would ask before it goes.
+async fn save(browser: &mut Browser) -> anyhow::Result<()> {
+    browser
+        .click(&element(".jp-NotebookPanel [data-jp-item-name=save] *"))
+        .await?;
+    let unsaved = element(".lm-TabBar-tab.jp-mod-dirty");
+    browser.wait_for(&format!("!{unsaved}"), PATIENCE).await?;
     Ok(())
 }
 

@@ -58,7 +58,7 @@ async fn an_app_behaves_like_a_site(kind: Kind) -> anyhow::Result<()> {
         .await?;
 
     browser
-        .eval(&in_app("document.querySelector('#next').click()"))
+        .click(&format!("{APP}.document.querySelector('#next')"))
         .await?;
     browser
         .wait_for(
