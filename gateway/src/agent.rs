@@ -92,7 +92,11 @@ impl GatewayHandle {
     /// # Errors
     /// See [`AddServiceError`].
     pub fn add_service(&self, spec: ServiceSpec) -> Result<(), AddServiceError> {
-        self.0.context.services.add(spec)?;
+        let service = self.0.context.services.add(spec)?;
+        if !signaling::can_announce(&self.0) {
+            self.0.context.services.remove(&service.spec.name);
+            return Err(AddServiceError::TooMany);
+        }
         self.0.changed.notify_one();
         Ok(())
     }
@@ -115,6 +119,10 @@ impl GatewayHandle {
     /// See [`GrantsError`].
     pub fn add_grant(&self, token: String) -> Result<UserClaims, GrantsError> {
         let claims = self.0.context.grants.add(token, unix_now())?;
+        if !signaling::can_announce(&self.0) {
+            self.0.context.grants.revoke(&claims.jti)?;
+            return Err(GrantsError::TooMany);
+        }
         self.0.changed.notify_one();
         Ok(claims)
     }

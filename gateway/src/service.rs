@@ -115,6 +115,12 @@ impl Services {
         Ok(service)
     }
 
+    /// Removes a service; sessions that use it go on.
+    pub(crate) fn remove(&self, name: &ServiceName) {
+        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        services.remove(name);
+    }
+
     /// The service of a name.
     #[must_use]
     pub fn get(&self, name: &ServiceName) -> Option<Arc<Service>> {

@@ -260,6 +260,11 @@ async fn receive(
     Ok(reply)
 }
 
+/// Whether all services and grants fit into the one message that tells of them.
+pub(crate) fn can_announce(shared: &Shared) -> bool {
+    announcement(shared).to_text().len() <= MAX_SIGNAL_MESSAGE
+}
+
 fn announcement(shared: &Shared) -> Envelope {
     let services = shared.context.services.all();
     let announce = Announce {

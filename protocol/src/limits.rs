@@ -42,7 +42,7 @@ pub const MAX_UNAUTHENTICATED: usize = 64;
 pub const MAX_SERVICES: usize = 256;
 
 /// Grants that one node may announce.
-pub const MAX_GRANTS: usize = 1024;
+pub const MAX_GRANTS: usize = 256;
 
 /// Candidates that one end may send for a session.
 pub const MAX_CANDIDATES: usize = 64;

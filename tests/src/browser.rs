@@ -39,9 +39,6 @@ pub enum Kind {
     Firefox,
 }
 
-/// A headless Firefox may never become the active window, and then no page has the focus.
-const FIREFOX_IS_ACTIVE: &str = "user_pref('focusmanager.testmode', true);\n";
-
 /// Held while a browser runs: two of them at a time make a small machine too slow for either.
 static TURN: Mutex<()> = Mutex::const_new(());
 
@@ -69,10 +66,7 @@ impl Browser {
         let profile = tempfile::tempdir()?;
         std::fs::create_dir(downloads::folder(profile.path()))?;
         if kind == Kind::Firefox {
-            let preferences = format!(
-                "{FIREFOX_IS_ACTIVE}{}",
-                downloads::firefox_preferences(profile.path())
-            );
+            let preferences = downloads::firefox_preferences(profile.path());
             std::fs::write(profile.path().join("user.js"), preferences)?;
         }
         let mut process = command(kind, profile.path())
@@ -268,8 +262,10 @@ impl Browser {
             Kind::Firefox => {
                 self.call("session.new", json!({"capabilities": {}}))
                     .await?;
-                let tree = self.call("browsingContext.getTree", json!({})).await?;
-                Ok(text(&tree["contexts"][0]["context"]))
+                // The window that a headless Firefox starts with never has the focus.
+                let params = json!({"type": "window"});
+                let window = self.call("browsingContext.create", params).await?;
+                Ok(text(&window["context"]))
             }
         }
     }
