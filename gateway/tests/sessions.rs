@@ -1,5 +1,7 @@
 //! Sessions over a channel inside the process, real HTTP/2, real services on real sockets.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -155,11 +157,11 @@ impl Client {
     }
 
     /// A request without a body.
-    async fn get(&mut self, path: &str) -> Result<Response<RecvStream>, h2::Error> {
+    async fn get(&self, path: &str) -> Result<Response<RecvStream>, h2::Error> {
         self.send(request(Method::GET, path)).await
     }
 
-    async fn send(&mut self, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
+    async fn send(&self, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
         let requests = self.requests.clone().ready().await?;
         let (response, _stream) = { requests }.send_request(request, true)?;
         response.await
@@ -213,7 +215,7 @@ async fn bodies_pass_whole_in_both_directions() {
 async fn a_body_cut_short_by_the_service_is_an_error() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
-    let mut client = node.open().await;
+    let client = node.open().await;
     for path in ["/cut", "/cut-chunked"] {
         let response = client.get(path).await.unwrap();
         assert!(body(response).await.is_err(), "{path}");
@@ -228,7 +230,7 @@ async fn a_service_that_is_down_is_a_502_with_a_reason() {
     let target = upstream.target();
     drop(upstream);
     let mut node = Node::everything(&target);
-    let mut client = node.open().await;
+    let client = node.open().await;
     let response = client.get("/").await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(reason(&response), "UPSTREAM_REFUSED");
@@ -238,7 +240,7 @@ async fn a_service_that_is_down_is_a_502_with_a_reason() {
 async fn a_header_bomb_harms_only_itself() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
-    let mut client = node.open().await;
+    let client = node.open().await;
     let mut bomb = request(Method::GET, "/headers");
     for i in 0..100 {
         let name: http::HeaderName = format!("x-bomb-{i}").parse().unwrap();
@@ -278,7 +280,7 @@ async fn a_body_of_another_length_than_announced_is_no_second_request() {
 async fn strange_paths_pass_as_they_are() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
-    let mut client = node.open().await;
+    let client = node.open().await;
     for path in ["/%FF%00", "/a/../b", "/%0d%0aX-Evil:%201", "/?q=%ff;'\"{}"] {
         if path.parse::<http::Uri>().is_err() {
             continue;
@@ -298,7 +300,7 @@ async fn a_permission_is_kept() {
         paths: Some(vec!["/next".into()]),
     };
     let mut node = Node::new(&upstream.target(), permission);
-    let mut client = node.open().await;
+    let client = node.open().await;
     for (method, path) in [
         (Method::POST, "/next"),
         (Method::GET, "/"),
@@ -372,7 +374,7 @@ async fn a_hundred_requests_at_once_are_all_answered_rightly() {
 async fn head_and_no_content_have_no_body() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
-    let mut client = node.open().await;
+    let client = node.open().await;
     let head = client.send(request(Method::HEAD, "/")).await.unwrap();
     assert_eq!(head.status(), StatusCode::OK);
     assert!(head.headers().contains_key("content-length"));

@@ -320,12 +320,8 @@ mod tests {
         let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
         loop {
             let mut moved = false;
-            for (from, to, out) in [(&mut *a, &mut *b, &mut at_b)] {
-                moved |= step(from, to, out, now);
-            }
-            for (from, to, out) in [(&mut *b, &mut *a, &mut at_a)] {
-                moved |= step(from, to, out, now);
-            }
+            moved |= step(a, b, &mut at_b, now);
+            moved |= step(b, a, &mut at_a, now);
             if !moved {
                 return (at_a, at_b);
             }

@@ -1,9 +1,9 @@
 //! Rendezvous service of Portway: introduces gateways and clients, serves the browser client.
 //!
 //! - [`server`]: bind, supervise, drain. [`config`]: checked values.
-//! - [`router`]: every origin and path. [`assets`]: the static files.
-//! - [`socket`]: one WebSocket; [`registry`]: who is online and who talks to whom.
-//! - [`stun`]: tells both ends their public addresses.
+//! - `router`: every origin and path. [`assets`]: the static files.
+//! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom.
+//! - `stun`: tells both ends their public addresses.
 //!
 //! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
 //! talk to whom. Descriptions and candidates pass through and are not logged.

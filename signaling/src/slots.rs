@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,18 +13,21 @@ const MAX_CONNECTIONS: usize = 8_192;
 /// attacker cannot take everything.
 const MAX_PER_ADDRESS: usize = 512;
 
+/// Open connections by place.
+type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// Connections that may be open.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots {
     all: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_address: Counts,
 }
 
 /// The right to one connection, until dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     _one_of_all: OwnedSemaphorePermit,
-    counted: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    counted: Option<(IpAddr, Counts)>,
 }
 
 impl Slots {
@@ -80,9 +83,7 @@ impl Drop for Slot {
     }
 }
 
-fn lock(
-    counts: &Mutex<HashMap<IpAddr, usize>>,
-) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,5 +1,11 @@
 //! A running signaling service, met over real sockets by gateways, clients and strangers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "in a test, a panic is the report"
+)]
+
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 

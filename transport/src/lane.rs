@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for the pipe's reader while messages could be taken: acknowledgements must be
 //! seen even when HTTP/2 does not read, or both ends could wait for each other. What piles up is
-//! bounded by the HTTP/2 connection window, and by [`MAX_UNREAD`] against a peer that ignores it.
+//! bounded by the HTTP/2 connection window, and by `MAX_UNREAD` against a peer that ignores it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

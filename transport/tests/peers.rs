@@ -1,5 +1,7 @@
 //! Two peers on this machine talk over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -4,8 +4,8 @@
 //! the worker (the holder) makes the peer connection and transfers its channel here; signaling,
 //! handshake, lane and HTTP/2 are all here, where a busy page cannot stall them.
 //!
-//! - [`connection`]: keeps a session alive. `session`: one session. `signaling`: its introduction.
-//! - [`fetch`], [`websocket`]: what runs over it. [`cookie`]: the jar that the browser must not have.
+//! - `connection`: keeps a session alive. `session`: one session. `signaling`: its introduction.
+//! - `fetch`, `websocket`: what runs over it. `cookie`: the jar that the browser must not have.
 
 #[cfg(target_arch = "wasm32")]
 mod clock;

@@ -72,8 +72,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     )?;
     step(
         "docs",
-        command("cargo", &["doc", "--locked", "--no-deps", "--quiet"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
+        command(
+            "cargo",
+            &[
+                "doc",
+                "--locked",
+                "--no-deps",
+                "--document-private-items",
+                "--quiet",
+            ],
+        )
+        .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     step(
         "install the type checker for JavaScript",

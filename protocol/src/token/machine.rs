@@ -102,6 +102,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unwrap_in_result, reason = "names in tests are valid")]
     fn verify(claims: &MachineClaims, now: u64) -> Result<MachineClaims, TokenError> {
         let keys = TrustedKeys::new([key(1).public()]);
         MachineClaims::verify(&claims.issue(&key(1)), &"home".parse().unwrap(), &keys, now)

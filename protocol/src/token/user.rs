@@ -115,6 +115,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unwrap_in_result, reason = "names in tests are valid")]
     fn verify(claims: &UserClaims, service: &str, now: u64) -> Result<UserClaims, TokenError> {
         let keys = TrustedKeys::new([key(1).public()]);
         let cluster = "home".parse().unwrap();
