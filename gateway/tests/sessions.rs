@@ -236,6 +236,17 @@ async fn a_service_that_is_down_is_a_502_with_a_reason() {
     assert_eq!(reason(&response), "UPSTREAM_REFUSED");
 }
 
+/// Takes as long as the named limit, `proxy::http::RESPONSE_TIMEOUT`.
+#[tokio::test]
+async fn a_service_that_never_answers_is_a_504_with_a_reason() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let client = node.open().await;
+    let response = client.get("/silent").await.unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(reason(&response), "UPSTREAM_TIMEOUT");
+}
+
 #[tokio::test]
 async fn a_header_bomb_harms_only_itself() {
     let upstream = Upstream::start().await.unwrap();

@@ -144,6 +144,16 @@ impl Browser {
         Ok(())
     }
 
+    /// Stops all service workers, as a browser does when it wants their memory.
+    ///
+    /// # Errors
+    /// In Firefox, which has no command for it.
+    pub async fn stop_service_workers(&mut self) -> anyhow::Result<()> {
+        self.call("ServiceWorker.enable", json!({})).await?;
+        self.call("ServiceWorker.stopAllWorkers", json!({})).await?;
+        Ok(())
+    }
+
     /// Evaluates an expression in the tab; a promise is awaited, the result comes as JSON.
     ///
     /// # Errors

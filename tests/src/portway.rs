@@ -98,6 +98,21 @@ impl Portway {
             .to_owned()
     }
 
+    /// Memory that the process holds now, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn resident_memory(&self) -> anyhow::Result<usize> {
+        let pid = self.process.id().context("it has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kibibytes: usize = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
+            .context("VmRSS")?;
+        Ok(kibibytes * 1024)
+    }
+
     /// `ADDR:PORT` that a restart must listen on so that addresses stay the same.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
@@ -193,6 +194,11 @@ async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Resul
             };
             page(stream, "application/octet-stream", text, "").await?;
         }
+        ("GET", "/silent") => {
+            // Until the client hangs up.
+            stream.read_u8().await?;
+        }
+        ("GET", "/halting") => halting(stream).await?,
         ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,
         ("POST", "/sum") => {
             let text = sum_body(stream, head).await?;
@@ -239,25 +245,76 @@ async fn bytes(stream: &mut BufStream<TcpStream>, n: usize) -> anyhow::Result<()
         "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {n}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
-    let mut at = 0;
-    while at < n {
-        let end = n.min(at + 64 * 1024);
-        let chunk: Vec<u8> = (at..end).map(byte).collect();
-        stream.write_all(&chunk).await?;
-        at = end;
+    let pattern = pattern();
+    let mut left = n;
+    while left > 0 {
+        let piece = &pattern[..left.min(pattern.len())];
+        stream.write_all(piece).await?;
+        left -= piece.len();
     }
     Ok(())
 }
 
-/// Reads a body, whole, and tells how many bytes were right.
+/// A download that stops moving several times, each time longer than browsers let an idle service
+/// worker live.
+async fn halting(stream: &mut BufStream<TcpStream>) -> anyhow::Result<()> {
+    let pattern = pattern();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
+        pattern.len() * (HALTS + 1)
+    );
+    stream.write_all(head.as_bytes()).await?;
+    for halt in 0..=HALTS {
+        stream.write_all(&pattern).await?;
+        stream.flush().await?;
+        if halt < HALTS {
+            tokio::time::sleep(HALT).await;
+        }
+    }
+    Ok(())
+}
+
+/// How often and how long `/halting` stops.
+pub const HALTS: usize = 4;
+/// See [`HALTS`].
+pub const HALT: Duration = Duration::from_secs(45);
+
+/// [`byte`] repeats after so many.
+const PERIOD: usize = 251 * 8;
+
+/// The bytes of a body from any multiple of its length on: made once, so that big bodies cost the
+/// service next to nothing.
+#[must_use]
+pub fn pattern() -> Vec<u8> {
+    (0..PERIOD * 32).map(byte).collect()
+}
+
+/// Whether `bytes`, which start at `at` of a body, are what they should be.
+#[must_use]
+pub fn is_right(pattern: &[u8], mut at: usize, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let start = at % pattern.len();
+        let length = bytes.len().min(pattern.len() - start);
+        let (head, rest) = bytes.split_at(length);
+        if head != &pattern[start..start + length] {
+            return false;
+        }
+        at += length;
+        bytes = rest;
+    }
+    true
+}
+
+/// Reads a body, whole, and tells how many bytes came in right pieces.
 async fn sum_body(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Result<String> {
     let mut right = 0;
     let mut at = 0;
+    let pattern = pattern();
     let mut check = |chunk: &[u8]| {
-        for value in chunk {
-            right += usize::from(*value == byte(at));
-            at += 1;
+        if is_right(&pattern, at, chunk) {
+            right += chunk.len();
         }
+        at += chunk.len();
     };
     if let Some(length) = head.header("content-length") {
         let mut left: usize = length.parse()?;

@@ -166,6 +166,31 @@ async fn a_file_is_saved(kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A reload in the middle of a download ends the download, and nothing else.
+async fn a_reload_during_a_download_is_harmless(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    let begin = in_app(
+        "fetch('/bytes?n=500000000').then(async (r) => { \
+           window.reader = r.body.getReader(); return (await reader.read()).value.length; })",
+    );
+    assert!(story.browser.eval(&begin).await?.as_u64() > Some(0));
+    story.browser.reload().await?;
+    let fetch = in_app(
+        "!window.reader && fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)",
+    );
+    assert_eq!(story.browser.wait_for(&fetch, PATIENCE).await?, 1000);
+    Ok(())
+}
+
+/// Browsers stop service workers as they like: the page does not notice.
+async fn a_killed_service_worker_is_not_missed(kind: Kind) -> anyhow::Result<()> {
+    let mut story = open(kind).await?;
+    story.browser.stop_service_workers().await?;
+    let fetch = in_app("fetch('/next').then((r) => r.text()).then((t) => t.includes('Next page'))");
+    assert_eq!(story.browser.eval(&fetch).await?, true);
+    Ok(())
+}
+
 /// The gateway dies and comes back: the page recovers by itself.
 async fn a_restart_is_survived(kind: Kind) -> anyhow::Result<()> {
     let Story {
@@ -259,7 +284,16 @@ in_both_browsers! {
     a_websocket_echoes,
     cookies_belong_to_the_service,
     a_file_is_saved,
+    a_reload_during_a_download_is_harmless,
     a_restart_is_survived,
     no_link_no_byte,
     a_service_that_is_down_recovers,
+}
+
+/// Only Chromium lets a test stop them.
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_stops_a_service_worker() {
+    a_killed_service_worker_is_not_missed(Kind::Chromium)
+        .await
+        .unwrap();
 }

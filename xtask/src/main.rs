@@ -1,7 +1,8 @@
-//! Build, run and test Portway: `cargo xtask build|up|test|lint`.
+//! Build, run and test Portway: `cargo xtask build|up|test|bench|lint`.
 //!
 //! Each command does its own set-up and says so before it changes the machine.
 
+mod bench;
 mod lint;
 mod run;
 mod test;
@@ -21,6 +22,8 @@ cargo xtask test             all tests: Rust, JavaScript, stories in real browse
 cargo xtask test units       Rust without browsers
 cargo xtask test js          JavaScript
 cargo xtask test stories [FILTER]
+cargo xtask bench browser [MEBIBYTES]
+                             what a browser gets, beside direct HTTP
 cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
 ";
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         "build" => web::build_all(Profile::Release),
         "up" => web::build_all(Profile::Release).and_then(|()| run::exec_portway(&rest)),
         "test" => test::run(&rest),
+        "bench" => bench::run(&rest),
         "lint" => lint::run(),
         "" | "help" | "-h" | "--help" => {
             eprint!("{HELP}");

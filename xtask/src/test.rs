@@ -75,10 +75,15 @@ fn stories(filter: Option<&str>) -> anyhow::Result<()> {
 
 /// Browsers, a network that they accept, and the binary that they meet.
 fn prepare_stories() -> anyhow::Result<TestInterface> {
-    tools::for_stories()?;
-    let interface = TestInterface::ensure()?;
+    let interface = prepare_browsers()?;
     web::build_all(Profile::Dev)?;
     Ok(interface)
+}
+
+/// Browsers and a network that they accept.
+pub(crate) fn prepare_browsers() -> anyhow::Result<TestInterface> {
+    tools::for_stories()?;
+    TestInterface::ensure()
 }
 
 fn cargo_test(what: &str, args: &[&str]) -> anyhow::Result<()> {

@@ -31,6 +31,14 @@ impl Browser {
     /// # Errors
     /// If it is not there in time; says what lies in the folder.
     pub async fn downloaded(&self, name: &str, patience: Duration) -> anyhow::Result<Vec<u8>> {
+        Ok(std::fs::read(self.saved(name, patience).await?)?)
+    }
+
+    /// Waits until a saved file is complete, and returns its path.
+    ///
+    /// # Errors
+    /// If it is not there in time; says what lies in the folder.
+    pub async fn saved(&self, name: &str, patience: Duration) -> anyhow::Result<PathBuf> {
         let folder = folder(self.profile.path());
         let deadline = Instant::now() + patience;
         loop {
@@ -39,7 +47,7 @@ impl Browser {
             let path = folder.join(name);
             // Firefox reserves the name with an empty file before it writes beside it.
             if !is_under_way && std::fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
-                return Ok(std::fs::read(path)?);
+                return Ok(path);
             }
             if Instant::now() > deadline {
                 bail!("{:?} has not saved {name}; saved: {there:?}", self.kind);

@@ -1,0 +1,17 @@
+//! Any text on the signaling socket; what is understood survives a round trip.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portway_protocol::signal::{Call, Envelope};
+
+fuzz_target!(|text: &str| {
+    let Ok(envelope) = Envelope::parse(text) else {
+        return;
+    };
+    if let Some(method) = &envelope.method
+        && let Ok(call) = Call::from_parts(method, envelope.params.as_deref())
+    {
+        let again = Envelope::call(None, &call).to_text();
+        Envelope::parse(&again).expect("our own message");
+    }
+});

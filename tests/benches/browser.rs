@@ -1,0 +1,198 @@
+//! What a person in a browser gets through Portway, beside the same requests sent directly, in the
+//! same run. Figures go to standard output; ratios are what to compare between machines.
+//!
+//! `cargo xtask bench browser [MEBIBYTES]`
+
+#![allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a bench prints figures"
+)]
+
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use portway_tests::PATIENCE;
+use portway_tests::browser::{Browser, Kind};
+use portway_tests::portway::{Portway, State};
+use portway_tests::upstream::{Upstream, is_right, pattern};
+use serde_json::json;
+
+/// Size of transfers unless given, in MiB.
+const DEFAULT_SIZE: usize = 256;
+
+/// Small requests one after another, for the latency.
+const SMALL_REQUESTS: u32 = 200;
+
+/// The longest that a transfer may take.
+const TRANSFER: Duration = Duration::from_secs(900);
+
+/// The app's window.
+const APP: &str = "document.querySelector('#portway-app').contentWindow";
+
+/// Median milliseconds of small requests.
+const LATENCY: &str = "(async (n) => { const times = []; \
+    for (let i = 0; i < n; i++) { const start = performance.now(); \
+      await (await fetch('/bytes?n=100')).arrayBuffer(); times.push(performance.now() - start); } \
+    return times.sort((a, b) => a - b)[n >> 1]; })";
+
+/// Milliseconds of many small requests at once; NaN if one answer is wrong.
+const PARALLEL: &str = "(async () => { const start = performance.now(); \
+    const all = await Promise.all(Array.from({ length: 100 }, async (_, i) => \
+      (await (await fetch(`/bytes?n=${i}`)).arrayBuffer()).byteLength === i)); \
+    return all.every(Boolean) ? performance.now() - start : null; })()";
+
+/// MB/s of a download that is read and dropped.
+const DOWNLOAD: &str = "(async (size) => { const start = performance.now(); \
+    const reader = (await fetch(`/bytes?n=${size}`)).body.getReader(); let got = 0; \
+    for (;;) { const { done, value } = await reader.read(); if (done) break; got += value.length; } \
+    if (got !== size) throw new Error(`${got} of ${size}`); \
+    return size / 1000 / (performance.now() - start); })";
+
+/// MB/s of an upload.
+const UPLOAD: &str = "(async (size) => { \
+    const block = Uint8Array.from({ length: 251 * 8 * 512 }, (_, i) => Math.floor(i * 31 / 8) % 251); \
+    const parts = []; for (let left = size; left > 0; left -= block.length) parts.push(left < block.length ? block.subarray(0, left) : block); \
+    const body = new Blob(parts); const start = performance.now(); \
+    const answer = await (await fetch('/sum', { method: 'POST', body })).text(); \
+    if (answer !== `${size} of ${size}`) throw new Error(answer); \
+    return size / 1000 / (performance.now() - start); })";
+
+/// Median milliseconds of WebSocket echoes while a download runs.
+const ECHO_BESIDE_DOWNLOAD: &str = "(async (size) => { \
+    const socket = new WebSocket(`ws://${location.host}/ws`); \
+    await new Promise((resolve, reject) => { socket.onopen = resolve; socket.onerror = reject; }); \
+    let busy = true; const times = []; \
+    const reader = (await fetch(`/bytes?n=${size}`)).body.getReader(); \
+    const download = (async () => { while (!(await reader.read()).done); busy = false; })(); \
+    while (busy) { const start = performance.now(); \
+      await new Promise((resolve) => { socket.onmessage = resolve; socket.send('echo'); }); \
+      times.push(performance.now() - start); await new Promise((resolve) => setTimeout(resolve, 5)); } \
+    await download; socket.close(); \
+    return times.sort((a, b) => a - b)[times.length >> 1]; })";
+
+/// Figures of one way to the service.
+struct Figures {
+    latency: f64,
+    parallel: f64,
+    download: f64,
+    upload: f64,
+    echo: f64,
+}
+
+async fn measure(
+    browser: &mut Browser,
+    through_portway: bool,
+    size: usize,
+) -> anyhow::Result<Figures> {
+    let mut figures = Vec::new();
+    for script in [
+        format!("({LATENCY})({SMALL_REQUESTS})"),
+        PARALLEL.to_owned(),
+        format!("({DOWNLOAD})({size})"),
+        format!("({UPLOAD})({size})"),
+        format!("({ECHO_BESIDE_DOWNLOAD})({size})"),
+    ] {
+        let script = if through_portway {
+            format!("{APP}.eval({})", json!(script))
+        } else {
+            script
+        };
+        let value = browser.eval(&script).await?;
+        figures.push(value.as_f64().unwrap_or(f64::NAN));
+    }
+    let [latency, parallel, download, upload, echo] = figures[..] else {
+        anyhow::bail!("a figure is missing");
+    };
+    Ok(Figures {
+        latency,
+        parallel,
+        download,
+        upload,
+        echo,
+    })
+}
+
+/// Saves a file as a person does, and compares all of it.
+async fn save(browser: &mut Browser, size: usize) -> anyhow::Result<f64> {
+    let script = format!(
+        "(() => {{ const link = document.createElement('a'); link.href = '/bytes?n={size}'; \
+         link.download = 'big.bin'; document.body.append(link); link.click(); link.remove(); }})()"
+    );
+    let start = Instant::now();
+    browser
+        .eval(&format!("{APP}.eval({})", json!(script)))
+        .await?;
+    let path = browser.saved("big.bin", TRANSFER).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut file = std::fs::File::open(path)?;
+    let pattern = pattern();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        anyhow::ensure!(is_right(&pattern, at, &buffer[..count]), "wrong at {at}");
+        at += count;
+    }
+    anyhow::ensure!(at == size, "{at} of {size} bytes were saved");
+    Ok(size as f64 / 1e6 / seconds)
+}
+
+async fn bench(kind: Kind, size: usize) -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let expose = format!("app={}", upstream.target());
+    let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
+    let mut browser = Browser::launch(kind).await?;
+
+    browser.open(&upstream.target()).await?;
+    browser
+        .wait_for("!!document.querySelector('#hello')", PATIENCE)
+        .await?;
+    let direct = measure(&mut browser, false, size).await?;
+
+    browser.open(&portway.link("app")).await?;
+    let shown = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&shown, PATIENCE).await?;
+    let before = portway.resident_memory()?;
+    let through = measure(&mut browser, true, size).await?;
+    let saved = save(&mut browser, size).await?;
+    let growth = portway.resident_memory()?.saturating_sub(before);
+
+    println!("\n{kind:?}, {} MiB", size >> 20);
+    println!("{:<34}{:>10}{:>10}{:>9}", "", "Portway", "direct", "ratio");
+    for (name, ours, theirs) in [
+        ("small request, p50, ms", through.latency, direct.latency),
+        (
+            "100 requests at once, ms",
+            through.parallel,
+            direct.parallel,
+        ),
+        ("download, MB/s", through.download, direct.download),
+        ("upload, MB/s", through.upload, direct.upload),
+        ("echo during a download, p50, ms", through.echo, direct.echo),
+        ("saved to a file, MB/s", saved, f64::NAN),
+    ] {
+        println!("{name:<34}{ours:>10.1}{theirs:>10.1}{:>9.3}", ours / theirs);
+    }
+    let mebibytes = growth as f64 / f64::from(1 << 20);
+    println!("{:<34}{mebibytes:>10.1}", "gateway's memory grew by, MiB");
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    // cargo passes `--bench`.
+    let size = std::env::args()
+        .find_map(|argument| argument.parse::<usize>().ok())
+        .unwrap_or(DEFAULT_SIZE);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        bench(Kind::Chromium, size << 20).await?;
+        bench(Kind::Firefox, size << 20).await
+    })
+}
