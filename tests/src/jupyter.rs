@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 /// What is installed.
@@ -23,6 +24,9 @@ const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// What one must know to log in.
 pub const TOKEN: &str = "a-token-of-the-tests";
+
+/// The environment that it is installed in: stories that run side by side share one installation.
+static ENVIRONMENT: OnceCell<PathBuf> = OnceCell::const_new();
 
 /// A running JupyterLab with a folder of its own. Ends when dropped.
 pub struct Jupyter {
@@ -40,7 +44,7 @@ impl Jupyter {
     /// # Errors
     /// If it cannot be installed or does not become ready; carries what it said.
     pub async fn start(notebook: &str, source: &str) -> anyhow::Result<Self> {
-        let environment = environment().await?;
+        let environment = ENVIRONMENT.get_or_try_init(install).await?;
         let home = tempfile::tempdir()?;
         let folder = home.path().join("work");
         std::fs::create_dir(&folder)?;
@@ -88,8 +92,8 @@ impl Jupyter {
     }
 }
 
-/// The environment that it is installed in. An unfinished installation is begun again.
-async fn environment() -> anyhow::Result<PathBuf> {
+/// Installs it, unless that is done. An unfinished installation is begun again.
+async fn install() -> anyhow::Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/jupyter");
     let complete = path.join("complete");
     if std::fs::read_to_string(&complete).is_ok_and(|installed| installed == PACKAGE) {
@@ -98,9 +102,9 @@ async fn environment() -> anyhow::Result<PathBuf> {
     let mut make = Command::new("python3");
     make.args(["-m", "venv", "--clear"]).arg(&path);
     run(make).await?;
-    let mut install = Command::new(path.join("bin/pip"));
-    install.args(["install", "--quiet", PACKAGE]);
-    run(install).await?;
+    let mut pip = Command::new(path.join("bin/pip"));
+    pip.args(["install", "--quiet", PACKAGE]);
+    run(pip).await?;
     std::fs::write(complete, PACKAGE)?;
     Ok(path)
 }
