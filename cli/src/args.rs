@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Services,
     /// Browsers that are connected now
     Sessions,
+    /// What happened: nodes that came and went, browsers that were let in
+    Events(Events),
     /// Issue, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -118,6 +120,14 @@ pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
+}
+
+/// `portway events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// How many of the last ones
+    #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
+    pub(crate) limit: u32,
 }
 
 /// `portway token`.

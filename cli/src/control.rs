@@ -20,6 +20,7 @@ use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
+use portway_signaling::store::Entry;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
@@ -115,6 +116,7 @@ pub(crate) async fn serve(
         .route("/nodes", get(nodes))
         .route("/services", get(services).post(expose))
         .route("/sessions", get(sessions))
+        .route("/events/{limit}", get(events))
         .route("/grants", post(grant))
         .route("/grants/{id}", delete(revoke))
         .with_state(Arc::new(links));
@@ -142,6 +144,13 @@ async fn services(State(links): Shared) -> Json<Vec<ServiceView>> {
 
 async fn sessions(State(links): Shared) -> Json<Vec<SessionView>> {
     Json(links.gateway.sessions())
+}
+
+async fn events(
+    State(links): Shared,
+    UrlPath(limit): UrlPath<u32>,
+) -> Result<Json<Vec<Entry>>, Refusal> {
+    Ok(Json(links.signaling.events(limit as usize).await?))
 }
 
 async fn expose(State(links): Shared, Json(new): Json<NewService>) -> Result<Response, Refusal> {

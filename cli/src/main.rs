@@ -42,6 +42,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Nodes => command::client::nodes(&cli.global).map(done),
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),
+        Command::Events(args) => command::client::events(&cli.global, args).map(done),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
         Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),
         Command::Completions { shell } => command::version::completions(*shell).map(done),

@@ -331,7 +331,7 @@ impl std::fmt::Debug for IceServer {
 }
 
 /// What a node offers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce {
     /// Start time of the gateway process, milliseconds since 1970: the higher one wins.
     pub epoch: u64,

@@ -2,13 +2,15 @@
 //!
 //! - [`server`]: bind, supervise, drain. [`config`]: checked values.
 //! - `router`: every origin and path. [`assets`]: the static files.
-//! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom.
+//! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom; [`bus`]: how a
+//!   message reaches a socket; [`store`]: what survives a restart.
 //! - `stun`: tells both ends their public addresses.
 //!
 //! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
 //! talk to whom. Descriptions and candidates pass through and are not logged.
 
 pub mod assets;
+pub mod bus;
 pub mod config;
 pub mod host;
 pub mod registry;
@@ -17,6 +19,7 @@ pub mod server;
 mod slots;
 mod socket;
 mod state;
+pub mod store;
 mod stun;
 
 pub use assets::{Asset, Assets};

@@ -1,65 +1,50 @@
 //! Who is online, what they offer, and who talks to whom.
 //!
 //! All of it lives in memory behind one lock that is never held across an await: a socket that
-//! closes takes its entries with it, so there is nothing to expire but nodes that fell silent.
+//! closes takes its entries with it, so there is nothing to expire but nodes that fell silent. Nodes
+//! that are away are known from the [store](crate::store).
 //!
 //! Epochs fence a node: the gateway process that started last wins, the other is closed as replaced.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, NodeId, ServiceName, SessionId};
-use portway_protocol::key::PublicKey;
 use portway_protocol::limits::NODE_LEASE;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Presence, RpcError,
+    Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Offer, Presence, RpcError,
 };
 use serde::Serialize;
-use tokio::sync::mpsc;
+
+use crate::bus::{Bus, Outgoing, SocketId};
+use crate::store::{Event, KnownNode, MAX_KNOWN_NODES, Recorder};
 
 /// Sessions that one client may have introduced at a time.
 pub const MAX_SESSIONS_PER_CLIENT: usize = 64;
 
-/// Identity of a socket within this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SocketId(pub u64);
-
-/// What a socket's task is told.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// Send this text.
-    Text(String),
-    /// Close for this reason.
-    Close(Reason),
-}
-
-/// The way to a socket. A socket that does not read fast enough loses messages and is closed by its
-/// own task, see `socket`.
+/// The way to a socket. One that does not read fast enough loses messages and is closed by its own
+/// task, see `socket`.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     /// The socket.
     pub id: SocketId,
-    /// Its queue.
-    pub queue: mpsc::Sender<Outgoing>,
+    /// What carries messages to it.
+    pub bus: Arc<dyn Bus>,
 }
 
 impl Outbox {
     /// Queues a message without waiting.
     pub fn send(&self, envelope: &Envelope) {
-        if self
-            .queue
-            .try_send(Outgoing::Text(envelope.to_text()))
-            .is_err()
-        {
-            tracing::debug!("a message for a slow or closed socket was dropped");
+        if let Err(error) = self.bus.send(self.id, Outgoing::Text(envelope.to_text())) {
+            tracing::debug!(%error, "a message was dropped");
         }
     }
 
     fn close(&self, reason: Reason) {
-        if self.queue.try_send(Outgoing::Close(reason)).is_err() {
-            tracing::debug!("a socket that is to be closed does not read");
+        if let Err(error) = self.bus.send(self.id, Outgoing::Close(reason)) {
+            tracing::debug!(%error, "a socket cannot be closed");
         }
     }
 }
@@ -75,7 +60,7 @@ pub struct NodeView {
     pub version: String,
     /// Commit of its gateway.
     pub commit: String,
-    /// Seconds since it came online.
+    /// Seconds since it came online; 0 if it is not.
     pub online_s: u64,
     /// Seconds since its last sign of life.
     pub heartbeat_age_s: u64,
@@ -84,12 +69,17 @@ pub struct NodeView {
 }
 
 /// The registry.
-#[derive(Debug, Default)]
-pub struct Registry(Mutex<Entries>);
+#[derive(Debug)]
+pub struct Registry {
+    entries: Mutex<Entries>,
+    recorder: Recorder,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
     nodes: HashMap<NodeId, Node>,
+    /// What nodes announced last, whether or not they are there.
+    known: HashMap<NodeId, KnownNode>,
     clients: HashMap<SocketId, Client>,
     sessions: HashMap<SessionId, Session>,
 }
@@ -128,60 +118,124 @@ impl Node {
     fn offers(&self, service: &ServiceName) -> bool {
         self.announced.services.iter().any(|s| s.name == *service)
     }
+
+    fn view(&self, name: &NodeId, now: Instant) -> NodeView {
+        let age = |since: Instant| now.saturating_duration_since(since).as_secs();
+        NodeView {
+            node: name.clone(),
+            status: self.status(now),
+            version: self.announced.version.clone(),
+            commit: self.announced.commit.clone(),
+            online_s: age(self.since),
+            heartbeat_age_s: age(self.heartbeat),
+            services: self.announced.services.clone(),
+        }
+    }
+}
+
+impl KnownNode {
+    fn offers(&self, service: &ServiceName) -> bool {
+        self.announced.services.iter().any(|s| s.name == *service)
+    }
+
+    fn view(&self, unix_now: u64) -> NodeView {
+        NodeView {
+            node: self.node.clone(),
+            status: NodeStatus::Offline,
+            version: self.announced.version.clone(),
+            commit: self.announced.commit.clone(),
+            online_s: 0,
+            heartbeat_age_s: unix_now.saturating_sub(self.seen),
+            services: self.announced.services.clone(),
+        }
+    }
 }
 
 impl Registry {
-    /// All nodes, by name.
+    /// Nobody is online; `known` were once.
+    #[must_use]
+    pub fn new(known: Vec<KnownNode>, recorder: Recorder) -> Self {
+        let known = known.into_iter().map(|node| (node.node.clone(), node));
+        let entries = Entries {
+            known: known.collect(),
+            ..Entries::default()
+        };
+        Self {
+            entries: Mutex::new(entries),
+            recorder,
+        }
+    }
+
+    /// What was stored, and will be.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// All nodes, by name, those that are away included.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        let now = Instant::now();
-        let age = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let mut views: Vec<NodeView> = self
-            .lock()
+        let (now, unix_now) = (Instant::now(), unix_now());
+        let entries = self.lock();
+        let away = entries
+            .known
+            .values()
+            .filter(|known| !entries.nodes.contains_key(&known.node))
+            .map(|known| known.view(unix_now));
+        let mut views: Vec<NodeView> = entries
             .nodes
             .iter()
-            .map(|(name, node)| NodeView {
-                node: name.clone(),
-                status: node.status(now),
-                version: node.announced.version.clone(),
-                commit: node.announced.commit.clone(),
-                online_s: age(node.since),
-                heartbeat_age_s: age(node.heartbeat),
-                services: node.announced.services.clone(),
-            })
+            .map(|(name, node)| node.view(name, now))
+            .chain(away)
             .collect();
         views.sort_by(|a, b| a.node.cmp(&b.node));
         views
     }
 
-    /// The grant of an id, if an online node announced it and it is not past `unix_now`.
+    /// Nodes that hold a socket.
     #[must_use]
-    pub fn grant(&self, id: &GrantId, unix_now: u64) -> Option<AnnouncedGrant> {
+    pub fn connected(&self) -> usize {
+        self.lock().nodes.len()
+    }
+
+    /// The grant of an id, if an online node announced it and it is not past `unix_now`.
+    ///
+    /// # Errors
+    /// Why nobody can be let in with it.
+    pub fn grant(&self, id: &GrantId, unix_now: u64) -> Result<AnnouncedGrant, Reason> {
         let now = Instant::now();
-        self.lock()
+        let entries = self.lock();
+        let is_it = |grant: &&AnnouncedGrant| grant.id == *id;
+        let online = entries
             .nodes
             .values()
             .filter(|node| node.status(now) != NodeStatus::Offline)
             .flat_map(|node| &node.announced.grants)
-            .find(|grant| grant.id == *id && grant.expires > unix_now)
-            .cloned()
-    }
-
-    /// Key of a grant, whether or not it has expired: tells an expired link from an unknown one.
-    #[must_use]
-    pub fn expired_grant(&self, id: &GrantId) -> Option<PublicKey> {
-        self.lock()
-            .nodes
-            .values()
-            .flat_map(|node| &node.announced.grants)
-            .find(|grant| grant.id == *id)
-            .map(|grant| grant.key)
+            .find(is_it);
+        let known = || {
+            let known = entries.known.values();
+            known.flat_map(|node| &node.announced.grants).find(is_it)
+        };
+        match online.or_else(known) {
+            Some(grant) if grant.expires <= unix_now => Err(Reason::GrantExpired),
+            Some(grant) if online.is_some() => Ok(grant.clone()),
+            Some(_) => Err(Reason::NodeOffline),
+            // Before the first node has come, nobody can tell a wrong link from an early one.
+            None if entries.known.is_empty() && entries.nodes.is_empty() => {
+                Err(Reason::NodeOffline)
+            }
+            None => Err(Reason::GrantUnknown),
+        }
     }
 
     /// A node says what it offers. `false` if a newer process of the same node is there.
     pub fn announce(&self, name: &NodeId, outbox: &Outbox, announced: Announce) -> bool {
         let now = Instant::now();
         let mut entries = self.lock();
+        let known = KnownNode {
+            node: name.clone(),
+            announced: announced.clone(),
+            seen: unix_now(),
+        };
         let before: Vec<ServiceName> = match entries.nodes.get_mut(name) {
             Some(node) if node.outbox.id == outbox.id => {
                 let before = node.announced.services.iter().map(|s| s.name.clone());
@@ -192,9 +246,14 @@ impl Registry {
             }
             Some(node) if node.announced.epoch > announced.epoch => return false,
             replaced => {
-                if let Some(node) = replaced {
-                    node.outbox.close(Reason::Replaced);
-                }
+                let node = name.clone();
+                self.recorder.event(if let Some(old) = replaced {
+                    old.outbox.close(Reason::Replaced);
+                    Event::NodeReplaced { node }
+                } else {
+                    let version = announced.version.clone();
+                    Event::NodeOnline { node, version }
+                });
                 entries.forget_sessions_of(name);
                 let node = Node {
                     outbox: outbox.clone(),
@@ -206,6 +265,9 @@ impl Registry {
                 Vec::new()
             }
         };
+        if entries.remember(&known) {
+            self.recorder.node(known);
+        }
         entries.tell_presence(name, &before);
         true
     }
@@ -241,6 +303,11 @@ impl Registry {
             .find_map(|(name, node)| (node.outbox.id == socket).then(|| name.clone()));
         if let Some(name) = gone {
             let node = entries.nodes.remove(&name);
+            if let Some(known) = entries.known.get_mut(&name) {
+                known.seen = unix_now();
+                self.recorder.node(known.clone());
+            }
+            self.recorder.event(Event::NodeOffline { node: name.clone() });
             entries.fail_pending_of(&name);
             entries.forget_sessions_of(&name);
             let services: Vec<ServiceName> = node
@@ -252,19 +319,21 @@ impl Registry {
         }
     }
 
-    /// Introduces a client to a node that offers the service. The answer to `request` follows when
-    /// the node has answered.
+    /// Introduces a client, the holder of a grant, to a node that offers the service. The answer to
+    /// `request` follows when the node has answered.
     ///
     /// # Errors
     /// Why nobody can be introduced.
     pub fn introduce(
         &self,
-        client: SocketId,
+        (client, grant): (SocketId, GrantId),
         request: String,
-        session: SessionId,
-        service: &ServiceName,
-        wanted: Option<&NodeId>,
+        offer: &Offer,
     ) -> Result<Outbox, Reason> {
+        let Offer {
+            session, service, ..
+        } = offer;
+        let (session, wanted) = (*session, offer.node.as_ref());
         let now = Instant::now();
         let mut entries = self.lock();
         if let Some(watcher) = entries.clients.get_mut(&client)
@@ -302,10 +371,13 @@ impl Registry {
         let (name, node) = offering
             .iter()
             .find(|(_, node)| node.status(now) == NodeStatus::Online)
-            .ok_or(if offering.is_empty() {
-                Reason::ServiceUnknown
-            } else {
-                Reason::NodeOffline
+            .ok_or_else(|| {
+                let away = entries.known.values().any(|known| known.offers(service));
+                if offering.is_empty() && !away {
+                    Reason::ServiceUnknown
+                } else {
+                    Reason::NodeOffline
+                }
             })?;
         let outbox = node.outbox.clone();
         let entry = Session {
@@ -313,6 +385,12 @@ impl Registry {
             node: (*name).clone(),
             pending: Some(request),
         };
+        self.recorder.event(Event::SessionIntroduced {
+            session,
+            service: service.clone(),
+            node: entry.node.clone(),
+            grant,
+        });
         entries.sessions.insert(session, entry);
         Ok(outbox)
     }
@@ -367,11 +445,23 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entries {
+    /// Whether there is something new to store.
+    fn remember(&mut self, node: &KnownNode) -> bool {
+        let before = self.known.get(&node.node);
+        if before.is_none() && self.known.len() >= MAX_KNOWN_NODES {
+            tracing::warn!(node = %node.node, "too many nodes: this one will be forgotten when it leaves");
+            return false;
+        }
+        let is_new = before.is_none_or(|before| before.announced != node.announced);
+        self.known.insert(node.node.clone(), node.clone());
+        is_new
+    }
+
     /// Tells the watchers of a node's services, and of those that it offered before, how it is.
     fn tell_presence(&self, name: &NodeId, before: &[ServiceName]) {
         let node = self.nodes.get(name);
@@ -424,4 +514,11 @@ impl Entries {
     fn forget_sessions_of(&mut self, node: &NodeId) {
         self.sessions.retain(|_, session| session.node != *node);
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
 }

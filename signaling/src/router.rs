@@ -108,7 +108,7 @@ fn health(state: &AppState) -> Response {
     let body = serde_json::json!({
         "ok": true,
         "version": state.0.config.version,
-        "nodes": state.0.registry.nodes().len(),
+        "nodes": state.0.registry.connected(),
         "sockets": counters.sockets.load(Relaxed),
         "bypassed": counters.bypassed.load(Relaxed),
         "misdirected": counters.misdirected.load(Relaxed),

@@ -20,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::assets::Assets;
+use crate::bus::Local;
 use crate::config::{Config, TlsFiles};
 use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
 use crate::router;
 use crate::slots::{Slot, Slots};
 use crate::state::{AppState, Counters, Inner};
+use crate::store::{Entry, Recorder, Store, StoreError};
 use crate::stun;
 
 /// Domain of a cluster that is used on its own machine.
@@ -62,6 +64,9 @@ pub enum SignalingError {
     /// Certificate and key do not fit.
     #[error("certificate and key do not fit: {0}")]
     Tls(#[from] rustls::Error),
+    /// What was stored cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A service that is bound and ready to run.
@@ -83,7 +88,11 @@ impl Signaling {
     ///
     /// # Errors
     /// See [`SignalingError`].
-    pub async fn bind(mut config: Config, assets: Assets) -> Result<Self, SignalingError> {
+    pub async fn bind(
+        mut config: Config,
+        assets: Assets,
+        mut store: Box<dyn Store>,
+    ) -> Result<Self, SignalingError> {
         let tls = config.tls.as_ref().map(acceptor).transpose()?;
         let bind_error = |source| SignalingError::Bind {
             address: config.listen,
@@ -111,7 +120,8 @@ impl Signaling {
             config,
             hosts,
             assets,
-            registry: Registry::default(),
+            bus: Arc::new(Local::default()),
+            registry: Registry::new(store.nodes()?, Recorder::start(store).map_err(StoreError::Io)?),
             counters: Counters::default(),
             sockets: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -160,7 +170,10 @@ impl Signaling {
                 () = &mut stun => continue,
             };
             match accepted {
-                Ok((stream, peer, slot)) => {
+                Ok((_, peer, None)) => {
+                    tracing::debug!(%peer, "too many connections from this address");
+                }
+                Ok((stream, peer, Some(slot))) => {
                     let connection = Connection {
                         router: router.clone(),
                         tls: self.tls.clone(),
@@ -193,23 +206,30 @@ impl SignalingHandle {
         self.state.0.hosts.origin(of)
     }
 
-    /// All nodes, by name.
+    /// The last `limit` entries of the event log, oldest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn events(&self, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.state.0.registry.recorder().events(limit).await
+    }
+
+    /// All nodes, by name, those that are away included.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.state.0.registry.nodes()
     }
 }
 
+/// The next connection; without a slot if its address has too many.
 async fn accept(
     listener: &TcpListener,
     slots: &Slots,
-) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+) -> io::Result<(TcpStream, SocketAddr, Option<Slot>)> {
     let one = slots.one().await;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    let slot = slots
-        .take(one, peer.ip())
-        .ok_or_else(|| io::Error::other(format!("too many connections from {}", peer.ip())))?;
+    let slot = slots.take(one, peer.ip());
     Ok((stream, peer, slot))
 }
 

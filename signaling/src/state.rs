@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::assets::Assets;
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::host::Hosts;
 use crate::registry::Registry;
@@ -21,6 +22,7 @@ pub(crate) struct Inner {
     pub(crate) hosts: Hosts,
     pub(crate) assets: Assets,
     pub(crate) keys: TrustedKeys,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) sockets: TaskTracker,

@@ -14,10 +14,13 @@ use portway_protocol::id::{GrantId, Nonce};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
 use portway_protocol::secret::Secret;
+use portway_protocol::signal::NodeStatus;
 use portway_protocol::stun;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::sign_challenge;
+use portway_signaling::server::SignalingHandle;
+use portway_signaling::store::{Event, Sqlite};
 use portway_signaling::{Assets, Config, Signaling};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -44,11 +47,17 @@ fn unix_now() -> u64 {
 /// A service of the cluster `home` on a free port. Ends when dropped.
 struct Server {
     address: SocketAddr,
-    _tasks: JoinSet<()>,
+    signaling: SignalingHandle,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
 }
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(Sqlite::in_memory().unwrap()).await
+    }
+
+    async fn start_with(store: Sqlite) -> Self {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             cluster: "home".parse().unwrap(),
@@ -66,16 +75,26 @@ impl Server {
             ),
             ("sw.js", b"// worker"),
         ];
-        let signaling = Signaling::bind(config, Assets::new(files, "hash"))
+        let signaling = Signaling::bind(config, Assets::new(files, "hash"), Box::new(store))
             .await
             .unwrap();
         let address = signaling.local_addr().unwrap();
+        let handle = signaling.handle();
+        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(signaling.run(CancellationToken::new()));
+        tasks.spawn(signaling.run(stop.clone()));
         Self {
             address,
-            _tasks: tasks,
+            signaling: handle,
+            stop,
+            tasks,
         }
+    }
+
+    /// Ends as it does on a signal.
+    async fn stop(mut self) {
+        self.stop.cancel();
+        self.tasks.join_next().await.unwrap().unwrap();
     }
 
     /// A socket, and the nonce that it must sign.
@@ -366,6 +385,50 @@ async fn strangers_are_turned_away_with_a_reason() {
     let (mut mute, _nonce) = server.socket().await;
     let closed = tokio::time::timeout(SIGNAL_AUTH_TIMEOUT * 3, mute.closed());
     assert_eq!(closed.await.unwrap(), (1008, "SIGNALING_REFUSED".into()));
+}
+
+#[tokio::test]
+async fn a_guest_learns_that_the_node_is_away_even_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    let server = Server::start_with(Sqlite::open(&path).unwrap()).await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    gateway.next().await;
+    drop(gateway);
+    while server.signaling.nodes()[0].status != NodeStatus::Offline {
+        client.next().await;
+    }
+    server.stop().await;
+
+    let server = Server::start_with(Sqlite::open(&path).unwrap()).await;
+    assert_eq!(server.signaling.nodes()[0].status, NodeStatus::Offline);
+    let (mut early, nonce) = server.socket().await;
+    let credentials = client_credentials(&nonce, &key(2));
+    early.request("authenticate", credentials).await;
+    assert_eq!(early.closed().await, (1008, "NODE_OFFLINE".into()));
+    let (mut wrong, nonce) = server.socket().await;
+    let mut credentials = client_credentials(&nonce, &key(2));
+    credentials["grant"] = json!(GrantId::from_bytes([9; 9]));
+    wrong.request("authenticate", credentials).await;
+    assert_eq!(wrong.closed().await, (1008, "GRANT_UNKNOWN".into()));
+
+    let _gateway = server.gateway(2).await;
+    let events = server.signaling.events(10).await.unwrap();
+    let events: Vec<&Event> = events.iter().map(|entry| &entry.event).collect();
+    assert!(
+        matches!(
+            events[..],
+            [
+                Event::NodeOnline { .. },
+                Event::SessionIntroduced { .. },
+                Event::NodeOffline { .. },
+                Event::NodeOnline { .. },
+            ]
+        ),
+        "{events:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
-//! Commands that ask a running instance: `expose`, `nodes`, `services`, `sessions`.
+//! Commands that ask a running instance: `expose`, `nodes`, `services`, `sessions`, `events`.
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::signal::{AnnouncedService, NodeStatus};
+use portway_signaling::store::{Entry, Event};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Expose, Global, Trust};
+use crate::args::{Events as EventsArgs, Expose, Global, Trust};
 use crate::control::{self, Exposed, NewService, ServiceView};
+use crate::links::unix_now;
 use crate::output;
 use crate::state::State;
 
@@ -47,6 +49,11 @@ struct Services {
 }
 
 #[derive(Serialize)]
+struct Events {
+    events: Vec<Entry>,
+}
+
+#[derive(Serialize)]
 struct Sessions {
     sessions: Vec<Session>,
 }
@@ -73,7 +80,12 @@ pub(crate) fn nodes(global: &Global) -> anyhow::Result<()> {
                 lower(&node.status),
                 node.version.clone(),
                 node.services.len().to_string(),
-                duration(node.online_s),
+                match node.status {
+                    NodeStatus::Offline => format!("seen {} ago", duration(node.heartbeat_age_s)),
+                    NodeStatus::Connecting | NodeStatus::Online | NodeStatus::Draining => {
+                        duration(node.online_s)
+                    }
+                },
             ]
         };
         let rows: Vec<_> = nodes.nodes.iter().map(row).collect();
@@ -124,6 +136,39 @@ pub(crate) fn sessions(global: &Global) -> anyhow::Result<()> {
         let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
         let head = ["USER", "SERVICE", "AGE", "RTT", "IN", "OUT", "GRANT"];
         output::table(&head, &rows)
+    })?;
+    Ok(())
+}
+
+/// `portway events`.
+pub(crate) fn events(global: &Global, args: &EventsArgs) -> anyhow::Result<()> {
+    let events = Events {
+        events: ask(
+            global,
+            "GET",
+            &format!("/events/{}", args.limit),
+            None::<&()>,
+        )?,
+    };
+    output::print(global.format(), &events, |events| {
+        let now = unix_now();
+        let row = |entry: &Entry| {
+            let age = duration(now.saturating_sub(entry.at_ms / 1000));
+            let (what, node, more) = match &entry.event {
+                Event::NodeOnline { node, version } => ("node online", node, version.clone()),
+                Event::NodeOffline { node } => ("node offline", node, String::new()),
+                Event::NodeReplaced { node } => ("node replaced", node, String::new()),
+                Event::SessionIntroduced {
+                    service,
+                    node,
+                    grant,
+                    ..
+                } => ("session", node, format!("{service}, grant {grant}")),
+            };
+            vec![format!("{age} ago"), what.to_owned(), node.to_string(), more]
+        };
+        let rows: Vec<_> = events.events.iter().map(row).collect();
+        output::table(&["WHEN", "EVENT", "NODE", "DETAILS"], &rows)
     })?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_signaling::config::TlsFiles;
 use portway_signaling::host::Origin;
+use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -37,6 +38,7 @@ pub(crate) const CLUSTER_KEY: &str = "cluster.key";
 pub(crate) const CLUSTER_NAME: &str = "cluster.name";
 const NODE_KEY: &str = "node.key";
 const GRANTS: &str = "grants.json";
+const REGISTRY: &str = "registry.db";
 
 /// Life of this node's own machine token; made anew at every start.
 const MACHINE_TOKEN_LIFETIME: u64 = 30 * 24 * 3600;
@@ -79,6 +81,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let signaling = Signaling::bind(
         signaling_config(args, &cluster_key)?,
         Assets::new(assets::FILES, &assets::hash()),
+        Box::new(registry(&state)?),
     )
     .await
     .map_err(|error| Failure::configuration(error.to_string()))?;
@@ -235,6 +238,17 @@ fn signaling_config(args: &Up, cluster_key: &SigningKey) -> anyhow::Result<Confi
         ice_servers: ice_servers(args)?,
         stun: !args.no_stun,
         version: crate::VERSION.to_owned(),
+    })
+}
+
+fn registry(state: &State) -> anyhow::Result<Sqlite> {
+    let path = state.path(REGISTRY);
+    Sqlite::open(&path).map_err(|error| {
+        Failure::configuration(format!(
+            "cannot use {}: {error} (it holds history only: without it portway starts anew)",
+            path.display()
+        ))
+        .into()
     })
 }
 

@@ -283,16 +283,7 @@ impl Session {
         state: &Inner,
         unix_now: u64,
     ) -> Result<Role, Reason> {
-        let Some(announced) = state.registry.grant(&grant, unix_now) else {
-            let reason = match state.registry.expired_grant(&grant) {
-                Some(_) => Reason::GrantExpired,
-                // Until a node has come online, nobody can tell a revoked grant from one whose
-                // node is away.
-                None if state.registry.nodes().is_empty() => Reason::NodeOffline,
-                None => Reason::GrantUnknown,
-            };
-            return Err(reason);
-        };
+        let announced = state.registry.grant(&grant, unix_now)?;
         verify_challenge(&announced.key, &self.nonce, &state.config.cluster, proof)
             .map_err(|_| Reason::ProofInvalid)?;
         Ok(Role::Client {
@@ -353,13 +344,9 @@ fn offered(
     if !services.contains(&offer.service) {
         return Err(Reason::PermissionDenied);
     }
-    let gateway = state.registry.introduce(
-        client.id,
-        request.to_owned(),
-        offer.session,
-        &offer.service,
-        offer.node.as_ref(),
-    )?;
+    let gateway = state
+        .registry
+        .introduce((client.id, grant), request.to_owned(), &offer)?;
     offer.grant = Some(grant);
     offer.ice_servers.clone_from(&state.config.ice_servers);
     let id = format!("{OFFER_ID}{}", offer.session);

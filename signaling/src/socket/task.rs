@@ -1,7 +1,7 @@
 //! The shell of one socket: reads, writes, times, closes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::stream::SplitSink;
@@ -9,42 +9,37 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use portway_protocol::id::Nonce;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
-use tokio::sync::mpsc;
 
 use super::session::Session;
-use crate::registry::{Outbox, Outgoing, SocketId};
+use crate::bus::{Mailbox, Outgoing};
+use crate::registry::{Outbox, unix_now};
 use crate::state::{AppState, count};
-
-/// Messages that may wait for a socket. One that lets more pile up is closed.
-const QUEUE: usize = 256;
 
 /// Time for a message to go out: who does not read for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one socket to its end.
 pub(crate) async fn run(socket: WebSocket, state: AppState) {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     count(&state.0.counters.sockets);
-    let (queue, mut outgoing) = mpsc::channel(QUEUE);
-    let outbox = Outbox {
-        id: SocketId(NEXT.fetch_add(1, Ordering::Relaxed)),
-        queue,
-    };
+    let mut mailbox = Mailbox::open(&state.0.bus);
     let mut session = Session::new(
-        outbox.clone(),
+        Outbox {
+            id: mailbox.id,
+            bus: Arc::clone(&state.0.bus),
+        },
         fresh_nonce(),
         &state.0.config.version,
         Instant::now(),
     );
     let (mut sink, mut stream) = socket.split();
     let closing = loop {
-        if outbox.queue.capacity() == 0 {
+        if mailbox.receiver.capacity() == 0 {
             break Some(Reason::RateLimited);
         }
         tokio::select! {
             biased;
             () = state.0.shutdown.cancelled() => break Some(Reason::Draining),
-            Some(next) = outgoing.recv() => match next {
+            Some(next) = mailbox.receiver.recv() => match next {
                 Outgoing::Text(text) => {
                     if write(&mut sink, Message::Text(text.into())).await.is_err() {
                         break None;
@@ -75,7 +70,7 @@ pub(crate) async fn run(socket: WebSocket, state: AppState) {
     session.on_closed(&state.0);
     if let Some(reason) = closing {
         // What was queued before, an error reply above all, still goes out.
-        while let Ok(Outgoing::Text(text)) = outgoing.try_recv() {
+        while let Ok(Outgoing::Text(text)) = mailbox.receiver.try_recv() {
             if write(&mut sink, Message::Text(text.into())).await.is_err() {
                 return;
             }
@@ -116,10 +111,4 @@ fn fresh_nonce() -> Nonce {
     let mut bytes = [0; Nonce::LEN];
     getrandom::fill(&mut bytes).expect("the operating system provides randomness");
     Nonce::from_bytes(bytes)
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs())
 }
