@@ -42,7 +42,11 @@ pub enum Kind {
 /// Held while a browser runs: two of them at a time make a small machine too slow for either.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A running browser with one tab. Ends when dropped.
+/// A tab that is not the current one.
+#[derive(Debug)]
+pub struct Tab(String);
+
+/// A running browser; one of its tabs is the current one. Ends when dropped.
 pub struct Browser {
     kind: Kind,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -255,11 +259,38 @@ impl Browser {
         Ok(png.len())
     }
 
+    /// Opens another tab of the same profile; what follows concerns it. Returns the one before.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn another_tab(&mut self) -> anyhow::Result<Tab> {
+        let before = std::mem::take(&mut self.tab);
+        self.tab = self.new_tab().await?;
+        self.watch_console().await?;
+        Ok(Tab(before))
+    }
+
+    /// What follows concerns this tab. Returns the one before.
+    pub fn switch_to(&mut self, tab: Tab) -> Tab {
+        Tab(std::mem::replace(&mut self.tab, tab.0))
+    }
+
+    /// The tab that a test begins with.
     async fn first_tab(&mut self) -> anyhow::Result<String> {
+        match self.kind {
+            Kind::Chromium => self.accept_downloads().await?,
+            Kind::Firefox => {
+                self.call("session.new", json!({"capabilities": {}}))
+                    .await?;
+            }
+        }
+        self.new_tab().await
+    }
+
+    async fn new_tab(&mut self) -> anyhow::Result<String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match self.kind {
             Kind::Chromium => {
-                self.accept_downloads().await?;
                 let target = self
                     .call("Target.createTarget", json!({"url": "about:blank"}))
                     .await?;
@@ -270,8 +301,6 @@ impl Browser {
                 Ok(self.tab.clone())
             }
             Kind::Firefox => {
-                self.call("session.new", json!({"capabilities": {}}))
-                    .await?;
                 // The window that a headless Firefox starts with never has the focus.
                 let params = json!({"type": "window"});
                 let window = self.call("browsingContext.create", params).await?;

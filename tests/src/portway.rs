@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -10,6 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::PATIENCE;
+
+/// Unit of processor time in `/proc`, the same on all of Linux.
+const TICKS_PER_SECOND: u32 = 100;
 
 /// A running instance. Killed when dropped.
 pub struct Portway {
@@ -103,14 +107,48 @@ impl Portway {
     /// # Errors
     /// If it has ended.
     pub fn resident_memory(&self) -> anyhow::Result<usize> {
-        let pid = self.process.id().context("it has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that the process has held, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn peak_memory(&self) -> anyhow::Result<usize> {
+        self.status("VmHWM:")
+    }
+
+    /// A size from the system's view of the process, in bytes.
+    fn status(&self, name: &str) -> anyhow::Result<usize> {
+        let status = self.proc("status")?;
         let kibibytes: usize = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(name))
             .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
-            .context("VmRSS")?;
+            .with_context(|| name.to_owned())?;
         Ok(kibibytes * 1024)
+    }
+
+    /// Processor time that the process has used.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let stat = self.proc("stat")?;
+        // The name in parentheses may contain spaces; user and system time are fields 14 and 15.
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: u32 = after
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u32>().unwrap_or_default())
+            .sum();
+        Ok(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
+    }
+
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        let pid = self.process.id().context("it has ended")?;
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
     }
 
     /// `ADDR:PORT` that a restart must listen on so that addresses stay the same.

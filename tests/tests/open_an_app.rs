@@ -182,6 +182,39 @@ async fn a_reload_during_a_download_is_harmless(kind: Kind) -> anyhow::Result<()
     Ok(())
 }
 
+/// A second tab needs no link, and what one tab does is no business of the other.
+async fn two_tabs_do_not_disturb_each_other(kind: Kind) -> anyhow::Result<()> {
+    const SIZE: usize = 30_000_000;
+    let mut story = open(kind).await?;
+    let browser = &mut story.browser;
+    let begin = format!(
+        "(() => {{ window.whole = fetch('/bytes?n={SIZE}').then((r) => r.arrayBuffer()) \
+           .then((b) => window.got = b.byteLength); return true; }})()"
+    );
+    browser.eval(&in_app(&begin)).await?;
+
+    let first = browser.another_tab().await?;
+    browser.open(&story.portway.url("app")).await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    let set = in_app("(() => { document.cookie = 'both=tabs'; return document.cookie; })()");
+    assert_eq!(browser.eval(&set).await?, "both=tabs");
+
+    let second = browser.switch_to(first);
+    let got = browser.wait_for(&in_app("window.got"), PATIENCE).await?;
+    assert_eq!(got, SIZE);
+    let sent = in_app("fetch('/headers').then((r) => r.text())");
+    browser
+        .wait_for(&format!("({sent}).then((t) => t.includes('both=tabs'))"), PATIENCE)
+        .await?;
+
+    browser.open("about:blank").await?;
+    browser.switch_to(second);
+    let fetch = in_app("fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
+    assert_eq!(browser.eval(&fetch).await?, 1000);
+    Ok(())
+}
+
 /// Browsers stop service workers as they like: the page does not notice.
 async fn a_killed_service_worker_is_not_missed(kind: Kind) -> anyhow::Result<()> {
     let mut story = open(kind).await?;
@@ -285,6 +318,7 @@ in_both_browsers! {
     cookies_belong_to_the_service,
     a_file_is_saved,
     a_reload_during_a_download_is_harmless,
+    two_tabs_do_not_disturb_each_other,
     a_restart_is_survived,
     no_link_no_byte,
     a_service_that_is_down_recovers,

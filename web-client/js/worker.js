@@ -39,7 +39,37 @@ const host = {
     tell({ type: 'save-cookies', json });
     for (const server of servers) server.cookiesChanged();
   },
+  /** @param {string} json */
+  shareCookies(json) {
+    otherTabs?.postMessage(json);
+  },
 };
+
+/**
+ * Workers of other tabs with the same link: each has the whole jar, so each must hear what the
+ * others set, or the one that stores last would undo it.
+ * @type {BroadcastChannel | undefined}
+ */
+let otherTabs;
+
+/** A new tab asks the others with this, since what is stored may be a moment old. */
+const NEW_HERE = '';
+
+/**
+ * @param {string} options
+ * @param {Connection} connection
+ */
+function joinTabs(options, connection) {
+  const { service, link } = /** @type {{service: string, link: string}} */ (JSON.parse(options));
+  const [, cluster, , grant] = link.split('.');
+  const tabs = new BroadcastChannel(`cookies ${service} ${cluster} ${grant}`);
+  tabs.onmessage = ({ data }) => {
+    if (data === NEW_HERE) tabs.postMessage(connection.allCookies());
+    else connection.hearCookies(data);
+  };
+  tabs.postMessage(NEW_HERE);
+  otherTabs = tabs;
+}
 
 /** What a service would know of the browser and a service worker does not see. */
 const BROWSER_HEADERS = /** @type {[string, string][]} */ ([
@@ -384,8 +414,10 @@ scope.onmessage = (event) => {
   const channel = message.type === 'channel' ? message.channel : undefined;
   handled = handled
     .then(() => {
-      if (message.type === 'start') connection = new Connection(message.options, host);
-      else if (message.type === 'port' && transferred && connection) servers.add(new PortServer(transferred, connection));
+      if (message.type === 'start') {
+        connection = new Connection(message.options, host);
+        joinTabs(message.options, connection);
+      } else if (message.type === 'port' && transferred && connection) servers.add(new PortServer(transferred, connection));
       else if (message.type === 'channel' && channel) connection?.attach(message.session, channel);
       else if (message.type === 'peer') connection?.peer(message.json);
       else if (message.type === 'retry') connection?.retry();

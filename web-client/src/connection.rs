@@ -26,7 +26,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::RtcDataChannel;
 
 use crate::clock;
-use crate::cookie::Jar;
+use crate::cookie::{Change, Jar, News};
 use crate::error::Failure;
 use crate::session::{self, Accepted, Identity, Requests};
 use crate::signaling::Signaling;
@@ -66,6 +66,10 @@ extern "C" {
     /// The cookie jar has changed; to be stored.
     #[wasm_bindgen(method, js_name = saveCookies)]
     fn save_cookies(this: &Host, json: &str);
+
+    /// Cookies were set here; the other tabs are to hear of it.
+    #[wasm_bindgen(method, js_name = shareCookies)]
+    fn share_cookies(this: &Host, json: &str);
 }
 
 /// What the holder knows.
@@ -225,11 +229,26 @@ impl Connection {
     /// A script sets a cookie at a path.
     #[wasm_bindgen(js_name = setCookie)]
     pub fn set_cookie(&self, path: &str, cookie: &str) {
-        self.0
-            .jar
-            .borrow_mut()
-            .set_by_script(path, cookie, unix_now());
-        self.0.save_cookies();
+        let mut jar = self.0.jar.borrow_mut();
+        let change = jar.set_by_script(path, cookie, unix_now());
+        drop(jar);
+        self.0.cookies_changed(change.into_iter().collect());
+    }
+
+    /// The whole jar, for [`Connection::hear_cookies`] of a new tab.
+    #[must_use]
+    #[wasm_bindgen(js_name = allCookies)]
+    pub fn all_cookies(&self) -> String {
+        serde_json::to_string(&self.0.jar.borrow().whole()).unwrap_or_default()
+    }
+
+    /// What another tab of the same person has told of its jar.
+    #[wasm_bindgen(js_name = hearCookies)]
+    pub fn hear_cookies(&self, json: &str) {
+        if let Ok(news) = serde_json::from_str(json) {
+            self.0.jar.borrow_mut().hear(news);
+            self.0.save_cookies();
+        }
     }
 
     fn post(&self, event: Event) {
@@ -269,8 +288,17 @@ impl Inner {
         &self.options.service
     }
 
-    /// Stores the jar.
-    pub(crate) fn save_cookies(&self) {
+    /// Stores the jar and tells the other tabs.
+    pub(crate) fn cookies_changed(&self, changes: Vec<Change>) {
+        self.save_cookies();
+        if !changes.is_empty()
+            && let Ok(json) = serde_json::to_string(&News::Changed(changes))
+        {
+            self.host.share_cookies(&json);
+        }
+    }
+
+    fn save_cookies(&self) {
         let json = self.jar.borrow().save(unix_now());
         self.host.save_cookies(&json);
     }

@@ -23,9 +23,28 @@ const MAX_ATTRIBUTE: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Jar(Vec<Cookie>);
 
+/// What one tab tells the others of the same person about its jar.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum News {
+    /// Something was set, in this order.
+    Changed(Vec<Change>),
+    /// Everything that there is, for a tab that is new.
+    Whole(Vec<Cookie>),
+}
+
+/// Something that was set; repeated on another jar it does the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Change {
+    url: String,
+    text: String,
+    now: u64,
+    source: Source,
+}
+
 /// One cookie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Cookie {
+pub struct Cookie {
     name: String,
     value: String,
     path: String,
@@ -50,14 +69,41 @@ impl Jar {
         serde_json::to_string(&live).unwrap_or_default()
     }
 
-    /// Takes a `Set-Cookie` header of a response to `url`; `false` if it was not acceptable.
-    pub fn set_by_response(&mut self, url: &str, header: &str, now: u64) -> bool {
-        self.set(url, header, now, Source::Response)
+    /// Takes a `Set-Cookie` header of a response to `url`; `None` if it was not acceptable.
+    pub fn set_by_response(&mut self, url: &str, header: &str, now: u64) -> Option<Change> {
+        self.change(url, header, now, Source::Response)
     }
 
-    /// Takes an assignment to `document.cookie` at `url`.
-    pub fn set_by_script(&mut self, url: &str, text: &str, now: u64) -> bool {
-        self.set(url, text, now, Source::Script)
+    /// Takes an assignment to `document.cookie` at `url`; `None` if it was not acceptable.
+    pub fn set_by_script(&mut self, url: &str, text: &str, now: u64) -> Option<Change> {
+        self.change(url, text, now, Source::Script)
+    }
+
+    /// Takes what another tab has told.
+    pub fn hear(&mut self, news: News) {
+        match news {
+            News::Changed(changes) => {
+                for change in changes {
+                    self.set(&change.url, &change.text, change.now, change.source);
+                }
+            }
+            News::Whole(cookies) => {
+                for cookie in cookies {
+                    if let Some(known) = self.position(&cookie) {
+                        self.0.remove(known);
+                    }
+                    self.0.push(cookie);
+                }
+                let excess = self.0.len().saturating_sub(MAX_COOKIES);
+                self.0.drain(..excess);
+            }
+        }
+    }
+
+    /// All there is, for a tab that is new.
+    #[must_use]
+    pub fn whole(&self) -> News {
+        News::Whole(self.0.clone())
     }
 
     /// The `Cookie` header of a request for `url`; empty if there is none.
@@ -72,18 +118,30 @@ impl Jar {
         self.matching(url, now, Source::Script)
     }
 
+    fn change(&mut self, url: &str, text: &str, now: u64, source: Source) -> Option<Change> {
+        self.set(url, text, now, source).then(|| Change {
+            url: url.to_owned(),
+            text: text.to_owned(),
+            now,
+            source,
+        })
+    }
+
+    /// Where the cookie of the same name and path is.
+    fn position(&self, cookie: &Cookie) -> Option<usize> {
+        let same = |c: &Cookie| c.name == cookie.name && c.path == cookie.path;
+        self.0.iter().position(same)
+    }
+
     fn set(&mut self, url: &str, header: &str, now: u64, source: Source) -> bool {
         let Some(cookie) = Cookie::parse(url, header, now, source) else {
             return false;
         };
-        let same = |c: &Cookie| c.name == cookie.name && c.path == cookie.path;
-        let known = self.0.iter().position(same);
-        if let Some(known) = known {
+        if let Some(known) = self.position(&cookie) {
             if source == Source::Script && self.0[known].http_only {
                 return false;
             }
-            let created = self.0[known].created;
-            self.0.remove(known);
+            let created = self.0.remove(known).created;
             if cookie.is_live(now) {
                 self.0.push(Cookie { created, ..cookie });
             }
@@ -124,7 +182,8 @@ impl Jar {
 }
 
 /// Who sets or reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Source {
     Response,
     Script,
@@ -253,8 +312,8 @@ mod tests {
     fn http_only_cookies_are_hidden_from_scripts_and_safe_from_them() {
         let mut jar = jar(&["s=secret; HttpOnly; Path=/", "v=1; Path=/"]);
         assert_eq!(jar.for_script("/", NOW), "v=1");
-        assert!(!jar.set_by_script("/", "s=forged; Path=/", NOW));
-        assert!(!jar.set_by_script("/", "t=1; HttpOnly", NOW));
+        assert!(jar.set_by_script("/", "s=forged; Path=/", NOW).is_none());
+        assert!(jar.set_by_script("/", "t=1; HttpOnly", NOW).is_none());
         assert_eq!(jar.for_request("/", NOW), "s=secret; v=1");
     }
 
@@ -302,7 +361,44 @@ mod tests {
             jar.set_by_response("/", &format!("c{i}=1"), NOW);
         }
         assert_eq!(jar.0.len(), MAX_COOKIES);
-        assert!(!jar.set_by_response("/", &format!("big={}", "x".repeat(MAX_SIZE)), NOW));
+        let big = format!("big={}", "x".repeat(MAX_SIZE));
+        assert!(jar.set_by_response("/", &big, NOW).is_none());
+    }
+
+    fn passed_on(news: &News) -> News {
+        serde_json::from_str(&serde_json::to_string(news).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tabs_keep_each_other_up_to_date() {
+        let mut first = jar(&["a=1; Path=/", "s=1; Path=/; HttpOnly"]);
+        let mut second = Jar::default();
+        second.hear(passed_on(&first.whole()));
+        assert_eq!(second.0, first.0);
+        let changes = [
+            first.set_by_response("/x/y", "b=2", NOW + 1),
+            first.set_by_response("/", "a=; Path=/; Max-Age=0", NOW + 2),
+            first.set_by_script("/", "s=stolen; Path=/", NOW + 3),
+        ];
+        second.hear(passed_on(&News::Changed(
+            changes.into_iter().flatten().collect(),
+        )));
+        assert_eq!(second.0, first.0);
+        assert_eq!(second.for_request("/x/", NOW + 4), "b=2; s=1");
+    }
+
+    #[test]
+    fn news_of_another_tab_do_not_overfill_a_jar() {
+        let many = |prefix| {
+            let mut jar = Jar::default();
+            for i in 0..MAX_COOKIES {
+                jar.set_by_response("/", &format!("{prefix}{i}=1"), NOW);
+            }
+            jar
+        };
+        let mut jar = many("a");
+        jar.hear(many("b").whole());
+        assert_eq!(jar.0.len(), MAX_COOKIES);
     }
 
     proptest! {

@@ -201,16 +201,15 @@ impl Exchange {
     }
 
     fn take_cookies(&self, headers: &HeaderMap) {
-        let mut changed = false;
-        for value in headers.get_all(header::SET_COOKIE) {
-            changed |=
-                self.inner
-                    .jar
-                    .borrow_mut()
-                    .set_by_response(&self.path, &latin1(value), unix_now());
-        }
-        if changed {
-            self.inner.save_cookies();
+        let mut jar = self.inner.jar.borrow_mut();
+        let changes: Vec<_> = headers
+            .get_all(header::SET_COOKIE)
+            .iter()
+            .filter_map(|value| jar.set_by_response(&self.path, &latin1(value), unix_now()))
+            .collect();
+        drop(jar);
+        if !changes.is_empty() {
+            self.inner.cookies_changed(changes);
         }
     }
 

@@ -7,6 +7,8 @@ export class Connection {
   websocket(url: string, protocols: string[], headers: [string, string][]): Promise<Socket>;
   cookies(url: string): string;
   setCookie(url: string, cookie: string): void;
+  allCookies(): string;
+  hearCookies(json: string): void;
   attach(session: string, channel: RTCDataChannel): void;
   peer(json: string): void;
   retry(): void;

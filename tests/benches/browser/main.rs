@@ -1,5 +1,6 @@
-//! What a person in a browser gets through Portway, beside the same requests sent directly, in the
-//! same run. Figures go to standard output; ratios are what to compare between machines.
+//! What a person in a browser gets through Portway, in the same run beside (a) the same requests
+//! sent directly and (b) a bare data channel from a minimal native sender on the same stack. Figures
+//! go to standard output and `docs/bench/browser.json`; ratios are what to compare between machines.
 //!
 //! `cargo xtask bench browser [MEBIBYTES]`
 
@@ -9,14 +10,21 @@
     reason = "a bench prints figures"
 )]
 
+mod bare;
+
 use std::io::Read as _;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use bare::Bare;
 
 use portway_tests::PATIENCE;
 use portway_tests::browser::{Browser, Kind};
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::{Upstream, is_right, pattern};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Size of transfers unless given, in MiB.
 const DEFAULT_SIZE: usize = 256;
@@ -80,6 +88,14 @@ struct Figures {
     echo: f64,
 }
 
+/// One line of the table.
+struct Row {
+    what: &'static str,
+    portway: f64,
+    direct: Option<f64>,
+    bare: Option<f64>,
+}
+
 async fn measure(
     browser: &mut Browser,
     through_portway: bool,
@@ -141,7 +157,7 @@ async fn save(browser: &mut Browser, size: usize) -> anyhow::Result<f64> {
     Ok(size as f64 / 1e6 / seconds)
 }
 
-async fn bench(kind: Kind, size: usize) -> anyhow::Result<()> {
+async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let expose = format!("app={}", upstream.target());
@@ -153,46 +169,123 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<()> {
         .wait_for("!!document.querySelector('#hello')", PATIENCE)
         .await?;
     let direct = measure(&mut browser, false, size).await?;
+    let bare: Bare = bare::measure(&mut browser, size).await?;
 
     browser.open(&portway.link("app")).await?;
     let shown = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&shown, PATIENCE).await?;
-    let before = portway.resident_memory()?;
+    let memory = portway.resident_memory()?;
+    let cpu = portway.cpu_time()?;
     let through = measure(&mut browser, true, size).await?;
     let saved = save(&mut browser, size).await?;
-    let growth = portway.resident_memory()?.saturating_sub(before);
+    let cpu = (portway.cpu_time()? - cpu).as_secs_f64();
+    let growth = portway.peak_memory()?.saturating_sub(memory);
 
-    println!("\n{kind:?}, {} MiB", size >> 20);
-    println!("{:<34}{:>10}{:>10}{:>9}", "", "Portway", "direct", "ratio");
-    for (name, ours, theirs) in [
-        ("small request, p50, ms", through.latency, direct.latency),
-        (
-            "100 requests at once, ms",
-            through.parallel,
-            direct.parallel,
+    let row = |what, portway, direct, bare| Row {
+        what,
+        portway,
+        direct,
+        bare,
+    };
+    let beside = |what, ours, theirs| row(what, ours, Some(theirs), None);
+    // Two downloads, an upload and a saved file have passed.
+    let gigabytes = 4.0 * size as f64 / 1e9;
+    Ok(vec![
+        beside("small request, p50, ms", through.latency, direct.latency),
+        beside("100 requests at once, ms", through.parallel, direct.parallel),
+        row(
+            "download, MB/s",
+            through.download,
+            Some(direct.download),
+            Some(bare.download),
         ),
-        ("download, MB/s", through.download, direct.download),
-        ("upload, MB/s", through.upload, direct.upload),
-        ("echo during a download, p50, ms", through.echo, direct.echo),
-        ("saved to a file, MB/s", saved, f64::NAN),
-    ] {
-        println!("{name:<34}{ours:>10.1}{theirs:>10.1}{:>9.3}", ours / theirs);
+        row(
+            "upload, MB/s",
+            through.upload,
+            Some(direct.upload),
+            Some(bare.upload),
+        ),
+        beside("echo during a download, p50, ms", through.echo, direct.echo),
+        row("saved to a file, MB/s", saved, None, Some(bare.download)),
+        row("gateway, CPU s/GB", cpu / gigabytes, None, None),
+        row(
+            "gateway, memory grew by at most, MiB",
+            growth as f64 / f64::from(1 << 20),
+            None,
+            None,
+        ),
+    ])
+}
+
+fn print(kind: Kind, size: usize, rows: &[Row]) {
+    println!("\n{kind:?}, {} MiB", size >> 20);
+    println!(
+        "{:<38}{:>9}{:>9}{:>8}{:>9}{:>8}",
+        "", "Portway", "direct", "ratio", "bare", "ratio"
+    );
+    for row in rows {
+        let mut line = format!("{:<38}{:>9.1}", row.what, row.portway);
+        for reference in [row.direct, row.bare] {
+            line += &reference.map_or_else(
+                || format!("{:>17}", ""),
+                |figure| format!("{figure:>9.1}{:>8.3}", row.portway / figure),
+            );
+        }
+        println!("{}", line.trim_end());
     }
-    let mebibytes = growth as f64 / f64::from(1 << 20);
-    println!("{:<34}{mebibytes:>10.1}", "gateway's memory grew by, MiB");
+}
+
+/// Writes `docs/bench/browser.json`.
+fn record(results: &[(Kind, Vec<Row>)], size: usize) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let commit = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(&root)
+        .output()
+        .context("git")?;
+    let processor = std::fs::read_to_string("/proc/cpuinfo")?
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1).map(str::to_owned))
+        .unwrap_or_default();
+    let rows: Vec<Value> = results
+        .iter()
+        .flat_map(|(kind, rows)| {
+            rows.iter().map(move |row| {
+                json!({
+                    "browser": format!("{kind:?}"), "bytes": size, "what": row.what,
+                    "portway": row.portway, "direct": row.direct, "bare_channel": row.bare,
+                })
+            })
+        })
+        .collect();
+    let report = json!({
+        "v": 1,
+        "date": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        "commit": String::from_utf8(commit.stdout)?.trim(),
+        "machine": format!("{processor}, {} threads", std::thread::available_parallelism()?),
+        "rows": rows,
+    });
+    let folder = root.join("docs/bench");
+    std::fs::create_dir_all(&folder)?;
+    let text = format!("{}\n", serde_json::to_string_pretty(&report)?);
+    std::fs::write(folder.join("browser.json"), text)?;
     Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
     // cargo passes `--bench`.
-    let size = std::env::args()
+    let mebibytes = std::env::args()
         .find_map(|argument| argument.parse::<usize>().ok())
         .unwrap_or(DEFAULT_SIZE);
+    let size = mebibytes << 20;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        bench(Kind::Chromium, size << 20).await?;
-        bench(Kind::Firefox, size << 20).await
-    })
+    let mut results = Vec::new();
+    for kind in [Kind::Chromium, Kind::Firefox] {
+        let rows = runtime.block_on(bench(kind, size))?;
+        print(kind, size, &rows);
+        results.push((kind, rows));
+    }
+    record(&results, size)
 }
