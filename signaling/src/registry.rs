@@ -14,7 +14,8 @@ use portway_protocol::id::{GrantId, NodeId, ServiceName, SessionId};
 use portway_protocol::limits::NODE_LEASE;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Offer, Presence, RpcError,
+    Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Offer, Presence,
+    RpcError,
 };
 use serde::Serialize;
 
@@ -307,7 +308,8 @@ impl Registry {
                 known.seen = unix_now();
                 self.recorder.node(known.clone());
             }
-            self.recorder.event(Event::NodeOffline { node: name.clone() });
+            self.recorder
+                .event(Event::NodeOffline { node: name.clone() });
             entries.fail_pending_of(&name);
             entries.forget_sessions_of(&name);
             let services: Vec<ServiceName> = node

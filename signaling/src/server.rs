@@ -121,7 +121,10 @@ impl Signaling {
             hosts,
             assets,
             bus: Arc::new(Local::default()),
-            registry: Registry::new(store.nodes()?, Recorder::start(store).map_err(StoreError::Io)?),
+            registry: Registry::new(
+                store.nodes()?,
+                Recorder::start(store).map_err(StoreError::Io)?,
+            ),
             counters: Counters::default(),
             sockets: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -14,18 +14,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     };
     let _interface = prepare_browsers()?;
     web::build_all(Profile::Release)?;
-    let mut bench = command(
-        "cargo",
-        &[
-            "bench",
-            "--locked",
-            "--package",
-            "portway-tests",
-            "--bench",
-            "browser",
-            "--",
-        ],
-    );
+    let mut bench = command("cargo", &["bench", "--locked", "--bench", "browser", "--"]);
     bench
         .args(rest)
         .env("PORTWAY_BIN", portway(Profile::Release));

@@ -165,7 +165,12 @@ pub(crate) fn events(global: &Global, args: &EventsArgs) -> anyhow::Result<()> {
                     ..
                 } => ("session", node, format!("{service}, grant {grant}")),
             };
-            vec![format!("{age} ago"), what.to_owned(), node.to_string(), more]
+            vec![
+                format!("{age} ago"),
+                what.to_owned(),
+                node.to_string(),
+                more,
+            ]
         };
         let rows: Vec<_> = events.events.iter().map(row).collect();
         output::table(&["WHEN", "EVENT", "NODE", "DETAILS"], &rows)

@@ -124,7 +124,9 @@ impl Store for Sqlite {
         let announced = serde_json::to_string(&node.announced)
             .map_err(|_| StoreError::Damaged("an announcement"))?;
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO node (name, announced, seen) VALUES (?1, ?2, ?3)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO node (name, announced, seen) VALUES (?1, ?2, ?3)",
+            )?
             .execute(params![node.node.as_str(), announced, node.seen])?;
         Ok(())
     }

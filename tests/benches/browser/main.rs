@@ -192,7 +192,11 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let gigabytes = 4.0 * size as f64 / 1e9;
     Ok(vec![
         beside("small request, p50, ms", through.latency, direct.latency),
-        beside("100 requests at once, ms", through.parallel, direct.parallel),
+        beside(
+            "100 requests at once, ms",
+            through.parallel,
+            direct.parallel,
+        ),
         row(
             "download, MB/s",
             through.download,
@@ -245,7 +249,12 @@ fn record(results: &[(Kind, Vec<Row>)], size: usize) -> anyhow::Result<()> {
         .context("git")?;
     let processor = std::fs::read_to_string("/proc/cpuinfo")?
         .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1).map(str::to_owned))
+        .find_map(|line| {
+            line.strip_prefix("model name")?
+                .split(": ")
+                .nth(1)
+                .map(str::to_owned)
+        })
         .unwrap_or_default();
     let rows: Vec<Value> = results
         .iter()

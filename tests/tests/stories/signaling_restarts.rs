@@ -24,13 +24,11 @@ use portway_signaling::{Assets, Config, Signaling};
 use portway_tests::PATIENCE;
 use portway_tests::browser::{Browser, Kind};
 use portway_tests::upstream::Upstream;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The app's window.
-const APP: &str = "document.querySelector('#portway-app').contentWindow";
+use crate::{APP, in_app};
 
 /// Life of the tokens here, seconds.
 const LIFETIME: u64 = 3600;
@@ -42,10 +40,6 @@ const OPEN_SOCKET: &str = "new Promise((resolve, reject) => { \
 
 const ECHO: &str = "new Promise((resolve) => { \
     socket.onmessage = ({ data }) => resolve(data); socket.send('still here'); })";
-
-fn in_app(script: &str) -> String {
-    format!("{APP}.eval({})", json!(script))
-}
 
 fn unix_now() -> u64 {
     SystemTime::now()
@@ -216,7 +210,8 @@ async fn live_sessions_do_not_notice(kind: Kind) -> anyhow::Result<()> {
 
     signaling.stop().await?;
     assert_eq!(browser.eval(&in_app(ECHO)).await?, "still here");
-    let fetch = in_app("fetch('/bytes?n=2000000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
+    let fetch =
+        in_app("fetch('/bytes?n=2000000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
     assert_eq!(browser.eval(&fetch).await?, 2_000_000);
 
     let _signaling = cluster.signaling(address).await?;
@@ -226,7 +221,10 @@ async fn live_sessions_do_not_notice(kind: Kind) -> anyhow::Result<()> {
 
     browser.switch_to(first);
     assert_eq!(browser.eval(&in_app(ECHO)).await?, "still here");
-    assert_eq!(browser.eval(&in_app("window.closed ?? false")).await?, false);
+    assert_eq!(
+        browser.eval(&in_app("window.closed ?? false")).await?,
+        false
+    );
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use portway_tests::browser::{Browser, Kind};
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::{HALT, HALTS, Upstream, is_right, pattern};
 
+use crate::{APP, in_app};
+
 /// Firefox kills a service worker that has had nothing to do for 30 s, and a made response ends with
 /// it. The file is complete all the same.
 #[tokio::test(flavor = "multi_thread")]
@@ -21,13 +23,12 @@ async fn save_a_halting_file(kind: Kind) -> anyhow::Result<()> {
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
     let mut browser = Browser::launch(kind).await?;
     browser.open(&portway.link("app")).await?;
-    let app = "document.querySelector('#portway-app').contentWindow";
-    let hello = format!("!!{app}.document.querySelector('#hello')");
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&hello, PATIENCE).await?;
 
-    let save = format!(
-        "{app}.eval(\"(() => {{ const link = document.createElement('a'); link.href = '/halting'; \
-         link.download = 'slow.bin'; document.body.append(link); link.click(); }})()\")"
+    let save = in_app(
+        "(() => { const link = document.createElement('a'); link.href = '/halting'; \
+         link.download = 'slow.bin'; document.body.append(link); link.click(); })()",
     );
     browser.eval(&save).await?;
     let silences = HALT * u32::try_from(HALTS)?;

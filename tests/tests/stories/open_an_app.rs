@@ -6,13 +6,7 @@ use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::Upstream;
 use serde_json::json;
 
-/// The app's window: a frame of the same origin that fills the page.
-const APP: &str = "document.querySelector('#portway-app').contentWindow";
-
-/// An expression that is evaluated in the app's own window.
-fn in_app(script: &str) -> String {
-    format!("{APP}.eval({})", json!(script))
-}
+use crate::{APP, in_app};
 
 /// A running service behind Portway, opened in a browser.
 struct Story {
@@ -205,12 +199,16 @@ async fn two_tabs_do_not_disturb_each_other(kind: Kind) -> anyhow::Result<()> {
     assert_eq!(got, SIZE);
     let sent = in_app("fetch('/headers').then((r) => r.text())");
     browser
-        .wait_for(&format!("({sent}).then((t) => t.includes('both=tabs'))"), PATIENCE)
+        .wait_for(
+            &format!("({sent}).then((t) => t.includes('both=tabs'))"),
+            PATIENCE,
+        )
         .await?;
 
     browser.open("about:blank").await?;
     browser.switch_to(second);
-    let fetch = in_app("fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
+    let fetch =
+        in_app("fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
     assert_eq!(browser.eval(&fetch).await?, 1000);
     Ok(())
 }

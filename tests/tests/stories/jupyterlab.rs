@@ -7,15 +7,14 @@ use portway_tests::jupyter::{Jupyter, TOKEN};
 use portway_tests::portway::{Portway, State};
 use serde_json::json;
 
+use crate::{APP, in_app};
+
 /// JupyterLab is some 20 MB of scripts: the longest that a step may take on a small machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A person whose click had no effect clicks again, so often and after such a time.
 const CLICKS: u32 = 10;
 const CLICK_AGAIN: Duration = Duration::from_secs(5);
-
-/// Window of the app: the frame that Portway shows it in.
-const APP: &str = "document.querySelector('#portway-app').contentWindow";
 
 /// Size of the file that travels; not a multiple of any chunk.
 const FILE: usize = 1_000_003;
@@ -26,10 +25,6 @@ const PRINTED: &str = "1764";
 
 fn element(selector: &str) -> String {
     format!("{APP}.document.querySelector({})", json!(selector))
-}
-
-fn in_app(script: &str) -> String {
-    format!("{APP}.eval({})", json!(script))
 }
 
 /// Byte `i` of the file.
