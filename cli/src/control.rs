@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::session::table::SessionView;
 use portway_protocol::id::{GrantId, ServiceName};
-use portway_protocol::reason::Reason;
+use portway_protocol::reason::Exit;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use portway_signaling::store::Entry;
@@ -206,8 +206,8 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     body: Option<Vec<u8>>,
 ) -> anyhow::Result<T> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
-        Failure::because(
-            Reason::NodeOffline,
+        Failure::new(
+            Exit::Unavailable,
             format!(
                 "no portway runs on {}: {error}. Start one with `portway up`",
                 socket.display()
