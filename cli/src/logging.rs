@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
 use crate::args::Global;
 
@@ -17,14 +20,27 @@ pub(crate) fn start(global: &Global) {
         }
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("PORTWAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = match std::env::var("PORTWAY_LOG") {
+        Ok(wanted) => wanted.parse().unwrap_or_else(|error| {
+            eprintln!("portway: PORTWAY_LOG is ignored: {error}");
+            targets(level)
+        }),
+        Err(_) => targets(level),
+    };
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
-    if global.json {
-        builder.json().init();
+    let lines = if global.json {
+        lines.json().boxed()
     } else {
-        builder.with_target(false).init();
-    }
+        lines.with_target(false).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
+}
+
+/// A filter of ours, which is known to be well-formed.
+fn targets(level: &str) -> Targets {
+    level.parse().unwrap_or_default()
 }

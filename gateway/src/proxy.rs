@@ -14,6 +14,8 @@ pub mod http;
 pub mod page;
 pub mod upgrade;
 
+use std::net::IpAddr;
+
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -32,6 +34,8 @@ pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Syn
 pub struct Visitor {
     /// Name of the user, from the grant.
     pub user: String,
+    /// Where its packets come from, if that is known.
+    pub address: Option<IpAddr>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
     /// Owner of what outlives a request: open WebSockets.

@@ -22,7 +22,7 @@ use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS};
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
-use portway_transport::{Channel, Closed, lane};
+use portway_transport::{Channel, Closed, Path, lane};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -92,6 +92,7 @@ pub enum SessionError {
 pub async fn run(
     context: Arc<Context>,
     channel: Arc<dyn Channel>,
+    path: Option<Path>,
     ended: CancellationToken,
 ) -> Result<(), SessionError> {
     let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept(&context, channel.as_ref()))
@@ -119,9 +120,11 @@ pub async fn run(
         session.user.clone(),
         session.claim.service.clone(),
         session.claim.grant,
+        path,
     ));
     let visitor = Visitor {
         user: session.user.clone(),
+        address: path.map(|path| path.remote),
         permission: session.permission.clone(),
         tasks: tasks.clone(),
         ended: ended.clone(),

@@ -98,8 +98,12 @@ impl Node {
     fn channel(&mut self) -> LoopbackChannel {
         let (near, far) = loopback::pair();
         let ended = CancellationToken::new();
-        self.tasks
-            .spawn(session::run(self.context.clone(), Arc::new(far), ended));
+        self.tasks.spawn(session::run(
+            self.context.clone(),
+            Arc::new(far),
+            None,
+            ended,
+        ));
         near
     }
 

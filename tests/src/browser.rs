@@ -1,5 +1,5 @@
 //! A real browser behind one small interface: Chromium by the DevTools protocol, Firefox by
-//! WebDriver BiDi. Fresh profile, headless.
+//! WebDriver BiDi. Headless; each test gets what a browser just installed would be.
 
 mod console;
 mod downloads;
@@ -17,7 +17,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -39,9 +38,6 @@ pub enum Kind {
     Firefox,
 }
 
-/// Held while a browser runs: two of them at a time make a small machine too slow for either.
-static TURN: Mutex<()> = Mutex::const_new(());
-
 /// A tab that is not the current one.
 #[derive(Debug)]
 pub struct Tab(String);
@@ -50,6 +46,8 @@ pub struct Tab(String);
 pub struct Browser {
     kind: Kind,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What keeps this test's storage apart: Chromium's browser context, Firefox's user context.
+    context: String,
     /// Session of the tab (Chromium) or its browsing context (Firefox).
     tab: String,
     console: Console,
@@ -57,18 +55,15 @@ pub struct Browser {
     profile: TempDir,
     /// Reads the browser's standard error: one that nobody reads would stop it sooner or later.
     _drain: JoinSet<()>,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Browser {
-    /// Starts a browser.
+    /// Starts a browser, with one empty tab.
     ///
     /// # Errors
     /// If it is not installed or does not speak its protocol.
     pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
-        let turn = TURN.lock().await;
         let profile = tempfile::tempdir()?;
-        std::fs::create_dir(downloads::folder(profile.path()))?;
         if kind == Kind::Firefox {
             let preferences = downloads::firefox_preferences(profile.path());
             std::fs::write(profile.path().join("user.js"), preferences)?;
@@ -91,16 +86,48 @@ impl Browser {
         let mut browser = Self {
             kind,
             socket,
+            context: String::new(),
             tab: String::new(),
             console: Console::default(),
             _process: process,
             profile,
             _drain: drain,
-            _turn: turn,
         };
-        browser.tab = browser.first_tab().await?;
-        browser.watch_console().await?;
+        if kind == Kind::Firefox {
+            let params = json!({"capabilities": {}});
+            browser.call("session.new", params).await?;
+        }
+        browser.start_afresh().await?;
         Ok(browser)
+    }
+
+    /// Closes all tabs, forgets all that was stored and saved, and opens an empty tab.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn start_afresh(&mut self) -> anyhow::Result<()> {
+        let (make, remove, id) = match self.kind {
+            Kind::Chromium => (
+                "Target.createBrowserContext",
+                "Target.disposeBrowserContext",
+                "browserContextId",
+            ),
+            Kind::Firefox => (
+                "browser.createUserContext",
+                "browser.removeUserContext",
+                "userContext",
+            ),
+        };
+        self.tab.clear();
+        let before = std::mem::take(&mut self.context);
+        if !before.is_empty() {
+            self.call(remove, json!({id: before})).await?;
+        }
+        self.context = text(&self.call(make, json!({})).await?[id]);
+        self.accept_downloads().await?;
+        self.console = Console::default();
+        self.tab = self.new_tab().await?;
+        self.watch_console().await
     }
 
     /// Which browser this is.
@@ -275,25 +302,11 @@ impl Browser {
         Tab(std::mem::replace(&mut self.tab, tab.0))
     }
 
-    /// The tab that a test begins with.
-    async fn first_tab(&mut self) -> anyhow::Result<String> {
-        match self.kind {
-            Kind::Chromium => self.accept_downloads().await?,
-            Kind::Firefox => {
-                self.call("session.new", json!({"capabilities": {}}))
-                    .await?;
-            }
-        }
-        self.new_tab().await
-    }
-
     async fn new_tab(&mut self) -> anyhow::Result<String> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match self.kind {
             Kind::Chromium => {
-                let target = self
-                    .call("Target.createTarget", json!({"url": "about:blank"}))
-                    .await?;
+                let params = json!({"url": "about:blank", "browserContextId": self.context});
+                let target = self.call("Target.createTarget", params).await?;
                 let params = json!({"targetId": target["targetId"], "flatten": true});
                 let attached = self.call("Target.attachToTarget", params).await?;
                 self.tab = text(&attached["sessionId"]);
@@ -302,7 +315,7 @@ impl Browser {
             }
             Kind::Firefox => {
                 // The window that a headless Firefox starts with never has the focus.
-                let params = json!({"type": "window"});
+                let params = json!({"type": "window", "userContext": self.context});
                 let window = self.call("browsingContext.create", params).await?;
                 Ok(text(&window["context"]))
             }
@@ -339,6 +352,10 @@ impl Browser {
         }
         bail!("the browser closed the connection")
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn command(kind: Kind, profile: &Path) -> Command {

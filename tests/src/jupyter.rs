@@ -17,16 +17,25 @@ use tokio::task::JoinSet;
 const PACKAGE: &str = "jupyterlab==4.6.6";
 
 /// The longest that an installation may take: about 100 packages.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
+const INSTALL_PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The longest that a start may take, on a small machine with a cold disk.
-const START_PATIENCE: Duration = Duration::from_secs(180);
+const START_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What one must know to log in.
 pub const TOKEN: &str = "a-token-of-the-tests";
 
 /// The environment that it is installed in: stories that run side by side share one installation.
 static ENVIRONMENT: OnceCell<PathBuf> = OnceCell::const_new();
+
+/// Installs it, unless that is done.
+///
+/// # Errors
+/// If it cannot be installed; carries what pip said.
+pub async fn prepare() -> anyhow::Result<&'static Path> {
+    let path = ENVIRONMENT.get_or_try_init(install).await?;
+    Ok(path.as_path())
+}
 
 /// A running JupyterLab with a folder of its own. Ends when dropped.
 pub struct Jupyter {
@@ -44,7 +53,7 @@ impl Jupyter {
     /// # Errors
     /// If it cannot be installed or does not become ready; carries what it said.
     pub async fn start(notebook: &str, source: &str) -> anyhow::Result<Self> {
-        let environment = ENVIRONMENT.get_or_try_init(install).await?;
+        let environment = prepare().await?;
         let home = tempfile::tempdir()?;
         let folder = home.path().join("work");
         std::fs::create_dir(&folder)?;
@@ -92,7 +101,7 @@ impl Jupyter {
     }
 }
 
-/// Installs it, unless that is done. An unfinished installation is begun again.
+/// An unfinished installation is begun again.
 async fn install() -> anyhow::Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/jupyter");
     let complete = path.join("complete");
@@ -103,7 +112,8 @@ async fn install() -> anyhow::Result<PathBuf> {
     make.args(["-m", "venv", "--clear"]).arg(&path);
     run(make).await?;
     let mut pip = Command::new(path.join("bin/pip"));
-    pip.args(["install", "--quiet", PACKAGE]);
+    // Most of its modules are never imported here: those that are get compiled when they are.
+    pip.args(["install", "--quiet", "--no-compile", PACKAGE]);
     run(pip).await?;
     std::fs::write(complete, PACKAGE)?;
     Ok(path)

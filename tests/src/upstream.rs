@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Page of the service; its title and content are what tests look for.
@@ -21,8 +22,16 @@ const NEXT: &str =
 pub struct Upstream {
     /// Where it listens.
     pub address: SocketAddr,
-    requests: Arc<Mutex<Vec<String>>>,
+    shared: Arc<Shared>,
     _tasks: JoinSet<()>,
+}
+
+/// What its connections share.
+#[derive(Debug, Default)]
+struct Shared {
+    requests: Mutex<Vec<String>>,
+    /// Lets `/held` go on.
+    release: Notify,
 }
 
 impl Upstream {
@@ -41,12 +50,12 @@ impl Upstream {
     pub async fn start_at(address: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let requests = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, requests.clone()));
+        tasks.spawn(accept(listener, shared.clone()));
         Ok(Self {
             address,
-            requests,
+            shared,
             _tasks: tasks,
         })
     }
@@ -60,20 +69,21 @@ impl Upstream {
     /// Request lines so far.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
-        self.requests
+        self.shared
+            .requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 }
 
-async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<String>>>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _peer)) = listener.accept().await {
-        let requests = requests.clone();
+        let shared = shared.clone();
         connections.spawn(async move {
             // A client that goes away is no failure of the service.
-            drop(serve(stream, requests).await);
+            drop(serve(stream, &shared).await);
         });
     }
 }
@@ -94,11 +104,12 @@ impl Head {
     }
 }
 
-async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) -> anyhow::Result<()> {
+async fn serve(stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     let mut stream = BufStream::new(stream);
     while let Some(head) = read_head(&mut stream).await? {
         let line = format!("{} {}", head.method, head.path);
-        requests
+        shared
+            .requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(line);
@@ -112,7 +123,7 @@ async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) -> anyhow::
                 .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
         {
             return echo(stream, &head).await;
-        } else if !answer(&mut stream, &head).await? {
+        } else if !answer(&mut stream, &head, shared).await? {
             return Ok(());
         }
         stream.flush().await?;
@@ -143,7 +154,11 @@ async fn read_head(stream: &mut BufStream<TcpStream>) -> anyhow::Result<Option<H
 }
 
 /// Answers one request; `false` ends the connection.
-async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Result<bool> {
+async fn answer(
+    stream: &mut BufStream<TcpStream>,
+    head: &Head,
+    shared: &Shared,
+) -> anyhow::Result<bool> {
     let path = head.path.split('?').next().unwrap_or_default();
     match (head.method.as_str(), path) {
         ("GET", "/") => page(stream, "text/html; charset=utf-8", PAGE, "").await?,
@@ -198,7 +213,15 @@ async fn answer(stream: &mut BufStream<TcpStream>, head: &Head) -> anyhow::Resul
             // Until the client hangs up.
             stream.read_u8().await?;
         }
-        ("GET", "/halting") => halting(stream).await?,
+        ("GET", "/halting") => {
+            let halts = length(&head.path);
+            in_parts(stream, halts, || tokio::time::sleep(HALT)).await?;
+        }
+        ("GET", "/held") => in_parts(stream, 1, || shared.release.notified()).await?,
+        ("GET", "/release") => {
+            shared.release.notify_one();
+            page(stream, "text/plain", "released", "").await?;
+        }
         ("GET", "/bytes") => bytes(stream, length(&head.path)).await?,
         ("POST", "/sum") => {
             let text = sum_body(stream, head).await?;
@@ -255,28 +278,28 @@ async fn bytes(stream: &mut BufStream<TcpStream>, n: usize) -> anyhow::Result<()
     Ok(())
 }
 
-/// A download that stops moving several times, each time longer than browsers let an idle service
-/// worker live.
-async fn halting(stream: &mut BufStream<TcpStream>) -> anyhow::Result<()> {
+/// A download that stops between its parts until something has happened.
+async fn in_parts<F: Future<Output = ()>>(
+    stream: &mut BufStream<TcpStream>,
+    halts: usize,
+    happened: impl Fn() -> F,
+) -> anyhow::Result<()> {
     let pattern = pattern();
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
-        pattern.len() * (HALTS + 1)
+        pattern.len() * (halts + 1)
     );
     stream.write_all(head.as_bytes()).await?;
-    for halt in 0..=HALTS {
-        stream.write_all(&pattern).await?;
+    stream.write_all(&pattern).await?;
+    for _halt in 0..halts {
         stream.flush().await?;
-        if halt < HALTS {
-            tokio::time::sleep(HALT).await;
-        }
+        happened().await;
+        stream.write_all(&pattern).await?;
     }
     Ok(())
 }
 
-/// How often and how long `/halting` stops.
-pub const HALTS: usize = 4;
-/// See [`HALTS`].
+/// How long `/halting` stops: longer than browsers let an idle service worker live.
 pub const HALT: Duration = Duration::from_secs(45);
 
 /// [`byte`] repeats after so many.

@@ -1,8 +1,9 @@
 //! Data channels of a peer connection behind one trait.
 //!
 //! [`Channel`] is all that sessions know of a transport. [`webrtc`] provides it over WebRTC,
-//! [`loopback`] inside one process for tests. [`lane`] makes a byte stream of a channel. What lives here: peer connections, candidates,
-//! sockets. What does not: who the peer is (`protocol::session`) and what the bytes mean.
+//! [`loopback`] inside one process for tests. [`lane`] makes a byte stream of a channel. What lives
+//! here: peer connections, candidates, sockets. What does not: who the peer is
+//! (`protocol::session`) and what the bytes mean.
 //!
 //! The law of a channel:
 //! - Messages arrive whole, in order, once, or the channel ends.
@@ -14,6 +15,8 @@
 pub mod lane;
 pub mod loopback;
 pub mod webrtc;
+
+use std::net::IpAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,9 +48,29 @@ pub struct Closed;
 
 /// How two ends reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Directly or not.
+    pub kind: PathKind,
+    /// Where the other end's packets come from: its own address, its NAT's, or its relay's.
+    pub remote: IpAddr,
+}
+
+/// Whether a relay is between two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathKind {
     /// Packets go straight from one to the other.
     Direct,
     /// Packets go through a relay.
     Relayed,
+}
+
+impl PathKind {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+        }
+    }
 }

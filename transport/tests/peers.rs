@@ -66,7 +66,9 @@ async fn messages_arrive_whole_and_in_order() {
         }
     };
     tokio::join!(send, receive);
-    assert_eq!(client.path().await, Some(PathKind::Direct));
+    let path = client.path().await.unwrap();
+    assert_eq!(path.kind, PathKind::Direct);
+    assert!(path.remote.is_loopback(), "{path:?}");
 }
 
 #[tokio::test]

@@ -7,17 +7,11 @@
 //! - `connection`: keeps a session alive. `session`: one session. `signaling`: its introduction.
 //! - `fetch`, `websocket`: what runs over it. `cookie`: the jar that the browser must not have.
 
-#[cfg(target_arch = "wasm32")]
 mod clock;
-#[cfg(target_arch = "wasm32")]
 pub mod connection;
 pub mod cookie;
-#[cfg(target_arch = "wasm32")]
 mod error;
-#[cfg(target_arch = "wasm32")]
 pub mod fetch;
-#[cfg(target_arch = "wasm32")]
 mod session;
-#[cfg(target_arch = "wasm32")]
 mod signaling;
 pub mod websocket;

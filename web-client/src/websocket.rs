@@ -3,5 +3,4 @@
 //! - [`frame`]: the frames. `socket`: an open WebSocket.
 
 pub mod frame;
-#[cfg(target_arch = "wasm32")]
 pub mod socket;

@@ -33,7 +33,6 @@ const IMPURE: &[&str] = &[
 
 /// Checks everything.
 pub(crate) fn run() -> anyhow::Result<()> {
-    tools::wasm_target()?;
     tools::node()?;
     step(
         "formatting",
@@ -47,23 +46,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 "clippy",
                 "--locked",
                 "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
-    )?;
-    step(
-        "clippy for wasm",
-        &mut command(
-            "cargo",
-            &[
-                "clippy",
-                "--locked",
-                "--package",
-                "portway-web-client",
-                "--target",
-                "wasm32-unknown-unknown",
                 "--",
                 "-D",
                 "warnings",

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             let _interface = prepare_stories()?;
             cargo_test(
                 "all tests in Rust, stories in real browsers among them",
-                &[],
+                web::TESTED,
             )
         }
         ["js"] => javascript(),
@@ -65,10 +65,7 @@ fn units() -> anyhow::Result<()> {
 
 fn stories(filter: Option<&str>) -> anyhow::Result<()> {
     let _interface = prepare_stories()?;
-    let tests = fs::read_dir(root().join(STORIES).join("tests"))?
-        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
-        .collect::<Vec<_>>();
-    let mut args: Vec<&str> = tests.iter().flat_map(|name| ["--test", name]).collect();
+    let mut args = vec!["--test", "stories", "--"];
     args.extend(filter);
     cargo_test("end-to-end tests in real browsers", &args)
 }

@@ -18,6 +18,10 @@ const ROOMS: &str = "// rooms: ";
 /// Files smaller than this are not worth compressing.
 const MIN_GZIP: usize = 1024;
 
+/// What is compiled for tests. One choice for all of them: with another one, cargo would choose other
+/// features for shared crates and build them again.
+pub(crate) const TESTED: &[&str] = &["--lib", "--bins", "--tests"];
+
 /// How the binary is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -34,7 +38,7 @@ pub(crate) fn build_all(profile: Profile) -> anyhow::Result<()> {
     let mut build = command("cargo", &["build", "--locked"]);
     match profile {
         Profile::Release => build.args(["--package", "portway-cli", "--release"]),
-        Profile::Dev => build.arg("--all-targets"),
+        Profile::Dev => build.args(TESTED),
     };
     step("build portway", &mut build)
 }

@@ -31,6 +31,10 @@ struct Session {
     user: String,
     service: String,
     grant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     age_s: u64,
     received: u64,
     sent: u64,
@@ -125,19 +129,28 @@ pub(crate) fn sessions(global: &Global) -> anyhow::Result<()> {
                 session.user.clone(),
                 session.service.clone(),
                 duration(session.age_s),
+                session.path.clone().unwrap_or_else(unknown),
+                session.address.clone().unwrap_or_else(unknown),
                 session
                     .rtt_ms
-                    .map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.1} ms")),
+                    .map_or_else(unknown, |rtt| format!("{rtt:.1} ms")),
                 bytes(session.received),
                 bytes(session.sent),
                 session.grant.clone(),
             ]
         };
         let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
-        let head = ["USER", "SERVICE", "AGE", "RTT", "IN", "OUT", "GRANT"];
+        let head = [
+            "USER", "SERVICE", "AGE", "PATH", "FROM", "RTT", "IN", "OUT", "GRANT",
+        ];
         output::table(&head, &rows)
     })?;
     Ok(())
+}
+
+/// What a table shows for what is not known.
+fn unknown() -> String {
+    "–".to_owned()
 }
 
 /// `portway events`.

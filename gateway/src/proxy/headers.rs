@@ -93,6 +93,9 @@ pub fn to_service(
         insert(headers, "x-forwarded-proto", scheme);
         insert(headers, "x-forwarded-host", host);
     }
+    if let Some(address) = visitor.address {
+        insert(headers, "x-forwarded-for", &address.to_string());
+    }
     insert(headers, "x-portway-user", &visitor.user);
 }
 
@@ -190,6 +193,7 @@ mod tests {
     fn visitor() -> Visitor {
         Visitor {
             user: "ann".into(),
+            address: Some([192, 0, 2, 7].into()),
             permission: Permission::all("lab".parse().unwrap()),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
@@ -221,8 +225,8 @@ mod tests {
         to_service(&mut headers, &upstream(), &visitor(), Some(PUBLIC));
         assert_eq!(headers["x-portway-user"], "ann");
         assert_eq!(headers["x-forwarded-host"], "lab.home.localhost:8080");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         for name in [
-            "x-forwarded-for",
             "x-forwarded-user",
             "x-real-ip",
             "forwarded",
@@ -248,7 +252,13 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["accept", "accept-encoding", "host", "x-portway-user"]
+            [
+                "accept",
+                "accept-encoding",
+                "host",
+                "x-forwarded-for",
+                "x-portway-user"
+            ]
         );
     }
 

@@ -1,11 +1,13 @@
 //! The sessions there are.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_transport::Path;
 use portway_transport::lane::Traffic;
 use serde::Serialize;
 
@@ -16,6 +18,7 @@ pub struct Entry {
     user: String,
     service: ServiceName,
     grant: GrantId,
+    path: Option<Path>,
     since: Instant,
     traffic: Traffic,
 }
@@ -31,6 +34,12 @@ pub struct SessionView {
     pub service: ServiceName,
     /// By which grant.
     pub grant: GrantId,
+    /// `direct` or `relayed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    /// Where the client's packets come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// Seconds since it began.
     pub age_s: u64,
     /// Bytes from the client.
@@ -54,12 +63,19 @@ pub(super) struct Registered {
 }
 
 impl Entry {
-    pub(super) fn new(id: SessionId, user: String, service: ServiceName, grant: GrantId) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        user: String,
+        service: ServiceName,
+        grant: GrantId,
+        path: Option<Path>,
+    ) -> Self {
         Self {
             id,
             user,
             service,
             grant,
+            path,
             since: Instant::now(),
             traffic: Traffic::default(),
         }
@@ -72,6 +88,8 @@ impl Entry {
             user: self.user.clone(),
             service: self.service.clone(),
             grant: self.grant,
+            path: self.path.map(|path| path.kind.as_str()),
+            address: self.path.map(|path| path.remote),
             age_s: self.since.elapsed().as_secs(),
             received: self.traffic.received.load(Ordering::Relaxed),
             sent: self.traffic.sent.load(Ordering::Relaxed),

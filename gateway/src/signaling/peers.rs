@@ -186,7 +186,8 @@ impl PeerTask {
             tracing::info!(session = %self.session, "no path to a client");
             return;
         };
-        let run = session::run(self.context.clone(), channel, self.ended.clone());
+        let path = peer.path().await;
+        let run = session::run(self.context.clone(), channel, path, self.ended.clone());
         tokio::pin!(run);
         let outcome = tokio::select! {
             outcome = &mut run => outcome,

@@ -157,6 +157,25 @@ async fn save(browser: &mut Browser, size: usize) -> anyhow::Result<f64> {
     Ok(size as f64 / 1e6 / seconds)
 }
 
+/// Seconds until a file is saved that stands still four times, each time longer than Firefox lets an
+/// idle service worker live; less than their sum would be a wrong file.
+async fn save_halting(browser: &mut Browser) -> anyhow::Result<f64> {
+    const HALTS: u32 = 4;
+    let script = format!(
+        "(() => {{ const link = document.createElement('a'); link.href = '/halting?n={HALTS}'; \
+         link.download = 'slow.bin'; document.body.append(link); link.click(); link.remove(); }})()"
+    );
+    let start = Instant::now();
+    browser
+        .eval(&format!("{APP}.eval({})", json!(script)))
+        .await?;
+    let saved = browser.downloaded("slow.bin", TRANSFER).await?;
+    let pattern = pattern();
+    anyhow::ensure!(saved.len() == pattern.len() * (HALTS as usize + 1));
+    anyhow::ensure!(is_right(&pattern, 0, &saved));
+    Ok(start.elapsed().as_secs_f64())
+}
+
 async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
@@ -179,6 +198,7 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let through = measure(&mut browser, true, size).await?;
     let saved = save(&mut browser, size).await?;
     let cpu = (portway.cpu_time()? - cpu).as_secs_f64();
+    let halting = save_halting(&mut browser).await?;
     let growth = portway.peak_memory()?.saturating_sub(memory);
 
     let row = |what, portway, direct, bare| Row {
@@ -211,6 +231,7 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
         ),
         beside("echo during a download, p50, ms", through.echo, direct.echo),
         row("saved to a file, MB/s", saved, None, Some(bare.download)),
+        row("saved with silences of 4 x 45 s, s", halting, None, None),
         row("gateway, CPU s/GB", cpu / gigabytes, None, None),
         row(
             "gateway, memory grew by at most, MiB",

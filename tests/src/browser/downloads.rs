@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::{Browser, LOOK_AGAIN};
+use super::{Browser, Kind, LOOK_AGAIN};
 
 /// Preferences of a fresh Firefox profile: save without a question.
 pub(super) fn firefox_preferences(profile: &Path) -> String {
@@ -56,10 +56,19 @@ impl Browser {
         }
     }
 
-    /// Tells Chromium where to save; Firefox knows by its preferences.
+    /// Makes an empty folder, and tells Chromium of it; Firefox knows by its preferences.
     pub(super) async fn accept_downloads(&mut self) -> anyhow::Result<()> {
-        let params = json!({"behavior": "allow", "downloadPath": folder(self.profile.path())});
-        self.call("Browser.setDownloadBehavior", params).await?;
+        let folder = folder(self.profile.path());
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir(&folder)?;
+        if self.kind == Kind::Chromium {
+            let params = json!({
+                "behavior": "allow", "downloadPath": folder, "browserContextId": self.context,
+            });
+            self.call("Browser.setDownloadBehavior", params).await?;
+        }
         Ok(())
     }
 }

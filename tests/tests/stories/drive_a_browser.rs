@@ -1,16 +1,19 @@
 //! The tests' own footing: both browsers can be driven, before any story blames Portway.
 
 use portway_tests::PATIENCE;
-use portway_tests::browser::{Browser, Kind};
+use portway_tests::browser::Browser;
 use portway_tests::upstream::Upstream;
 use serde_json::json;
+
+use crate::{BOTH, story};
+
+pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, a_plain_page_is_read)];
 
 /// Smaller than any real picture of a window, larger than an empty file.
 const SMALLEST_PICTURE: usize = 1_000;
 
-async fn a_plain_page_is_read(kind: Kind) -> anyhow::Result<()> {
+async fn a_plain_page_is_read(browser: &mut Browser) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
-    let mut browser = Browser::launch(kind).await?;
     browser.open(&upstream.target()).await?;
     browser
         .wait_for("document.title === 'The service'", PATIENCE)
@@ -24,14 +27,4 @@ async fn a_plain_page_is_read(kind: Kind) -> anyhow::Result<()> {
     let picture = tempfile::NamedTempFile::new()?;
     assert!(browser.screenshot(picture.path()).await? > SMALLEST_PICTURE);
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chromium_reads_a_plain_page() {
-    a_plain_page_is_read(Kind::Chromium).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn firefox_reads_a_plain_page() {
-    a_plain_page_is_read(Kind::Firefox).await.unwrap();
 }

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use portway_tests::browser::{Browser, Key, Kind};
+use portway_tests::browser::{Browser, Key};
 use portway_tests::jupyter::{Jupyter, TOKEN};
 use portway_tests::portway::{Portway, State};
 use serde_json::json;
 
-use crate::{APP, in_app};
+use crate::{APP, BOTH, in_app, story};
+
+pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, work_in_jupyterlab)];
+
+/// Part of the names of the stories that need JupyterLab.
+pub(crate) const NAME: &str = "jupyterlab";
 
 /// JupyterLab is some 20 MB of scripts: the longest that a step may take on a small machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A person whose click had no effect clicks again, so often and after such a time.
 const CLICKS: u32 = 10;
@@ -32,18 +37,17 @@ fn byte(i: usize) -> u8 {
     u8::try_from((i.wrapping_mul(31) >> 3) % 251).expect("below 251")
 }
 
-async fn work_in_jupyterlab(kind: Kind) -> anyhow::Result<()> {
+async fn work_in_jupyterlab(browser: &mut Browser) -> anyhow::Result<()> {
     let jupyter = Jupyter::start("story.ipynb", SOURCE).await?;
     let state = State::new()?;
     let expose = format!("lab={}", jupyter.target());
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
-    let mut browser = Browser::launch(kind).await?;
 
     browser.open(&deep_link(&portway)?).await?;
-    log_in(&mut browser).await?;
-    run_the_cell(&mut browser).await?;
-    upload_and_download(&mut browser, &jupyter).await?;
-    save(&mut browser).await?;
+    log_in(browser).await?;
+    run_the_cell(browser).await?;
+    upload_and_download(browser, &jupyter).await?;
+    save(browser).await?;
 
     browser.reload().await?;
     let notebook = element(".jp-Notebook .cm-content");
@@ -141,14 +145,4 @@ fn choose_file() -> String {
              this.dispatchEvent(new Event('change', {{ bubbles: true }})); \
            }}; }})()"
     )
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chromium_works_in_jupyterlab() {
-    work_in_jupyterlab(Kind::Chromium).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn firefox_works_in_jupyterlab() {
-    work_in_jupyterlab(Kind::Firefox).await.unwrap();
 }

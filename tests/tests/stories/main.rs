@@ -1,6 +1,8 @@
 //! Stories: what somebody does with Portway, in real browsers, with real services.
 //!
-//! One binary, so that what is slow to prepare for one story is prepared while another one runs.
+//! They have a harness of their own, for stories come one at a time (two browsers make a small
+//! machine too slow for either), all stories of a browser share its process, and JupyterLab is
+//! installed while other stories run.
 
 mod drive_a_browser;
 mod endurance;
@@ -8,7 +10,15 @@ mod jupyterlab;
 mod open_an_app;
 mod signaling_restarts;
 
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Failed, Trial};
+use portway_tests::browser::{Browser, Kind};
 use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
 
 /// The app's window: a frame of the same origin that fills the page.
 const APP: &str = "document.querySelector('#portway-app').contentWindow";
@@ -16,4 +26,94 @@ const APP: &str = "document.querySelector('#portway-app').contentWindow";
 /// An expression that is evaluated in the app's own window.
 fn in_app(script: &str) -> String {
     format!("{APP}.eval({})", json!(script))
+}
+
+/// Something that somebody does in a browser just installed.
+struct Story {
+    name: &'static str,
+    /// Browsers that can show it.
+    kinds: &'static [Kind],
+    run: for<'a> fn(&'a mut Browser) -> LocalBoxFuture<'a, anyhow::Result<()>>,
+}
+
+const BOTH: &[Kind] = &[Kind::Chromium, Kind::Firefox];
+
+/// A [`Story`] of a function, in the given browsers.
+macro_rules! story {
+    ($kinds:expr, $function:ident) => {
+        crate::Story {
+            name: stringify!($function),
+            kinds: $kinds,
+            run: |browser| Box::pin($function(browser)),
+        }
+    };
+}
+use story;
+
+/// What the stories share.
+struct Stage {
+    runtime: Runtime,
+    /// The browser of the last story, unless that failed.
+    browser: Mutex<Option<Browser>>,
+}
+
+impl Stage {
+    fn play(&self, story: &Story, kind: Kind) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let mut slot = self.browser.lock().await;
+            let mut browser = match slot.take() {
+                Some(mut browser) if browser.kind() == kind => {
+                    browser.start_afresh().await?;
+                    browser
+                }
+                other => {
+                    drop(other);
+                    Browser::launch(kind).await?
+                }
+            };
+            (story.run)(&mut browser).await?;
+            *slot = Some(browser);
+            Ok(())
+        })
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let stage = Arc::new(Stage {
+        runtime: Runtime::new()?,
+        browser: Mutex::new(None),
+    });
+    let mut trials = Vec::new();
+    for kind in BOTH {
+        for story in [
+            drive_a_browser::STORIES,
+            open_an_app::STORIES,
+            signaling_restarts::STORIES,
+            endurance::STORIES,
+            jupyterlab::STORIES,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            if story.kinds.contains(kind) {
+                let stage = stage.clone();
+                let name = format!("{kind:?}::{}", story.name).to_lowercase();
+                trials.push(Trial::test(name, move || {
+                    stage
+                        .play(story, *kind)
+                        .map_err(|error| Failed::from(format!("{error:?}")))
+                }));
+            }
+        }
+    }
+    let is_played = |trial: &Trial| {
+        trial.name().contains(jupyterlab::NAME) && !arguments.is_filtered_out(trial)
+    };
+    if !arguments.list && trials.iter().any(is_played) {
+        // Its story says so if this fails.
+        stage.runtime.spawn(portway_tests::jupyter::prepare());
+    }
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -3,31 +3,43 @@
 use portway_tests::PATIENCE;
 use portway_tests::browser::{Browser, Kind};
 use portway_tests::portway::{Portway, State};
-use portway_tests::upstream::Upstream;
+use portway_tests::upstream::{Upstream, pattern};
 use serde_json::json;
 
-use crate::{APP, in_app};
+use crate::{APP, BOTH, in_app, story};
+
+pub(crate) const STORIES: &[crate::Story] = &[
+    story!(BOTH, an_app_behaves_like_a_site),
+    story!(BOTH, bodies_arrive_whole),
+    story!(BOTH, a_websocket_echoes),
+    story!(BOTH, cookies_belong_to_the_service),
+    story!(BOTH, a_file_is_saved),
+    story!(BOTH, a_reload_during_a_download_is_harmless),
+    story!(BOTH, two_tabs_do_not_disturb_each_other),
+    // Only Chromium lets a test stop them.
+    story!(&[Kind::Chromium], a_killed_service_worker_is_not_missed),
+    story!(BOTH, a_restart_is_survived),
+    story!(BOTH, no_link_no_byte),
+    story!(BOTH, a_service_that_is_down_recovers),
+];
 
 /// A running service behind Portway, opened in a browser.
-struct Story {
-    browser: Browser,
+struct Open {
     portway: Portway,
     upstream: Upstream,
     state: State,
 }
 
-async fn open(kind: Kind) -> anyhow::Result<Story> {
+async fn open(browser: &mut Browser) -> anyhow::Result<Open> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let expose = format!("app={}", upstream.target());
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
-    let mut browser = Browser::launch(kind).await?;
     browser.open(&portway.link("app")).await?;
     let hello = format!("{APP}.document.querySelector('#hello')?.textContent");
     let text = browser.wait_for(&hello, PATIENCE).await?;
     assert_eq!(text, "Hello from the service");
-    Ok(Story {
-        browser,
+    Ok(Open {
         portway,
         upstream,
         state,
@@ -35,13 +47,8 @@ async fn open(kind: Kind) -> anyhow::Result<Story> {
 }
 
 /// The page appears; the address hides the secret; title, links, reload and deep links work.
-async fn an_app_behaves_like_a_site(kind: Kind) -> anyhow::Result<()> {
-    let Story {
-        mut browser,
-        portway,
-        upstream,
-        state: _state,
-    } = open(kind).await?;
+async fn an_app_behaves_like_a_site(browser: &mut Browser) -> anyhow::Result<()> {
+    let open = open(browser).await?;
     assert_eq!(
         browser.eval("location.hash").await?,
         "",
@@ -66,44 +73,45 @@ async fn an_app_behaves_like_a_site(kind: Kind) -> anyhow::Result<()> {
         .await?;
 
     browser
-        .open(&format!("{}deep/link", portway.url("app")))
+        .open(&format!("{}deep/link", open.portway.url("app")))
         .await?;
     browser
         .wait_for(&format!("{APP}.document.title === 'Next page'"), PATIENCE)
         .await?;
-    assert!(upstream.requests().contains(&"GET /deep/link".to_owned()));
+    assert!(
+        open.upstream
+            .requests()
+            .contains(&"GET /deep/link".to_owned())
+    );
     Ok(())
 }
 
 /// Bytes arrive whole in both directions, a cut body is an error.
-async fn bodies_arrive_whole(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
+async fn bodies_arrive_whole(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
     let download = in_app(
         "fetch('/bytes?n=5000000').then((r) => r.arrayBuffer()).then((b) => { \
            const bytes = new Uint8Array(b); \
            const right = bytes.every((v, i) => v === (Number(BigInt.asUintN(64, BigInt(i) * 31n) >> 3n) % 251)); \
            return [bytes.length, right]; })",
     );
-    assert_eq!(
-        story.browser.eval(&download).await?,
-        json!([5_000_000, true])
-    );
+    assert_eq!(browser.eval(&download).await?, json!([5_000_000, true]));
 
     let upload = in_app(
         "fetch('/sum', { method: 'POST', body: Uint8Array.from({ length: 3000000 }, (_, i) => ((i * 31) >> 3) % 251) }) \
            .then((r) => r.text())",
     );
-    assert_eq!(story.browser.eval(&upload).await?, "3000000 of 3000000");
+    assert_eq!(browser.eval(&upload).await?, "3000000 of 3000000");
 
     let cut =
         in_app("fetch('/cut').then((r) => r.arrayBuffer()).then(() => 'complete', () => 'error')");
-    assert_eq!(story.browser.eval(&cut).await?, "error");
+    assert_eq!(browser.eval(&cut).await?, "error");
     Ok(())
 }
 
 /// A WebSocket opens, speaks its subprotocol, echoes text and bytes, and closes cleanly.
-async fn a_websocket_echoes(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
+async fn a_websocket_echoes(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
     let script = in_app(
         "new Promise((resolve, reject) => { \
            const socket = new WebSocket(`ws://${location.host}/ws`, ['chat', 'other']); \
@@ -117,16 +125,15 @@ async fn a_websocket_echoes(kind: Kind) -> anyhow::Result<()> {
            socket.onerror = () => reject(new Error('socket error')); })",
     );
     assert_eq!(
-        story.browser.eval(&script).await?,
+        browser.eval(&script).await?,
         json!(["chat", "hello", [1, 2, 3], 1000, true])
     );
     Ok(())
 }
 
 /// Cookies work, HttpOnly ones are hidden from scripts, none reaches the web server.
-async fn cookies_belong_to_the_service(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
-    let browser = &mut story.browser;
+async fn cookies_belong_to_the_service(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
     browser
         .eval(&in_app("fetch('/set-cookies').then((r) => r.text())"))
         .await?;
@@ -147,56 +154,60 @@ async fn cookies_belong_to_the_service(kind: Kind) -> anyhow::Result<()> {
 }
 
 /// A link that saves: under the name that the page wishes, asked for as if by the page itself.
-async fn a_file_is_saved(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
+async fn a_file_is_saved(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
     let save = in_app(
         "(() => { const link = document.createElement('a'); \
            link.href = '/own-pages-only'; link.download = 'mine.txt'; \
            document.body.append(link); link.click(); link.remove(); })()",
     );
-    story.browser.eval(&save).await?;
-    let saved = story.browser.downloaded("mine.txt", PATIENCE).await?;
+    browser.eval(&save).await?;
+    let saved = browser.downloaded("mine.txt", PATIENCE).await?;
     assert_eq!(String::from_utf8(saved)?, "a file");
     Ok(())
 }
 
 /// A reload in the middle of a download ends the download, and nothing else.
-async fn a_reload_during_a_download_is_harmless(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
+async fn a_reload_during_a_download_is_harmless(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
     let begin = in_app(
         "fetch('/bytes?n=500000000').then(async (r) => { \
            window.reader = r.body.getReader(); return (await reader.read()).value.length; })",
     );
-    assert!(story.browser.eval(&begin).await?.as_u64() > Some(0));
-    story.browser.reload().await?;
+    assert!(browser.eval(&begin).await?.as_u64() > Some(0));
+    browser.reload().await?;
     let fetch = in_app(
         "!window.reader && fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)",
     );
-    assert_eq!(story.browser.wait_for(&fetch, PATIENCE).await?, 1000);
+    assert_eq!(browser.wait_for(&fetch, PATIENCE).await?, 1000);
     Ok(())
 }
 
 /// A second tab needs no link, and what one tab does is no business of the other.
-async fn two_tabs_do_not_disturb_each_other(kind: Kind) -> anyhow::Result<()> {
-    const SIZE: usize = 30_000_000;
-    let mut story = open(kind).await?;
-    let browser = &mut story.browser;
-    let begin = format!(
-        "(() => {{ window.whole = fetch('/bytes?n={SIZE}').then((r) => r.arrayBuffer()) \
-           .then((b) => window.got = b.byteLength); return true; }})()"
+async fn two_tabs_do_not_disturb_each_other(browser: &mut Browser) -> anyhow::Result<()> {
+    let open = open(browser).await?;
+    let begin = in_app(
+        "fetch('/held').then((r) => { \
+           r.arrayBuffer().then((b) => { window.got = b.byteLength; }); return r.ok; })",
     );
-    browser.eval(&in_app(&begin)).await?;
+    assert_eq!(browser.eval(&begin).await?, true);
 
     let first = browser.another_tab().await?;
-    browser.open(&story.portway.url("app")).await?;
+    browser.open(&open.portway.url("app")).await?;
     let hello = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&hello, PATIENCE).await?;
     let set = in_app("(() => { document.cookie = 'both=tabs'; return document.cookie; })()");
     assert_eq!(browser.eval(&set).await?, "both=tabs");
 
     let second = browser.switch_to(first);
+    assert_eq!(
+        browser.eval(&in_app("window.got ?? 'under way'")).await?,
+        "under way"
+    );
+    let release = in_app("fetch('/release').then((r) => r.ok)");
+    assert_eq!(browser.eval(&release).await?, true);
     let got = browser.wait_for(&in_app("window.got"), PATIENCE).await?;
-    assert_eq!(got, SIZE);
+    assert_eq!(got, 2 * pattern().len());
     let sent = in_app("fetch('/headers').then((r) => r.text())");
     browser
         .wait_for(
@@ -214,22 +225,21 @@ async fn two_tabs_do_not_disturb_each_other(kind: Kind) -> anyhow::Result<()> {
 }
 
 /// Browsers stop service workers as they like: the page does not notice.
-async fn a_killed_service_worker_is_not_missed(kind: Kind) -> anyhow::Result<()> {
-    let mut story = open(kind).await?;
-    story.browser.stop_service_workers().await?;
+async fn a_killed_service_worker_is_not_missed(browser: &mut Browser) -> anyhow::Result<()> {
+    let _open = open(browser).await?;
+    browser.stop_service_workers().await?;
     let fetch = in_app("fetch('/next').then((r) => r.text()).then((t) => t.includes('Next page'))");
-    assert_eq!(story.browser.eval(&fetch).await?, true);
+    assert_eq!(browser.eval(&fetch).await?, true);
     Ok(())
 }
 
 /// The gateway dies and comes back: the page recovers by itself.
-async fn a_restart_is_survived(kind: Kind) -> anyhow::Result<()> {
-    let Story {
-        mut browser,
+async fn a_restart_is_survived(browser: &mut Browser) -> anyhow::Result<()> {
+    let Open {
         portway,
         upstream,
         state,
-    } = open(kind).await?;
+    } = open(browser).await?;
     let listen = portway.listen()?;
     let expose = format!("app={}", upstream.target());
     portway.kill().await?;
@@ -240,12 +250,11 @@ async fn a_restart_is_survived(kind: Kind) -> anyhow::Result<()> {
 }
 
 /// Without the link nothing of the service is seen; a revoked link ends what it opened.
-async fn no_link_no_byte(kind: Kind) -> anyhow::Result<()> {
+async fn no_link_no_byte(browser: &mut Browser) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let expose = format!("app={}", upstream.target());
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
-    let mut browser = Browser::launch(kind).await?;
     browser.open(&portway.url("app")).await?;
     browser
         .wait_for("document.body.innerText.includes('LINK_MISSING')", PATIENCE)
@@ -274,14 +283,13 @@ async fn no_link_no_byte(kind: Kind) -> anyhow::Result<()> {
 }
 
 /// The service is down: a readable page, which recovers when the service is back.
-async fn a_service_that_is_down_recovers(kind: Kind) -> anyhow::Result<()> {
+async fn a_service_that_is_down_recovers(browser: &mut Browser) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
     let address = upstream.address.to_string();
     drop(upstream);
     let state = State::new()?;
     let expose = format!("app=http://{address}");
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
-    let mut browser = Browser::launch(kind).await?;
     browser.open(&portway.link("app")).await?;
     let shown = format!("{APP}.document.body.innerText.includes('UPSTREAM_REFUSED')");
     browser.wait_for(&shown, PATIENCE).await?;
@@ -289,43 +297,4 @@ async fn a_service_that_is_down_recovers(kind: Kind) -> anyhow::Result<()> {
     let hello = format!("{APP}.document.querySelector('#hello')?.textContent");
     browser.wait_for(&hello, PATIENCE).await?;
     Ok(())
-}
-
-/// Makes a test of each story in each browser.
-macro_rules! in_both_browsers {
-    ($($story:ident),* $(,)?) => {
-        mod chromium {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $story() {
-                super::$story(portway_tests::browser::Kind::Chromium).await.unwrap();
-            })*
-        }
-        mod firefox {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $story() {
-                super::$story(portway_tests::browser::Kind::Firefox).await.unwrap();
-            })*
-        }
-    };
-}
-
-in_both_browsers! {
-    an_app_behaves_like_a_site,
-    bodies_arrive_whole,
-    a_websocket_echoes,
-    cookies_belong_to_the_service,
-    a_file_is_saved,
-    a_reload_during_a_download_is_harmless,
-    two_tabs_do_not_disturb_each_other,
-    a_restart_is_survived,
-    no_link_no_byte,
-    a_service_that_is_down_recovers,
-}
-
-/// Only Chromium lets a test stop them.
-#[tokio::test(flavor = "multi_thread")]
-async fn chromium_stops_a_service_worker() {
-    a_killed_service_worker_is_not_missed(Kind::Chromium)
-        .await
-        .unwrap();
 }

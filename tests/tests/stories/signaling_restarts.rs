@@ -22,13 +22,15 @@ use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
 use portway_tests::PATIENCE;
-use portway_tests::browser::{Browser, Kind};
+use portway_tests::browser::Browser;
 use portway_tests::upstream::Upstream;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{APP, in_app};
+use crate::{APP, BOTH, in_app, story};
+
+pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, live_sessions_do_not_notice)];
 
 /// Life of the tokens here, seconds.
 const LIFETIME: u64 = 3600;
@@ -196,13 +198,12 @@ fn client() -> anyhow::Result<Assets> {
     Ok(Assets::new(&files, "test"))
 }
 
-async fn live_sessions_do_not_notice(kind: Kind) -> anyhow::Result<()> {
+async fn live_sessions_do_not_notice(browser: &mut Browser) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
     let mut cluster = Cluster::new()?;
     let signaling = cluster.signaling("127.0.0.1:0".parse()?).await?;
     let (address, origin) = (signaling.address, signaling.origin.clone());
     let link = cluster.gateway(&signaling, &upstream.target()).await?;
-    let mut browser = Browser::launch(kind).await?;
     browser.open(&link).await?;
     let hello = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&hello, PATIENCE).await?;
@@ -226,14 +227,4 @@ async fn live_sessions_do_not_notice(kind: Kind) -> anyhow::Result<()> {
         false
     );
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chromium_does_not_notice() {
-    live_sessions_do_not_notice(Kind::Chromium).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn firefox_does_not_notice() {
-    live_sessions_do_not_notice(Kind::Firefox).await.unwrap();
 }

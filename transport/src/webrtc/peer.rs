@@ -24,7 +24,7 @@ use webrtc::peer_connection::{
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::runtime::PeerRuntime;
-use crate::{Channel, Closed, PathKind, SEND_HIGH_WATER};
+use crate::{Channel, Closed, Path, PathKind, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -219,16 +219,19 @@ impl Peer {
     }
 
     /// The path in use, once there is one.
-    pub async fn path(&self) -> Option<PathKind> {
+    pub async fn path(&self) -> Option<Path> {
         let ice = self.connection.sctp().await?.transport().ice_transport();
         let pair = ice.get_selected_candidate_pair().await.ok()??;
         let relayed = [pair.local(), pair.remote()]
             .iter()
             .any(|candidate| candidate.typ == RTCIceCandidateType::Relay);
-        Some(if relayed {
-            PathKind::Relayed
-        } else {
-            PathKind::Direct
+        Some(Path {
+            kind: if relayed {
+                PathKind::Relayed
+            } else {
+                PathKind::Direct
+            },
+            remote: pair.remote().address.parse().ok()?,
         })
     }
 
