@@ -29,6 +29,11 @@ pub use input::Key;
 /// Pause between looks at a condition inside a page that may navigate away.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// No processes in reserve: more than a small machine has room for.
+const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled', false);\n";
+const CHROMIUM_FEATURES: &str =
+    "--disable-features=SpareRendererForSitePerProcess,PreloadTopChromeWebUI";
+
 /// Which browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -65,7 +70,8 @@ impl Browser {
     pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
         let profile = tempfile::tempdir()?;
         if kind == Kind::Firefox {
-            let preferences = downloads::firefox_preferences(profile.path());
+            let mut preferences = downloads::firefox_preferences(profile.path());
+            preferences += FIREFOX_PREFERENCES;
             std::fs::write(profile.path().join("user.js"), preferences)?;
         }
         let mut process = command(kind, profile.path())
@@ -371,6 +377,7 @@ fn command(kind: Kind, profile: &Path) -> Command {
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
+                CHROMIUM_FEATURES,
                 "--remote-debugging-port=0",
                 "--window-size=1200,800",
             ]);
