@@ -1,7 +1,7 @@
 //! Stories: what somebody does with Portway, in real browsers, with real services.
 //!
 //! They have a harness of their own, for stories come one at a time (two browsers make a small
-//! machine too slow for either), all stories of a browser share its process, and JupyterLab is
+//! machine too slow for either), stories share a browser's process where they can, and JupyterLab is
 //! installed while other stories run.
 
 mod drive_a_browser;
@@ -61,15 +61,15 @@ impl Stage {
     fn play(&self, story: &Story, kind: Kind) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             let mut slot = self.browser.lock().await;
-            let mut browser = match slot.take() {
-                Some(mut browser) if browser.kind() == kind => {
-                    browser.start_afresh().await?;
-                    browser
-                }
-                other => {
-                    drop(other);
-                    Browser::launch(kind).await?
-                }
+            let mut reusable = slot.take().filter(|browser| browser.kind() == kind);
+            if let Some(browser) = &mut reusable
+                && !browser.start_afresh().await?
+            {
+                reusable = None;
+            }
+            let mut browser = match reusable {
+                Some(browser) => browser,
+                None => Browser::launch(kind).await?,
             };
             (story.run)(&mut browser).await?;
             *slot = Some(browser);
