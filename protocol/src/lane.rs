@@ -197,6 +197,12 @@ impl Lane {
         self.readable.is_empty() && self.peer_end == Some(self.received)
     }
 
+    /// Whether this end has finished and the other end has acknowledged all of it.
+    #[must_use]
+    pub const fn is_delivered(&self) -> bool {
+        self.end_sent && self.acked == self.written
+    }
+
     /// Bytes received and sent so far.
     #[must_use]
     pub const fn traffic(&self) -> Traffic {

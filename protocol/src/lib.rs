@@ -5,6 +5,7 @@
 //! - [`id`], [`key`], [`secret`]: who is who. [`link`]: what a visitor is given.
 //! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
+//!   [`liveness`]: whether the other end is still there.
 //! - [`token`]: JSON Web Tokens.
 //! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
@@ -17,6 +18,7 @@ pub mod key;
 pub mod lane;
 pub mod limits;
 pub mod link;
+pub mod liveness;
 pub mod permission;
 pub mod reason;
 pub mod secret;

@@ -11,15 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use portway_protocol::lane::{Lane, LaneError};
+use portway_protocol::liveness::{self, Liveness, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use crate::{Channel, Closed};
-
-/// Silence after which the other end is asked for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Silence after which the other end counts as gone.
-const SILENCE: Duration = Duration::from_secs(20);
 
 /// Bytes that the user of the lane has not read; HTTP/2 connection windows are 4 MiB.
 const MAX_UNREAD: usize = 8 * 1024 * 1024;
@@ -58,7 +53,7 @@ pub enum EndedBy {
     Pipe(#[from] std::io::Error),
 }
 
-/// Runs until this end is done (`Ok`), or either end is gone.
+/// Runs until this end is done and the other end has all of it (`Ok`), or either end is gone.
 ///
 /// # Errors
 /// See [`EndedBy`].
@@ -75,7 +70,7 @@ struct Shell<'a> {
     traffic: &'a Traffic,
     lane: Lane,
     started: Instant,
-    heard: Instant,
+    liveness: Liveness,
     /// What the user shall read next.
     unread: Bytes,
     /// What comes after it.
@@ -85,13 +80,12 @@ struct Shell<'a> {
 
 impl<'a> Shell<'a> {
     fn new(channel: &'a dyn Channel, traffic: &'a Traffic) -> Self {
-        let now = Instant::now();
         Self {
             channel,
             traffic,
             lane: Lane::new(),
-            started: now,
-            heard: now,
+            started: Instant::now(),
+            liveness: Liveness::new(liveness::GATEWAY, Duration::ZERO),
             unread: Bytes::new(),
             queue: VecDeque::new(),
             unread_total: 0,
@@ -101,33 +95,44 @@ impl<'a> Shell<'a> {
     async fn run(mut self, pipe: DuplexStream) -> Result<(), EndedBy> {
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
-        let mut pings = tokio::time::interval(PING_INTERVAL);
-        loop {
-            let room = self.lane.room();
+        self.lane.ping(self.now());
+        self.transmit().await?;
+        let timeout = tokio::time::sleep_until(self.timeout());
+        tokio::pin!(timeout);
+        let (mut is_done, mut is_heard) = (false, true);
+        while !self.lane.is_delivered() {
+            let room = if is_done { 0 } else { self.lane.room() };
             chunk.reserve(READ_CHUNK);
             let mut limited = (&mut chunk).limit(room);
             tokio::select! {
                 message = self.channel.recv() => self.receive_all(message.ok_or(Closed)?)?,
-                written = to_http.write(&self.unread), if !self.unread.is_empty() => {
-                    let written = written?;
-                    self.unread.advance(written);
-                    self.unread_total -= written;
-                }
+                written = to_http.write(&self.unread), if is_heard && !self.unread.is_empty() => match written {
+                    Ok(written) => {
+                        self.unread.advance(written);
+                        self.unread_total -= written;
+                    }
+                    // It has ended; what it said before is still to be sent.
+                    Err(_) => is_heard = false,
+                },
                 read = from_http.read_buf(&mut limited), if room > 0 => {
                     if read? == 0 {
                         self.lane.finish();
-                        self.transmit().await?;
-                        return Ok(());
+                        is_done = true;
+                    } else {
+                        let bytes = chunk.split().freeze();
+                        let taken = self.lane.write(bytes.clone());
+                        debug_assert_eq!(taken, bytes.len(), "no more was read than there was room");
                     }
-                    let bytes = chunk.split().freeze();
-                    let taken = self.lane.write(bytes.clone());
-                    debug_assert_eq!(taken, bytes.len(), "no more was read than there was room");
                 }
-                _tick = pings.tick() => {
-                    if self.heard.elapsed() > SILENCE {
-                        return Err(EndedBy::Silence);
+                () = &mut timeout => {
+                    // The timer is not set anew for every message: it may be early.
+                    if self.now() >= self.liveness.poll_timeout() {
+                        match self.liveness.handle_timeout(self.now()) {
+                            Verdict::Ping => self.lane.ping(self.now()),
+                            Verdict::Dead => return Err(EndedBy::Silence),
+                        }
                     }
-                    self.lane.ping(self.now());
+                    timeout.as_mut().reset(self.timeout());
                 }
             }
             if self.unread.is_empty() {
@@ -135,11 +140,12 @@ impl<'a> Shell<'a> {
             }
             self.transmit().await?;
         }
+        Ok(())
     }
 
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), EndedBy> {
-        self.heard = Instant::now();
+        self.liveness.heard(self.now());
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane.receive(message, self.now())?;
@@ -176,5 +182,10 @@ impl<'a> Shell<'a> {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// When the silence has to be looked at.
+    fn timeout(&self) -> tokio::time::Instant {
+        (self.started + self.liveness.poll_timeout()).into()
     }
 }
