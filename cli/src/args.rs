@@ -29,6 +29,9 @@ pub(crate) struct Global {
     /// Where keys, grants and the control socket are kept [default: the XDG state directory]
     #[arg(long, global = true, env = "PORTWAY_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Configuration file [default: portway/portway.toml in the XDG configuration directory, if it is there]
+    #[arg(long, global = true, env = "PORTWAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Print JSON: one object, or one object per line for streams
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -45,7 +48,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run everything in one process: signaling, STUN, gateway and the services given
     Up(Up),
-    /// Add a service to the running gateway and print its link
+    /// Add a service to the running gateway, or start one, and print its link
     Expose(Expose),
     /// Nodes of the cluster and their state
     Nodes,
@@ -69,27 +72,17 @@ pub(crate) enum Command {
     Version,
 }
 
-/// `portway up`.
-#[derive(Debug, Args)]
+/// `portway up`. What is not given here may stand in the configuration file.
+#[derive(Debug, Default, Args)]
 pub(crate) struct Up {
-    /// Name of the cluster, part of every address
-    #[arg(
-        long,
-        default_value = "home",
-        env = "PORTWAY_CLUSTER",
-        value_name = "NAME"
-    )]
-    pub(crate) cluster: ClusterName,
-    /// Address of the web and signaling server
-    #[arg(
-        long,
-        default_value = "127.0.0.1:8080",
-        env = "PORTWAY_LISTEN",
-        value_name = "ADDR:PORT"
-    )]
-    pub(crate) listen: SocketAddr,
+    /// Name of the cluster, part of every address [default: home]
+    #[arg(long, env = "PORTWAY_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<ClusterName>,
+    /// Address of the web and signaling server [default: 127.0.0.1:8080]
+    #[arg(long, env = "PORTWAY_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Domain that points here, with a wildcard below it; needs a certificate
-    #[arg(long, requires_all = ["tls_cert", "tls_key"], value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
     /// Certificate chain (PEM) for the domain and its wildcard
     #[arg(long, value_name = "FILE")]
@@ -192,7 +185,7 @@ pub(crate) struct Doctor {
 }
 
 /// `NAME=TARGET[,option…]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exposed {
     pub(crate) name: ServiceName,
     pub(crate) target: ServiceTarget,
@@ -200,7 +193,7 @@ pub(crate) struct Exposed {
 }
 
 /// How the certificate of an `https` target is checked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Trust {
     /// By the system's authorities.
     #[default]
@@ -209,6 +202,15 @@ pub(crate) enum Trust {
     Authority(PathBuf),
     /// Not at all.
     Any,
+}
+
+impl Trust {
+    /// A relative path is one below `folder`.
+    pub(crate) fn resolve(&mut self, folder: &std::path::Path) {
+        if let Self::Authority(path) = self {
+            *path = folder.join(&*path);
+        }
+    }
 }
 
 impl std::str::FromStr for Exposed {

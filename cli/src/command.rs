@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod doctor;
+pub(crate) mod expose;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod version;

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::args;
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links};
 
@@ -70,6 +71,22 @@ pub(crate) struct Revoked {
 #[derive(Debug, Serialize, Deserialize)]
 struct Problem {
     message: String,
+}
+
+impl From<&args::Exposed> for NewService {
+    fn from(service: &args::Exposed) -> Self {
+        let (authority, insecure) = match &service.trust {
+            args::Trust::System => (None, false),
+            args::Trust::Authority(path) => (Some(path.clone()), false),
+            args::Trust::Any => (None, true),
+        };
+        Self {
+            name: service.name.clone(),
+            target: service.target.clone(),
+            authority,
+            insecure,
+        }
+    }
 }
 
 impl NewService {

@@ -5,13 +5,13 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{DefaultBodyLimit, Path};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures_util::{StreamExt as _, stream};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ impl Demo {
         let router = Router::new()
             .route("/", get(page))
             .route("/demo.js", get(script))
-            .route("/host", get(host_name))
+            .route("/where", get(place))
             .route("/ping", get(async || "pong"))
             .route("/bytes/{count}", get(download))
             .route("/sink", post(upload).layer(DefaultBodyLimit::disable()))
@@ -69,8 +69,12 @@ async fn script() -> Response {
     (js, include_str!("demo/demo.js")).into_response()
 }
 
-async fn host_name() -> String {
-    crate::command::up::node_name().to_string()
+/// Where the page comes from, and by which way.
+async fn place(headers: HeaderMap) -> Json<serde_json::Value> {
+    let path = headers.get("x-portway-path");
+    let path = path.and_then(|path| path.to_str().ok()).unwrap_or_default();
+    let host = crate::command::up::node_name();
+    Json(serde_json::json!({ "host": host, "path": path }))
 }
 
 async fn download(Path(count): Path<u64>) -> Response {

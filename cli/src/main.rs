@@ -3,6 +3,7 @@
 mod args;
 mod assets;
 mod command;
+mod config;
 mod control;
 mod demo;
 mod exit;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(args) => command::up::run(&cli.global, args),
-        Command::Expose(args) => command::client::expose(&cli.global, args).map(done),
+        Command::Expose(args) => command::expose::run(&cli.global, args),
         Command::Nodes => command::client::nodes(&cli.global).map(done),
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),

@@ -17,6 +17,8 @@ use portway_protocol::id::{decode_array, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::secret::Secret;
 
+use crate::args::Global;
+use crate::config::File;
 use crate::exit::Failure;
 
 /// An opened state directory.
@@ -26,14 +28,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The directory given, or the default one. Nothing is created.
-    pub(crate) fn locate(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let dir = match dir {
-            Some(dir) => dir.to_owned(),
-            None => default_dir().ok_or_else(|| {
-                Failure::configuration("no state directory: set HOME, or give --state DIR")
-            })?,
+    /// The directory given, or the configured one, or the default one. Nothing is created.
+    pub(crate) fn locate(global: &Global) -> anyhow::Result<Self> {
+        let configured = match &global.state {
+            Some(dir) => Some(dir.clone()),
+            None => File::load(global)?.state,
         };
+        let dir = configured.or_else(default_dir).ok_or_else(|| {
+            Failure::configuration("no state directory: set HOME, or give --state DIR")
+        })?;
         Ok(Self { dir })
     }
 
@@ -150,7 +153,9 @@ mod tests {
 
     fn state() -> (tempfile::TempDir, State) {
         let dir = tempfile::tempdir().unwrap();
-        let state = State::locate(Some(&dir.path().join("state"))).unwrap();
+        let state = State {
+            dir: dir.path().join("state"),
+        };
         state.prepare().unwrap();
         (dir, state)
     }

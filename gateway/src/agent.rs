@@ -1,9 +1,11 @@
 //! Owns the task tree of a node; what the command line talks to.
+//!
+//! [`DRAIN_TIMEOUT`]: crate::session::DRAIN_TIMEOUT
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use portway_protocol::id::GrantId;
+use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::token::user::UserClaims;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +57,7 @@ impl Gateway {
             services: Services::default(),
             grants,
             table: Table::default(),
+            draining: CancellationToken::new(),
         };
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -75,11 +78,19 @@ impl Gateway {
         GatewayHandle(self.0.clone())
     }
 
-    /// Runs until cancelled, then ends every session.
+    /// Runs until cancelled, then drains: says so, takes no more requests, lets those under way end for
+    /// [`DRAIN_TIMEOUT`] at most, and closes every session.
     pub async fn run(self, cancel: CancellationToken) {
         let health = health::watch(self.0.context.services.clone(), self.0.changed.clone());
+        let drained = async {
+            cancel.cancelled().await;
+            self.0.context.draining.cancel();
+            self.0.changed.notify_one();
+            self.0.tasks.close();
+            self.0.tasks.wait().await;
+        };
         tokio::select! {
-            () = cancel.cancelled() => {}
+            () = drained => {}
             () = signaling::run(&self.0) => {}
             () = health => {}
         }
@@ -99,6 +110,12 @@ impl GatewayHandle {
         }
         self.0.changed.notify_one();
         Ok(())
+    }
+
+    /// Takes a service back; sessions that use it go on.
+    pub fn remove_service(&self, name: &ServiceName) {
+        self.0.context.services.remove(name);
+        self.0.changed.notify_one();
     }
 
     /// All services.

@@ -14,13 +14,12 @@ pub mod http;
 pub mod page;
 pub mod upgrade;
 
-use std::net::IpAddr;
-
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use portway_protocol::reason::Reason;
+use portway_transport::Path;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,8 +33,8 @@ pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Syn
 pub struct Visitor {
     /// Name of the user, from the grant.
     pub user: String,
-    /// Where its packets come from, if that is known.
-    pub address: Option<IpAddr>,
+    /// How it is reached, if that is known.
+    pub path: Option<Path>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
     /// Owner of what outlives a request: open WebSockets.

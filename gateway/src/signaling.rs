@@ -269,7 +269,11 @@ fn announcement(shared: &Shared) -> Envelope {
     let services = shared.context.services.all();
     let announce = Announce {
         epoch: shared.epoch,
-        status: NodeStatus::Online,
+        status: if shared.context.draining.is_cancelled() {
+            NodeStatus::Draining
+        } else {
+            NodeStatus::Online
+        },
         version: shared.config.version.clone(),
         commit: shared.config.commit.clone(),
         services: services

@@ -24,8 +24,12 @@ use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
 use portway_transport::lane::{self, Traffic};
 use portway_transport::loopback::{self, LoopbackChannel};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 const GRANT: [u8; 9] = [7; 9];
@@ -42,8 +46,8 @@ struct Node {
 }
 
 impl Node {
-    /// One grant with this permission leads to `target`.
-    fn new(target: &str, permission: Permission) -> Self {
+    /// One grant with this permission leads to `target`, whose certificate is trusted so.
+    fn new(target: &str, trust: Trust, permission: Permission) -> Self {
         let state = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -74,7 +78,7 @@ impl Node {
             .add(ServiceSpec {
                 name: "app".parse().unwrap(),
                 target: target.parse().unwrap(),
-                trust: Trust::System,
+                trust,
             })
             .unwrap();
         Self {
@@ -84,6 +88,7 @@ impl Node {
                 services,
                 grants,
                 table: Table::default(),
+                draining: CancellationToken::new(),
             }),
             tasks: JoinSet::new(),
             _state: state,
@@ -91,7 +96,11 @@ impl Node {
     }
 
     fn everything(target: &str) -> Self {
-        Self::new(target, Permission::all("app".parse().unwrap()))
+        Self::trusting(target, Trust::System)
+    }
+
+    fn trusting(target: &str, trust: Trust) -> Self {
+        Self::new(target, trust, Permission::all("app".parse().unwrap()))
     }
 
     /// The client's end of a new channel.
@@ -314,7 +323,7 @@ async fn a_permission_is_kept() {
         methods: Some(vec!["GET".into()]),
         paths: Some(vec!["/next".into()]),
     };
-    let mut node = Node::new(&upstream.target(), permission);
+    let mut node = Node::new(&upstream.target(), Trust::System, permission);
     let client = node.open().await;
     for (method, path) in [
         (Method::POST, "/next"),
@@ -328,6 +337,80 @@ async fn a_permission_is_kept() {
     let response = client.get("/next?x=1").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(upstream.requests(), ["GET /next?x=1"]);
+}
+
+/// Answers one request.
+async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut stream = BufStream::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if stream.read_line(&mut line).await.unwrap() == 0 {
+            return;
+        }
+    }
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+    stream.write_all(answer).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { greet(listener.accept().await.unwrap().0).await });
+    let mut node = Node::everything(&format!("unix:{}", path.display()));
+    let client = node.open().await;
+    let response = client.get("/").await.unwrap();
+    assert_eq!(body(response).await.unwrap(), b"hello");
+}
+
+/// A device with a certificate that it made itself: refused, unless that is its authority, or any
+/// certificate will do.
+#[tokio::test]
+async fn a_certificate_is_trusted_as_configured() {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, own.cert.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![own.cert.der().clone()],
+            PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                greet(stream).await;
+            }
+        }
+    });
+
+    let mut node = Node::everything(&target);
+    let client = node.open().await;
+    let response = client.get("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(reason(&response), "UPSTREAM_CERTIFICATE");
+    for trust in [Trust::Authority(authority), Trust::Any] {
+        let mut node = Node::trusting(&target, trust.clone());
+        let client = node.open().await;
+        let response = client.get("/").await.unwrap();
+        assert_eq!(body(response).await.unwrap(), b"hello", "{trust:?}");
+    }
 }
 
 #[tokio::test]

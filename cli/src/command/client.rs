@@ -1,13 +1,16 @@
-//! Commands that ask a running instance: `expose`, `nodes`, `services`, `sessions`, `events`.
+//! Commands that ask a running instance: `nodes`, `services`, `sessions`, `events`.
 
+use std::io::ErrorKind;
+
+use anyhow::Context as _;
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::signal::{AnnouncedService, NodeStatus};
 use portway_signaling::store::{Entry, Event};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Events as EventsArgs, Expose, Global, Trust};
-use crate::control::{self, Exposed, NewService, ServiceView};
+use crate::args::{Events as EventsArgs, Global};
+use crate::control::{self, ServiceView};
 use crate::links::unix_now;
 use crate::output;
 use crate::state::State;
@@ -60,16 +63,6 @@ struct Events {
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<Session>,
-}
-
-/// `portway expose`.
-pub(crate) fn expose(global: &Global, args: &Expose) -> anyhow::Result<()> {
-    let new = new_service(&args.service);
-    let exposed: Exposed = ask(global, "POST", "/services", Some(&new))?;
-    output::print(global.format(), &exposed, |exposed| {
-        format!("{}  {}", exposed.name, exposed.link)
-    })?;
-    Ok(())
 }
 
 /// `portway nodes`.
@@ -198,7 +191,7 @@ pub(crate) fn ask<T: DeserializeOwned>(
     path: &str,
     body: Option<&impl Serialize>,
 ) -> anyhow::Result<T> {
-    let socket = State::locate(global.state.as_deref())?.path(control::SOCKET);
+    let socket = State::locate(global)?.path(control::SOCKET);
     let body = body.map(serde_json::to_vec).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -206,18 +199,20 @@ pub(crate) fn ask<T: DeserializeOwned>(
     runtime.block_on(control::ask(&socket, method, path, body))
 }
 
-/// From the grammar's form to the control socket's.
-pub(crate) fn new_service(exposed: &crate::args::Exposed) -> NewService {
-    let (authority, insecure) = match &exposed.trust {
-        Trust::System => (None, false),
-        Trust::Authority(path) => (Some(path.clone()), false),
-        Trust::Any => (None, true),
-    };
-    NewService {
-        name: exposed.name.clone(),
-        target: exposed.target.clone(),
-        authority,
-        insecure,
+/// Whether an instance uses the state directory.
+pub(crate) fn is_running(global: &Global) -> anyhow::Result<bool> {
+    let socket = State::locate(global)?.path(control::SOCKET);
+    match std::os::unix::net::UnixStream::connect(&socket) {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open {}", socket.display())),
     }
 }
 

@@ -148,7 +148,7 @@ fn web_client() -> Check {
 }
 
 fn state(global: &Global) -> Check {
-    let opened = State::locate(global.state.as_deref()).and_then(|state| {
+    let opened = State::locate(global).and_then(|state| {
         state.prepare()?;
         for name in ["cluster.key", "node.key"] {
             state.read_secret(name)?;

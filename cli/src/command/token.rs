@@ -140,7 +140,7 @@ fn inspect(global: &Global) -> anyhow::Result<()> {
 
 /// The cluster whose key is in the state directory.
 fn cluster(global: &Global) -> anyhow::Result<(State, ClusterName)> {
-    let state = State::locate(global.state.as_deref())?;
+    let state = State::locate(global)?;
     let name = std::fs::read_to_string(state.path(super::up::CLUSTER_NAME)).map_err(|_| {
         Failure::configuration(
             "there is no cluster in this state directory: run `portway up` first",

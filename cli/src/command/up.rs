@@ -1,6 +1,7 @@
 //! `portway up`: signaling, gateway and the services given, in one process.
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
-use portway_gateway::{Gateway, GatewayConfig};
+use portway_gateway::session::DRAIN_TIMEOUT;
+use portway_gateway::{Gateway, GatewayConfig, GatewayHandle};
 use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
 use portway_protocol::signal::IceServer;
@@ -26,7 +28,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Format, Global, Up};
-use crate::control::{self, Exposed};
+use crate::config::{File, Settings};
+use crate::control::{self, Exposed, NewService};
 use crate::demo::Demo;
 use crate::exit::{self, Failure};
 use crate::links::{Links, random_id, unix_now};
@@ -44,7 +47,7 @@ const REGISTRY: &str = "registry.db";
 const MACHINE_TOKEN_LIFETIME: u64 = 30 * 24 * 3600;
 
 /// Time for an orderly end after the first signal.
-const DRAIN: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(DRAIN_TIMEOUT.as_secs() + 3);
 
 /// Printed with `--json` when everything runs.
 #[derive(Serialize)]
@@ -72,38 +75,41 @@ pub(crate) fn run(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
-    let state = State::locate(global.state.as_deref())?;
+    let settings = Settings::resolve(args, &File::load(global)?)?;
+    let state = State::locate(global)?;
     state.prepare()?;
     let control = control::bind(&state.path(control::SOCKET)).await?;
     let cluster_key = state.key(CLUSTER_KEY)?;
-    fs::write(state.path(CLUSTER_NAME), args.cluster.as_str())?;
+    fs::write(state.path(CLUSTER_NAME), settings.cluster.as_str())?;
 
     let signaling = Signaling::bind(
-        signaling_config(args, &cluster_key)?,
+        signaling_config(&settings, &cluster_key)?,
         Assets::new(assets::FILES, &assets::hash()),
         Box::new(registry(&state)?),
     )
     .await
     .map_err(|error| Failure::configuration(error.to_string()))?;
     let signaling_handle = signaling.handle();
-    let gateway = Gateway::new(gateway_config(args, &state, &cluster_key, &signaling)?)?;
+    let gateway = Gateway::new(gateway_config(&settings, &state, &cluster_key, &signaling)?)?;
     let links = Links {
-        cluster: args.cluster.clone(),
+        cluster: settings.cluster.clone(),
         cluster_key,
         gateway: gateway.handle(),
         signaling: signaling_handle.clone(),
         state: state.clone(),
     };
 
-    let cancel = CancellationToken::new();
+    // The gateway ends first, for what is under way needs the others.
+    let (drain, cancel) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let mut exposed = Vec::new();
-    for service in &args.expose {
-        let spec = super::client::new_service(service).spec();
-        links.gateway.add_service(spec)?;
+    for service in &settings.expose {
+        links
+            .gateway
+            .add_service(NewService::from(service).spec())?;
         exposed.push(service.name.clone());
     }
-    if args.expose.is_empty() {
+    if settings.expose.is_empty() {
         let demo = Demo::bind().await?;
         let target = format!("http://{}", demo.address()?).parse()?;
         let name: portway_protocol::id::ServiceName = "demo".parse()?;
@@ -123,51 +129,117 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         signaling.run(signaling_cancel).await;
         Ok(())
     });
-    let gateway_cancel = cancel.clone();
+    let gateway_drain = drain.clone();
     tasks.spawn(async move {
-        gateway.run(gateway_cancel).await;
+        gateway.run(gateway_drain).await;
+        cancel.cancel();
         Ok(())
     });
     tokio::select! {
         () = links.gateway.online() => {}
         Some(ended) = tasks.join_next() => ended??,
     }
-    announce(global.format(), args, &links, &exposed)?;
-    let code = supervise(&mut tasks, &cancel).await?;
+    announce(global.format(), &settings, &links, &exposed)?;
+    let reload = Reload {
+        global,
+        args,
+        settings,
+        gateway: links.gateway.clone(),
+    };
+    let code = supervise(&mut tasks, &drain, reload).await?;
     drop(fs::remove_file(state.path(control::SOCKET)));
     Ok(code)
 }
 
-/// Waits for a signal or for a part to end, then ends the others.
+/// Waits for a signal or for a part to end, then ends the others. A second signal does not wait.
 async fn supervise(
     tasks: &mut JoinSet<anyhow::Result<()>>,
-    cancel: &CancellationToken,
+    drain: &CancellationToken,
+    mut reload: Reload<'_>,
 ) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let outcome = tokio::select! {
-        _ = interrupt.recv() => Ok(ExitCode::from(exit::INTERRUPTED)),
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(Ok(())) => Err(anyhow::anyhow!("a part of portway ended by itself")),
-            Ok(Err(error)) => Err(error),
-            Err(panic) => Err(panic.into()),
-        },
+    let mut hangup = signal(SignalKind::hangup())?;
+    let outcome = loop {
+        tokio::select! {
+            _ = interrupt.recv() => break Ok(ExitCode::from(exit::INTERRUPTED)),
+            _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
+            _ = hangup.recv() => reload.run(),
+            Some(ended) = tasks.join_next() => break match ended {
+                Ok(Ok(())) => Err(anyhow::anyhow!("a part of portway ended by itself")),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Err(panic.into()),
+            },
+        }
     };
-    cancel.cancel();
-    let drain = async { while tasks.join_next().await.is_some() {} };
+    drain.cancel();
+    if std::io::stderr().is_terminal() {
+        eprintln!("portway: ending; requests under way may finish (once more: at once)");
+    }
+    let ended = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {
-        () = drain => {}
-        () = tokio::time::sleep(DRAIN) => {}
+        () = ended => {}
+        () = tokio::time::sleep(END_TIMEOUT) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     outcome
 }
 
+/// What SIGHUP needs.
+struct Reload<'a> {
+    global: &'a Global,
+    args: &'a Up,
+    settings: Settings,
+    gateway: GatewayHandle,
+}
+
+impl Reload<'_> {
+    /// Reads the configuration again and applies its services. A bad one changes nothing.
+    fn run(&mut self) {
+        let read = File::load(self.global).and_then(|file| Settings::resolve(self.args, &file));
+        let new = match read {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!("the configuration is kept as it was: {error:#}");
+                return;
+            }
+        };
+        let mut expose = Vec::new();
+        for old in &self.settings.expose {
+            if new.expose.iter().any(|service| service.name == old.name) {
+                continue;
+            }
+            self.gateway.remove_service(&old.name);
+        }
+        for service in &new.expose {
+            let known = self.settings.expose.contains(service);
+            if !known && let Err(error) = self.gateway.add_service(NewService::from(service).spec())
+            {
+                tracing::error!(service = %service.name, %error, "a service is left out");
+                continue;
+            }
+            expose.push(service.clone());
+        }
+        let rest = Settings {
+            expose,
+            ..self.settings.clone()
+        };
+        let wanted = Settings {
+            expose: rest.expose.clone(),
+            ..new
+        };
+        if rest != wanted {
+            tracing::warn!("services were reloaded; other settings take effect at the next start");
+        }
+        self.settings = rest;
+        tracing::info!("the configuration was reloaded");
+    }
+}
+
 fn announce(
     format: Format,
-    args: &Up,
+    settings: &Settings,
     links: &Links,
     names: &[portway_protocol::id::ServiceName],
 ) -> anyhow::Result<()> {
@@ -184,7 +256,7 @@ fn announce(
         .collect::<anyhow::Result<Vec<_>>>()?;
     let ready = Ready {
         event: "ready",
-        cluster: args.cluster.to_string(),
+        cluster: settings.cluster.to_string(),
         node: node_name().to_string(),
         portal: format!("{}/", links.signaling.origin(&Origin::Portal)),
         services,
@@ -215,28 +287,19 @@ fn human(ready: &Ready) -> String {
     text
 }
 
-fn signaling_config(args: &Up, cluster_key: &SigningKey) -> anyhow::Result<Config> {
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(certificate), Some(key)) => Some(TlsFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        }),
-        (None, None) => None,
-        _ => {
-            return Err(Failure::configuration("--tls-cert and --tls-key belong together").into());
-        }
-    };
+fn signaling_config(settings: &Settings, cluster_key: &SigningKey) -> anyhow::Result<Config> {
+    let tls = settings.tls_cert.clone().zip(settings.tls_key.clone());
     Ok(Config {
-        listen: args.listen,
-        cluster: args.cluster.clone(),
+        listen: settings.listen,
+        cluster: settings.cluster.clone(),
         cluster_keys: vec![cluster_key.public()],
-        domain: args
+        domain: settings
             .domain
             .clone()
             .unwrap_or_else(|| "localhost".to_owned()),
-        tls,
-        ice_servers: ice_servers(args)?,
-        stun: !args.no_stun,
+        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+        ice_servers: ice_servers(settings)?,
+        stun: settings.stun,
         version: crate::VERSION.to_owned(),
     })
 }
@@ -252,8 +315,8 @@ fn registry(state: &State) -> anyhow::Result<Sqlite> {
     })
 }
 
-fn ice_servers(args: &Up) -> anyhow::Result<Vec<IceServer>> {
-    let password = match &args.turn_password_file {
+fn ice_servers(settings: &Settings) -> anyhow::Result<Vec<IceServer>> {
+    let password = match &settings.turn_password_file {
         Some(path) => Some(
             fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?
@@ -262,27 +325,19 @@ fn ice_servers(args: &Up) -> anyhow::Result<Vec<IceServer>> {
         ),
         None => None,
     };
-    args.ice_server
-        .iter()
-        .map(|url| {
-            let is_turn = url.starts_with("turn:") || url.starts_with("turns:");
-            if !is_turn && !url.starts_with("stun:") {
-                return Err(Failure::configuration(format!(
-                    "`{url}`: an ICE server starts with stun:, turn: or turns:"
-                ))
-                .into());
-            }
-            Ok(IceServer {
-                urls: vec![url.clone()],
-                username: is_turn.then(|| args.turn_username.clone()).flatten(),
-                credential: is_turn.then(|| password.clone()).flatten(),
-            })
-        })
-        .collect()
+    let server = |url: &String| {
+        let is_turn = url.starts_with("turn");
+        IceServer {
+            urls: vec![url.clone()],
+            username: is_turn.then(|| settings.turn_username.clone()).flatten(),
+            credential: is_turn.then(|| password.clone()).flatten(),
+        }
+    };
+    Ok(settings.ice_servers.iter().map(server).collect())
 }
 
 fn gateway_config(
-    args: &Up,
+    settings: &Settings,
     state: &State,
     cluster_key: &SigningKey,
     signaling: &Signaling,
@@ -291,11 +346,11 @@ fn gateway_config(
     let node_key = state.key(NODE_KEY)?;
     let now = unix_now();
     let claims = MachineClaims {
-        iss: args.cluster.clone(),
-        aud: args.cluster.clone(),
+        iss: settings.cluster.clone(),
+        aud: settings.cluster.clone(),
         sub: node.clone(),
         node_id: node.clone(),
-        cluster_id: args.cluster.clone(),
+        cluster_id: settings.cluster.clone(),
         iat: now,
         exp: now + MACHINE_TOKEN_LIFETIME,
         jti: random_id(),
@@ -307,7 +362,7 @@ fn gateway_config(
     let origin = signaling.handle().origin(&Origin::Holder);
     let host = origin.split("://").nth(1).unwrap_or_default().to_owned();
     Ok(GatewayConfig {
-        cluster: args.cluster.clone(),
+        cluster: settings.cluster.clone(),
         cluster_key: cluster_key.public(),
         node,
         node_key,
@@ -315,7 +370,11 @@ fn gateway_config(
         signaling: SignalingEndpoint {
             address: reachable(listen),
             host,
-            tls: args.tls_cert.as_deref().map(own_certificate).transpose()?,
+            tls: settings
+                .tls_cert
+                .as_deref()
+                .map(own_certificate)
+                .transpose()?,
         },
         grants_file: state.path(GRANTS),
         version: crate::VERSION.to_owned(),

@@ -76,6 +76,14 @@ measure('ws', () => new Promise((resolve, reject) => {
   });
 }));
 
-fetch('host').then((response) => response.text()).then((name) => {
-  element('host').textContent = name;
+const PATHS = {
+  direct: ['Direct', 'packets go straight from the machine to this browser'],
+  relayed: ['Relayed', 'a relay passes packets on; it cannot read them'],
+};
+
+fetch('where').then((response) => response.json()).then(({ host, path }) => {
+  element('host').textContent = host;
+  const [name, words] = PATHS[path] ?? ['Local', 'this page did not come over Portway'];
+  element('path').textContent = name;
+  element('path-words').textContent = words;
 });

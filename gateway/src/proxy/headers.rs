@@ -93,8 +93,9 @@ pub fn to_service(
         insert(headers, "x-forwarded-proto", scheme);
         insert(headers, "x-forwarded-host", host);
     }
-    if let Some(address) = visitor.address {
-        insert(headers, "x-forwarded-for", &address.to_string());
+    if let Some(path) = visitor.path {
+        insert(headers, "x-forwarded-for", &path.remote.to_string());
+        insert(headers, "x-portway-path", path.kind.as_str());
     }
     insert(headers, "x-portway-user", &visitor.user);
 }
@@ -173,6 +174,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 #[cfg(test)]
 mod tests {
     use portway_protocol::permission::Permission;
+    use portway_transport::{Path, PathKind};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -193,7 +195,10 @@ mod tests {
     fn visitor() -> Visitor {
         Visitor {
             user: "ann".into(),
-            address: Some([192, 0, 2, 7].into()),
+            path: Some(Path {
+                kind: PathKind::Direct,
+                remote: [192, 0, 2, 7].into(),
+            }),
             permission: Permission::all("lab".parse().unwrap()),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
@@ -257,6 +262,7 @@ mod tests {
                 "accept-encoding",
                 "host",
                 "x-forwarded-for",
+                "x-portway-path",
                 "x-portway-user"
             ]
         );

@@ -70,6 +70,9 @@ impl Peers {
                 .await
                 .map_err(|_| Reason::SessionLost);
         }
+        if self.context.draining.is_cancelled() {
+            return Err(Reason::Draining);
+        }
         if self.context.services.get(&offer.service).is_none() {
             return Err(Reason::ServiceUnknown);
         }
@@ -182,7 +185,11 @@ impl PeerTask {
     }
 
     async fn session(&self, peer: &Peer) {
-        let Ok(Ok(channel)) = tokio::time::timeout(OPEN_TIMEOUT, peer.open()).await else {
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(OPEN_TIMEOUT, peer.open()) => opened,
+            () = self.context.draining.cancelled() => return,
+        };
+        let Ok(Ok(channel)) = opened else {
             tracing::info!(session = %self.session, "no path to a client");
             return;
         };
