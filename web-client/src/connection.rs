@@ -20,7 +20,7 @@ use portway_protocol::signal::{
     SessionDescription,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::RtcDataChannel;
@@ -29,11 +29,11 @@ use crate::clock;
 use crate::cookie::{Change, Jar, News};
 use crate::error::Failure;
 use crate::session::{self, Accepted, Identity, Requests};
-use crate::signaling::Signaling;
+use crate::signaling::{Signaling, is_there};
 
 /// First and longest pause between attempts.
 const RETRY_BASE: Duration = Duration::from_millis(500);
-const RETRY_CAP: Duration = Duration::from_secs(5);
+const RETRY_CAP: Duration = Duration::from_secs(4);
 
 /// Time from an offer to an open channel.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -409,12 +409,14 @@ async fn attempt(
     had_session: &mut bool,
 ) -> Failure {
     let identity = &inner.identity;
-    let connecting = Signaling::connect(
-        &inner.options.signal_url,
-        &identity.cluster,
-        identity.grant,
-        &identity.key,
-    );
+    let is_repeated = inner.status.borrow().reason.is_some();
+    let connecting = async {
+        let url = &inner.options.signal_url;
+        if is_repeated {
+            is_there(url).await?;
+        }
+        Signaling::connect(url, &identity.cluster, identity.grant, &identity.key).await
+    };
     let timeout = clock::sleep(CONNECT_TIMEOUT);
     let connected = tokio::select! {
         connected = connecting => connected,
@@ -582,7 +584,8 @@ async fn drive(
             inner.tell(status);
         }
     };
-    let running = accepted.driver.run(measured);
+    let doubt = Rc::new(Notify::new());
+    let running = accepted.driver.run(doubt.clone(), measured);
     tokio::pin!(running);
     let mut heartbeat = Box::pin(clock::sleep(HEARTBEAT));
     loop {
@@ -608,12 +611,19 @@ async fn drive(
             message = heard => match message {
                 // Candidates may still trickle in; a bye ends the session.
                 Ok(envelope) => {
+                    if presence(&envelope) == Some(NodeStatus::Offline) {
+                        doubt.notify_one();
+                    }
                     if hear(inner, session, envelope).is_err() {
                         return Failure::new(Reason::SessionLost);
                     }
                 }
-                // The session does not need it. The next attempt connects anew.
-                Err(_) => *signaling = None,
+                // The session does not need it. The next attempt connects anew. Where both run on one
+                // machine, it is the first sign that this has gone.
+                Err(_) => {
+                    *signaling = None;
+                    doubt.notify_one();
+                }
             },
             () = &mut heartbeat => {
                 if let Some(signaling) = signaling.as_ref() {
@@ -646,7 +656,7 @@ async fn pause(
                 return;
             },
             message = heard => match message {
-                Ok(envelope) => if is_back(&envelope) {
+                Ok(envelope) => if presence(&envelope) == Some(NodeStatus::Online) {
                     return;
                 },
                 Err(_) => *signaling = None,
@@ -655,14 +665,13 @@ async fn pause(
     }
 }
 
-fn is_back(envelope: &Envelope) -> bool {
-    let Some(method) = &envelope.method else {
-        return false;
-    };
-    matches!(
-        Call::from_parts(method, envelope.params.as_deref()),
-        Ok(Call::Presence(presence)) if presence.status == NodeStatus::Online
-    )
+/// What a message tells of the machine that offers the service.
+fn presence(envelope: &Envelope) -> Option<NodeStatus> {
+    let method = envelope.method.as_ref()?;
+    match Call::from_parts(method, envelope.params.as_deref()) {
+        Ok(Call::Presence(presence)) => Some(presence.status),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 async fn wait_for_retry(events: &mut mpsc::Receiver<Event>) {

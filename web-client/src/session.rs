@@ -12,6 +12,7 @@ use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, Ses
 use portway_protocol::key::SigningKey;
 use portway_protocol::lane::Lane;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
+use portway_protocol::liveness::{self, Liveness, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, HandshakeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -45,12 +46,6 @@ const LOW_WATER: u32 = 256 * 1024;
 
 /// Messages that may wait to be read. The lane's window keeps far fewer in flight.
 const QUEUE: usize = 4096;
-
-/// Interval of pings.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Silence after which the path counts as dead.
-const SILENCE: Duration = Duration::from_secs(6);
 
 /// Where requests go: a new handle for each.
 pub(crate) type Requests = SendRequest<Bytes>;
@@ -143,8 +138,9 @@ async fn shake_hands(
 }
 
 impl Driver {
-    /// Runs to the session's end; `measured` is told every round trip.
-    pub(crate) async fn run(self, measured: impl Fn(Duration)) -> Failure {
+    /// Runs to the session's end; `measured` is told every round trip. A notification of `doubt`: the
+    /// other end may have gone.
+    pub(crate) async fn run(self, doubt: Rc<Notify>, measured: impl Fn(Duration)) -> Failure {
         let Self {
             channel,
             pipe,
@@ -153,7 +149,8 @@ impl Driver {
         let lane = Pump {
             channel,
             lane: Lane::new(),
-            heard: clock::now(),
+            liveness: Liveness::new(liveness::CLIENT, clock::now()),
+            doubt,
         };
         tokio::select! {
             ended = lane.run(pipe, measured) => ended,
@@ -169,7 +166,8 @@ impl Driver {
 struct Pump {
     channel: Channel,
     lane: Lane,
-    heard: Duration,
+    liveness: Liveness,
+    doubt: Rc<Notify>,
 }
 
 impl Pump {
@@ -178,7 +176,7 @@ impl Pump {
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
         let mut unread = Bytes::new();
-        let mut next_ping = Box::pin(clock::sleep(PING_INTERVAL));
+        let mut timeout = Box::pin(self.timeout());
         loop {
             if unread.is_empty() {
                 unread = self.lane.read().unwrap_or_default();
@@ -206,12 +204,20 @@ impl Pump {
                     }
                     Ok(_) | Err(_) => return lost(),
                 },
-                () = &mut next_ping => {
-                    if clock::now().saturating_sub(self.heard) > SILENCE {
-                        return Failure::with(Reason::SessionLost, "no sign of life");
-                    }
+                () = self.doubt.notified() => {
+                    self.liveness.doubt(clock::now());
                     self.lane.ping(clock::now());
-                    next_ping = Box::pin(clock::sleep(PING_INTERVAL));
+                    timeout = Box::pin(self.timeout());
+                }
+                () = &mut timeout => {
+                    // A timer is not made anew for every message: it may be early.
+                    if clock::now() >= self.liveness.poll_timeout() {
+                        match self.liveness.handle_timeout(clock::now()) {
+                            Verdict::Ping => self.lane.ping(clock::now()),
+                            Verdict::Dead => return Failure::with(Reason::SessionLost, "no sign of life"),
+                        }
+                    }
+                    timeout = Box::pin(self.timeout());
                 }
             }
             if self.transmit().await.is_err() {
@@ -220,10 +226,15 @@ impl Pump {
         }
     }
 
+    /// Waits until the silence has to be looked at.
+    fn timeout(&self) -> impl Future<Output = ()> + use<> {
+        clock::sleep(self.liveness.poll_timeout().saturating_sub(clock::now()))
+    }
+
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), Failure> {
         let now = clock::now();
-        self.heard = now;
+        self.liveness.heard(now);
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane

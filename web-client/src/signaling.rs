@@ -7,7 +7,7 @@ use portway_protocol::id::{ClusterName, GrantId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Authenticate, Authenticated, Call, Envelope, IceServer, SUBPROTOCOL, decode_result,
+    Authenticate, Authenticated, Call, Envelope, IceServer, PATH, SUBPROTOCOL, decode_result,
 };
 use portway_protocol::transcript::sign_challenge;
 use tokio::sync::mpsc;
@@ -20,6 +20,15 @@ use crate::error::Failure;
 const QUEUE: usize = 256;
 
 const AUTHENTICATE_ID: &str = "authenticate";
+
+/// Answers as soon as the server is there.
+const HEALTH_PATH: &str = "/_portway/health";
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    async fn fetch(url: &str) -> Result<JsValue, JsValue>;
+}
 
 /// An authenticated socket.
 pub(crate) struct Signaling {
@@ -39,6 +48,20 @@ enum Incoming {
 struct Callbacks {
     _message: Closure<dyn FnMut(MessageEvent)>,
     _close: Closure<dyn FnMut(CloseEvent)>,
+}
+
+/// Whether the server behind `url`, that of its socket, is there. To be asked before a socket is tried
+/// again: Firefox makes each attempt after a failed one wait longer, up to a minute.
+pub(crate) async fn is_there(url: &str) -> Result<(), Failure> {
+    // `ws…` becomes `http…`.
+    let address = url
+        .strip_prefix("ws")
+        .and_then(|rest| rest.strip_suffix(PATH))
+        .ok_or_else(|| Failure::new(Reason::Internal))?;
+    match fetch(&format!("http{address}{HEALTH_PATH}")).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::new(Reason::SignalingUnreachable)),
+    }
 }
 
 impl Signaling {

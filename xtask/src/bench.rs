@@ -6,11 +6,11 @@ use crate::run::{command, portway, step};
 use crate::test::prepare_browsers;
 use crate::web::{self, Profile};
 
-/// Runs a bench: `browser [MEBIBYTES]`.
+/// Runs a bench: `browser [MEBIBYTES] [chromium | firefox]`.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let Some(("browser", rest)) = args.split_first().map(|(name, rest)| (name.as_str(), rest))
     else {
-        bail!("usage: cargo xtask bench browser [MEBIBYTES]");
+        bail!("usage: cargo xtask bench browser [MEBIBYTES] [chromium | firefox]");
     };
     let _interface = prepare_browsers()?;
     web::build_all(Profile::Release)?;

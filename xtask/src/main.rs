@@ -22,7 +22,7 @@ cargo xtask test             all tests: Rust, JavaScript, stories in real browse
 cargo xtask test units       Rust without browsers
 cargo xtask test js          JavaScript
 cargo xtask test stories [FILTER]
-cargo xtask bench browser [MEBIBYTES]
+cargo xtask bench browser [MEBIBYTES] [chromium | firefox]
                              what a browser gets, beside direct HTTP
 cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
 ";

@@ -37,40 +37,12 @@ pub(crate) fn wasm_target() -> anyhow::Result<()> {
     )
 }
 
-/// Makes the wasm smaller where `wasm-opt` is installed; works without.
-pub(crate) fn optimise_wasm(path: &Path) -> anyhow::Result<()> {
-    if !has("wasm-opt") {
-        return Ok(());
-    }
-    let text = path.display().to_string();
-    let status = command(
-        "wasm-opt",
-        &[
-            "-Os",
-            "--enable-bulk-memory",
-            "--enable-sign-ext",
-            "--enable-mutable-globals",
-            "--enable-nontrapping-float-to-int",
-            "--enable-reference-types",
-            "--enable-multivalue",
-            &text,
-            "-o",
-            &text,
-        ],
-    )
-    .stderr(Stdio::null())
-    .status()?;
-    if !status.success() {
-        eprintln!("    wasm-opt does not know this wasm; it is used as it is");
-    }
-    Ok(())
-}
-
 /// For the tests of the JavaScript: program and Debian package.
 const NODE: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm")];
 
 /// For the stories.
 const BROWSERS: &[(&str, &str)] = &[
+    ("turnserver", "coturn"),
     ("chromium", "chromium"),
     ("firefox-esr", "firefox-esr"),
     ("ip", "iproute2"),

@@ -97,8 +97,6 @@ fn bindings() -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
         "make the glue of the browser client",
         bindgen.arg(wasm).arg(&out),
     )?;
-    let optimised = out.join("portway_bg.wasm");
-    tools::optimise_wasm(&optimised)?;
     ["portway.js", "portway.d.ts", "portway_bg.wasm"]
         .into_iter()
         .map(|name| Ok((name.to_owned(), fs::read(out.join(name))?)))
