@@ -183,6 +183,29 @@ impl Browser {
         Ok(())
     }
 
+    /// From now on, peer connections of the tab's pages use relays only, as if a firewall let nothing
+    /// else through.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn allow_relays_only(&mut self) -> anyhow::Result<()> {
+        const SCRIPT: &str = "(() => { const Direct = window.RTCPeerConnection; \
+            window.RTCPeerConnection = class extends Direct { \
+              constructor(config) { super({ ...config, iceTransportPolicy: 'relay' }); } }; })()";
+        match self.kind {
+            Kind::Chromium => {
+                let params = json!({"source": SCRIPT});
+                self.call("Page.addScriptToEvaluateOnNewDocument", params)
+                    .await?
+            }
+            Kind::Firefox => {
+                let params = json!({"functionDeclaration": format!("() => {SCRIPT}")});
+                self.call("script.addPreloadScript", params).await?
+            }
+        };
+        Ok(())
+    }
+
     /// Stops all service workers, as a browser does when it wants their memory.
     ///
     /// # Errors
@@ -191,6 +214,28 @@ impl Browser {
         self.call("ServiceWorker.enable", json!({})).await?;
         self.call("ServiceWorker.stopAllWorkers", json!({})).await?;
         Ok(())
+    }
+
+    /// Bytes that the tab's scripts hold, after a garbage collection; `None` in Firefox, which does not
+    /// tell.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn heap_size(&mut self) -> anyhow::Result<Option<u64>> {
+        if self.kind == Kind::Firefox {
+            return Ok(None);
+        }
+        self.call("HeapProfiler.collectGarbage", json!({})).await?;
+        let usage = self.call("Runtime.getHeapUsage", json!({})).await?;
+        let sizes = ["usedSize", "embedderHeapUsedSize", "backingStorageSize"];
+        let bytes: f64 = sizes.iter().filter_map(|size| usage[size].as_f64()).sum();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a size in memory"
+        )]
+        let bytes = bytes as u64;
+        Ok(Some(bytes))
     }
 
     /// Evaluates an expression in the tab; a promise is awaited, the result comes as JSON.

@@ -3,6 +3,7 @@
 //! Nothing here links Portway's crates: tests drive the executable and read its `--json`.
 
 pub mod browser;
+pub mod coturn;
 pub mod jupyter;
 pub mod portway;
 pub mod upstream;

@@ -4,6 +4,7 @@
 //! machine too slow for either), stories share a browser's process where they can, and JupyterLab is
 //! installed while other stories run.
 
+mod behind_a_relay;
 mod drive_a_browser;
 mod endurance;
 mod jupyterlab;
@@ -91,6 +92,7 @@ fn main() -> anyhow::Result<ExitCode> {
             drive_a_browser::STORIES,
             open_an_app::STORIES,
             signaling_restarts::STORIES,
+            behind_a_relay::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

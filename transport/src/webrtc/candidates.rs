@@ -6,7 +6,7 @@
 //! same network is the fastest path there is. Names (mDNS) are not resolved; such a peer is found as
 //! peer-reflexive.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portway_protocol::signal::{IceCandidate, SessionDescription};
 
@@ -29,6 +29,15 @@ pub fn is_acceptable(candidate: &IceCandidate, loopback: LoopbackPolicy) -> bool
 /// The connection address of a candidate-attribute (RFC 8839 §5.1), if it is an IP address.
 fn address(attribute: &str) -> Option<IpAddr> {
     attribute.split_ascii_whitespace().nth(4)?.parse().ok()
+}
+
+/// The address of a relay's candidate (RFC 8839 §5.1: address, port, `typ`, type).
+#[must_use]
+pub fn relay(candidate: &IceCandidate) -> Option<SocketAddr> {
+    let mut words = candidate.candidate.split_ascii_whitespace().skip(4);
+    let (address, port) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let is_relay = words.next() == Some("typ") && words.next() == Some("relay");
+    is_relay.then(|| SocketAddr::new(address, port))
 }
 
 fn is_reachable(address: IpAddr, loopback: LoopbackPolicy) -> bool {
@@ -88,6 +97,28 @@ mod tests {
             sdp_mid: None,
             sdp_m_line_index: Some(0),
             username_fragment: None,
+        }
+    }
+
+    #[test]
+    fn relays_are_told_from_others() {
+        let relayed = IceCandidate {
+            candidate: "candidate:1 1 udp 41885439 192.0.2.9 50000 typ relay raddr 0.0.0.0 rport 0"
+                .into(),
+            ..candidate("192.0.2.9")
+        };
+        assert_eq!(relay(&relayed), Some(([192, 0, 2, 9], 50000).into()));
+        assert_eq!(relay(&candidate("192.0.2.9")), None);
+        for nonsense in [
+            "",
+            "candidate:1 1 udp 1 192.0.2.9 99999 typ relay",
+            "a b c d e f g h",
+        ] {
+            let nonsense = IceCandidate {
+                candidate: nonsense.into(),
+                ..candidate("192.0.2.9")
+            };
+            assert_eq!(relay(&nonsense), None);
         }
     }
 

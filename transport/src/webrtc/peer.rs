@@ -106,13 +106,21 @@ pub enum PeerError {
     Stack(#[from] webrtc::error::Error),
 }
 
+/// What the other end has told of itself.
+#[derive(Debug, Default)]
+struct RemoteCandidates {
+    count: usize,
+    /// Where relays send from on its behalf. At most [`MAX_CANDIDATES`].
+    relays: Vec<std::net::SocketAddr>,
+}
+
 /// A peer connection. Dropping it ends it at once; [`Peer::close`] says goodbye first.
 pub struct Peer {
     connection: Arc<dyn PeerConnection>,
     channel: Arc<WebRtcChannel>,
     runtime: Arc<PeerRuntime>,
     closed: CancellationToken,
-    remote_candidates: Mutex<usize>,
+    remote_candidates: Mutex<RemoteCandidates>,
     loopback: LoopbackPolicy,
 }
 
@@ -189,11 +197,12 @@ impl Peer {
             return Ok(());
         };
         {
-            let mut count = self.remote_candidates.lock().await;
-            *count += 1;
-            if *count > MAX_CANDIDATES {
+            let mut known = self.remote_candidates.lock().await;
+            known.count += 1;
+            if known.count > MAX_CANDIDATES {
                 return Err(PeerError::TooManyCandidates);
             }
+            known.relays.extend(candidates::relay(candidate));
         }
         if !candidates::is_acceptable(candidate, self.loopback) {
             return Ok(());
@@ -222,16 +231,20 @@ impl Peer {
     pub async fn path(&self) -> Option<Path> {
         let ice = self.connection.sctp().await?.transport().ice_transport();
         let pair = ice.get_selected_candidate_pair().await.ok()??;
-        let relayed = [pair.local(), pair.remote()]
-            .iter()
-            .any(|candidate| candidate.typ == RTCIceCandidateType::Relay);
+        let (local, remote) = (pair.local(), pair.remote());
+        let remote_ip: std::net::IpAddr = remote.address.parse().ok()?;
+        // Packets of a relay may come before word of it: then it counts as peer-reflexive.
+        let known = self.remote_candidates.lock().await;
+        let relayed = local.typ == RTCIceCandidateType::Relay
+            || remote.typ == RTCIceCandidateType::Relay
+            || known.relays.contains(&(remote_ip, remote.port).into());
         Some(Path {
             kind: if relayed {
                 PathKind::Relayed
             } else {
                 PathKind::Direct
             },
-            remote: pair.remote().address.parse().ok()?,
+            remote: remote_ip,
         })
     }
 
@@ -286,7 +299,7 @@ impl Peer {
             channel: Arc::new(WebRtcChannel::new(channel, closed.clone())),
             runtime,
             closed,
-            remote_candidates: Mutex::new(0),
+            remote_candidates: Mutex::default(),
             loopback: config.loopback,
         };
         Ok((peer, receiver))

@@ -1,0 +1,99 @@
+//! coturn: a TURN server that is not ours.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::PATIENCE;
+
+/// Who may allocate.
+pub const USERNAME: &str = "ann";
+const PASSWORD: &str = "a-password-of-the-tests";
+
+/// A running coturn on this machine's own address. Ends when dropped.
+pub struct Coturn {
+    address: SocketAddr,
+    home: TempDir,
+    _process: Child,
+    /// Reads its log: one that nobody reads would stop it sooner or later.
+    _drain: JoinSet<()>,
+}
+
+impl Coturn {
+    /// Starts it on a free port.
+    ///
+    /// # Errors
+    /// If it is not installed or does not become ready; carries what it said.
+    pub async fn start() -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let home = tempfile::tempdir()?;
+        let file = |name: &str| home.path().join(name).display().to_string();
+        std::fs::write(home.path().join("password"), PASSWORD)?;
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        let mut process = Command::new("turnserver")
+            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech"])
+            .args(["--listening-ip", &ip, "--listening-port", &port])
+            .args(["--relay-ip", &ip, "--realm", "tests.example"])
+            .args(["--user", &format!("{USERNAME}:{PASSWORD}")])
+            .args(["--log-file", "stdout", "--pidfile", &file("pid")])
+            .args(["--userdb", &file("users")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start coturn: run `cargo xtask test` once")?;
+        let mut drain = JoinSet::new();
+        tokio::time::timeout(PATIENCE, ready(&mut process, &mut drain))
+            .await
+            .context("coturn does not become ready")??;
+        Ok(Self {
+            address,
+            home,
+            _process: process,
+            _drain: drain,
+        })
+    }
+
+    /// For `--ice-server`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("turn:{}", self.address)
+    }
+
+    /// For `--turn-password-file`.
+    #[must_use]
+    pub fn password_file(&self) -> PathBuf {
+        self.home.path().join("password")
+    }
+}
+
+/// A free UDP port on the address that packets leave from. Nothing is sent.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let outward = UdpSocket::bind("0.0.0.0:0")?;
+    outward.connect("192.0.2.1:9")?;
+    let ip: IpAddr = outward.local_addr()?.ip();
+    Ok(UdpSocket::bind((ip, 0))?.local_addr()?)
+}
+
+/// Reads its log until it says that it serves.
+async fn ready(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let stdout = process.stdout.take().context("stdout is piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await? {
+        if line.contains("DB connection success") {
+            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Ok(());
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    bail!("coturn ended before it was ready:\n{said}")
+}

@@ -1,0 +1,49 @@
+//! Somebody whose network lets no direct path through: a TURN server that is not ours helps.
+
+use portway_tests::PATIENCE;
+use portway_tests::browser::Browser;
+use portway_tests::coturn::{Coturn, USERNAME};
+use portway_tests::portway::{Portway, State};
+use portway_tests::upstream::Upstream;
+
+use crate::{APP, BOTH, in_app, story};
+
+pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, coturn_carries_a_session)];
+
+async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
+    let coturn = Coturn::start().await?;
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let (expose, password) = (
+        format!("app={}", upstream.target()),
+        coturn.password_file().display().to_string(),
+    );
+    let args = [
+        "--expose",
+        &expose,
+        "--ice-server",
+        &coturn.url(),
+        "--turn-username",
+        USERNAME,
+        "--turn-password-file",
+        &password,
+    ];
+    let portway = Portway::up(&state, "127.0.0.1:0", &args).await?;
+    browser.allow_relays_only().await?;
+    browser.open(&portway.link("app")).await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    let fetch =
+        in_app("fetch('/bytes?n=1000000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
+    assert_eq!(browser.eval(&fetch).await?, 1_000_000);
+
+    browser
+        .wait_for(
+            "document.querySelector('#pw-short').textContent.startsWith('Relayed')",
+            PATIENCE,
+        )
+        .await?;
+    let sessions = portway.ask(&["sessions"]).await?;
+    assert_eq!(sessions["sessions"][0]["path"], "relayed");
+    Ok(())
+}
