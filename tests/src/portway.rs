@@ -1,7 +1,7 @@
 //! The real binary: `portway up` with a state directory and ports of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::PATIENCE;
+
+/// Pause between looks at a state that changes by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Unit of processor time in `/proc`, the same on all of Linux.
 const TICKS_PER_SECOND: u32 = 100;
@@ -180,6 +183,30 @@ impl Portway {
             bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// SIGTERM: asks it to end in order, and waits until it says that it does.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn terminate(&self) -> anyhow::Result<()> {
+        let pid = self.process.id().context("it has ended")?;
+        let kill = format!("kill -TERM {pid}");
+        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        while self.ask(&["nodes"]).await?["nodes"][0]["status"] != "draining" {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ended(mut self) -> anyhow::Result<ExitStatus> {
+        let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await;
+        Ok(ended.context("portway does not end")??)
     }
 
     /// `kill -9`.

@@ -66,6 +66,11 @@ impl Upstream {
         format!("http://{}", self.address)
     }
 
+    /// Lets a body of `/held` go on.
+    pub fn release(&self) {
+        self.shared.release.notify_one();
+    }
+
     /// Request lines so far.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {

@@ -47,49 +47,63 @@ const UPLOAD: &str = "(async (size) => { \
       channel.send(left < message.length ? message.subarray(0, left) : message); } \
     await done; return size / 1000 / (performance.now() - start); })";
 
-/// Figures of the bare channel, MB/s.
+/// A bare channel, and its figures in MB/s, one of each round.
 pub(crate) struct Bare {
-    pub(crate) download: f64,
-    pub(crate) upload: f64,
+    pub(crate) download: Vec<f64>,
+    pub(crate) upload: Vec<f64>,
+    _peer: Peer,
+    _tasks: JoinSet<()>,
 }
 
-/// Connects the browser's tab, any page, with a sender in this process and measures both ways.
-pub(crate) async fn measure(browser: &mut Browser, size: usize) -> anyhow::Result<Bare> {
-    let sdp = browser.eval(OFFER).await?;
-    let offer = SessionDescription {
-        kind: SdpKind::Offer,
-        sdp: sdp.as_str().context("an offer")?.to_owned(),
-    };
-    let config = PeerConfig {
-        loopback: LoopbackPolicy::Accept,
-        ..PeerConfig::default()
-    };
-    let (peer, answer, mut events) = Peer::answer(&config, &offer).await?;
-    let description = json!({"type": "answer", "sdp": answer.sdp});
-    browser
-        .eval(&format!("peer.setRemoteDescription({description})"))
-        .await?;
-    while let Some(candidate) = next_candidate(&mut events).await? {
+impl Bare {
+    /// Connects the browser's tab, any page, with a sender in this process.
+    pub(crate) async fn connect(browser: &mut Browser) -> anyhow::Result<Self> {
+        let sdp = browser.eval(OFFER).await?;
+        let offer = SessionDescription {
+            kind: SdpKind::Offer,
+            sdp: sdp.as_str().context("an offer")?.to_owned(),
+        };
+        let config = PeerConfig {
+            loopback: LoopbackPolicy::Accept,
+            ..PeerConfig::default()
+        };
+        let (peer, answer, mut events) = Peer::answer(&config, &offer).await?;
+        let description = json!({"type": "answer", "sdp": answer.sdp});
         browser
-            .eval(&format!("peer.addIceCandidate({})", json!(candidate)))
+            .eval(&format!("peer.setRemoteDescription({description})"))
             .await?;
+        while let Some(candidate) = next_candidate(&mut events).await? {
+            browser
+                .eval(&format!("peer.addIceCandidate({})", json!(candidate)))
+                .await?;
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { while events.recv().await.is_some() {} });
+        let channel = peer.open().await?;
+        tasks.spawn(async move { while serve(&*channel).await.is_some() {} });
+        let opened = "new Promise((resolve) => { \
+            if (channel.readyState === 'open') resolve(); channel.onopen = resolve; }).then(() => 1)";
+        browser.eval(opened).await?;
+        Ok(Self {
+            download: Vec::new(),
+            upload: Vec::new(),
+            _peer: peer,
+            _tasks: tasks,
+        })
     }
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move { while events.recv().await.is_some() {} });
-    let channel = peer.open().await?;
-    tasks.spawn(async move { while serve(&*channel).await.is_some() {} });
-    let opened = "new Promise((resolve) => { \
-        if (channel.readyState === 'open') resolve(); channel.onopen = resolve; }).then(() => 1)";
-    browser.eval(opened).await?;
 
-    let mut run = async |script: &str| {
-        let value = browser.eval(&format!("({script})({size})")).await?;
-        value.as_f64().context("a figure")
-    };
-    Ok(Bare {
-        download: run(DOWNLOAD).await?,
-        upload: run(UPLOAD).await?,
-    })
+    /// One round, in the tab that was connected.
+    pub(crate) async fn measure(
+        &mut self,
+        browser: &mut Browser,
+        size: usize,
+    ) -> anyhow::Result<()> {
+        for (figures, script) in [(&mut self.download, DOWNLOAD), (&mut self.upload, UPLOAD)] {
+            let value = browser.eval(&format!("({script})({size})")).await?;
+            figures.push(value.as_f64().context("a figure")?);
+        }
+        Ok(())
+    }
 }
 
 async fn next_candidate(events: &mut PeerEvents) -> anyhow::Result<Option<IceCandidate>> {

@@ -2,7 +2,7 @@
 //! sent directly and (b) a bare data channel from a minimal native sender on the same stack. Figures
 //! go to standard output and `docs/bench/browser.json`; ratios are what to compare between machines.
 //!
-//! `cargo xtask bench browser [MEBIBYTES]`
+//! `cargo xtask bench browser [MEBIBYTES] [chromium | firefox]`
 
 #![allow(
     clippy::print_stdout,
@@ -28,6 +28,14 @@ use serde_json::{Value, json};
 
 /// Size of transfers unless given, in MiB.
 const DEFAULT_SIZE: usize = 256;
+
+/// Uploads are smaller: the page has to have their bytes.
+const MAX_UPLOAD: usize = 256 << 20;
+
+/// How often all is measured, in turn: medians count.
+const ROUNDS: usize = 3;
+
+const MEBIBYTE: f64 = (1 << 20) as f64;
 
 /// Small requests one after another, for the latency.
 const SMALL_REQUESTS: u32 = 200;
@@ -61,7 +69,7 @@ const DOWNLOAD: &str = "(async (size) => { const start = performance.now(); \
 const UPLOAD: &str = "(async (size) => { \
     const block = Uint8Array.from({ length: 251 * 8 * 512 }, (_, i) => Math.floor(i * 31 / 8) % 251); \
     const parts = []; for (let left = size; left > 0; left -= block.length) parts.push(left < block.length ? block.subarray(0, left) : block); \
-    const body = new Blob(parts); const start = performance.now(); \
+    const body = new Blob(parts); await body.slice(-1).arrayBuffer(); const start = performance.now(); \
     const answer = await (await fetch('/sum', { method: 'POST', body })).text(); \
     if (answer !== `${size} of ${size}`) throw new Error(answer); \
     return size / 1000 / (performance.now() - start); })";
@@ -79,13 +87,14 @@ const ECHO_BESIDE_DOWNLOAD: &str = "(async (size) => { \
     await download; socket.close(); \
     return times.sort((a, b) => a - b)[times.length >> 1]; })";
 
-/// Figures of one way to the service.
+/// Figures of one way to the service, one of each round.
+#[derive(Default)]
 struct Figures {
-    latency: f64,
-    parallel: f64,
-    download: f64,
-    upload: f64,
-    echo: f64,
+    latency: Vec<f64>,
+    parallel: Vec<f64>,
+    download: Vec<f64>,
+    upload: Vec<f64>,
+    echo: Vec<f64>,
 }
 
 /// One line of the table.
@@ -96,37 +105,41 @@ struct Row {
     bare: Option<f64>,
 }
 
-async fn measure(
-    browser: &mut Browser,
-    through_portway: bool,
-    size: usize,
-) -> anyhow::Result<Figures> {
-    let mut figures = Vec::new();
-    for script in [
-        format!("({LATENCY})({SMALL_REQUESTS})"),
-        PARALLEL.to_owned(),
-        format!("({DOWNLOAD})({size})"),
-        format!("({UPLOAD})({size})"),
-        format!("({ECHO_BESIDE_DOWNLOAD})({size})"),
-    ] {
-        let script = if through_portway {
-            format!("{APP}.eval({})", json!(script))
-        } else {
-            script
-        };
-        let value = browser.eval(&script).await?;
-        figures.push(value.as_f64().unwrap_or(f64::NAN));
+/// The figure in the middle: a shared machine is slow now and then.
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Figures {
+    /// One round, in the browser's current tab.
+    async fn measure(
+        &mut self,
+        browser: &mut Browser,
+        through_portway: bool,
+        size: usize,
+    ) -> anyhow::Result<()> {
+        for (figures, script) in [
+            (&mut self.latency, format!("({LATENCY})({SMALL_REQUESTS})")),
+            (&mut self.parallel, PARALLEL.to_owned()),
+            (&mut self.download, format!("({DOWNLOAD})({size})")),
+            (
+                &mut self.upload,
+                format!("({UPLOAD})({})", size.min(MAX_UPLOAD)),
+            ),
+            (&mut self.echo, format!("({ECHO_BESIDE_DOWNLOAD})({size})")),
+        ] {
+            let script = if through_portway {
+                format!("{APP}.eval({})", json!(script))
+            } else {
+                script
+            };
+            let value = browser.eval(&script).await?;
+            figures.push(value.as_f64().context("a wrong answer")?);
+        }
+        Ok(())
     }
-    let [latency, parallel, download, upload, echo] = figures[..] else {
-        anyhow::bail!("a figure is missing");
-    };
-    Ok(Figures {
-        latency,
-        parallel,
-        download,
-        upload,
-        echo,
-    })
 }
 
 /// Saves a file as a person does, and compares all of it.
@@ -157,89 +170,126 @@ async fn save(browser: &mut Browser, size: usize) -> anyhow::Result<f64> {
     Ok(size as f64 / 1e6 / seconds)
 }
 
-/// Seconds until a file is saved that stands still four times, each time longer than Firefox lets an
-/// idle service worker live; less than their sum would be a wrong file.
-async fn save_halting(browser: &mut Browser) -> anyhow::Result<f64> {
-    const HALTS: u32 = 4;
-    let script = format!(
-        "(() => {{ const link = document.createElement('a'); link.href = '/halting?n={HALTS}'; \
-         link.download = 'slow.bin'; document.body.append(link); link.click(); link.remove(); }})()"
-    );
-    let start = Instant::now();
+/// Seconds from the moment when a killed instance is back until the page that was open all the time
+/// gets answers again.
+async fn recover(
+    browser: &mut Browser,
+    portway: Portway,
+    state: &State,
+    expose: &str,
+) -> anyhow::Result<f64> {
+    let listen = portway.listen()?;
+    portway.kill().await?;
     browser
-        .eval(&format!("{APP}.eval({})", json!(script)))
+        .wait_for("!document.querySelector('#pw-banner').hidden", PATIENCE)
         .await?;
-    let saved = browser.downloaded("slow.bin", TRANSFER).await?;
-    let pattern = pattern();
-    anyhow::ensure!(saved.len() == pattern.len() * (HALTS as usize + 1));
-    anyhow::ensure!(is_right(&pattern, 0, &saved));
-    Ok(start.elapsed().as_secs_f64())
+    let _portway = Portway::up(state, &listen, &["--expose", expose]).await?;
+    let back = Instant::now();
+    let answered = format!(
+        "{APP}.eval({})",
+        json!("fetch('/next').then((r) => r.ok, () => false)")
+    );
+    browser.wait_for(&answered, PATIENCE).await?;
+    Ok(back.elapsed().as_secs_f64())
 }
 
 async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let expose = format!("app={}", upstream.target());
+    let started = Instant::now();
     let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
+    let ready = started.elapsed().as_secs_f64();
     let mut browser = Browser::launch(kind).await?;
 
     browser.open(&upstream.target()).await?;
     browser
         .wait_for("!!document.querySelector('#hello')", PATIENCE)
         .await?;
-    let direct = measure(&mut browser, false, size).await?;
-    let bare: Bare = bare::measure(&mut browser, size).await?;
-
+    let mut bare = Bare::connect(&mut browser).await?;
+    let without = browser.another_tab().await?;
     browser.open(&portway.link("app")).await?;
     let shown = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&shown, PATIENCE).await?;
+    let mut with = browser.switch_to(without);
     let memory = portway.resident_memory()?;
     let cpu = portway.cpu_time()?;
-    let through = measure(&mut browser, true, size).await?;
-    let saved = save(&mut browser, size).await?;
+    let (mut direct, mut through) = (Figures::default(), Figures::default());
+    for _round in 0..ROUNDS {
+        direct.measure(&mut browser, false, size).await?;
+        bare.measure(&mut browser, size).await?;
+        let without = browser.switch_to(with);
+        through.measure(&mut browser, true, size).await?;
+        with = browser.switch_to(without);
+    }
     let cpu = (portway.cpu_time()? - cpu).as_secs_f64();
-    let halting = save_halting(&mut browser).await?;
+    browser.switch_to(with);
+    let heap = browser.heap_size().await?;
+    let saved = save(&mut browser, size).await?;
     let growth = portway.peak_memory()?.saturating_sub(memory);
+    let back = recover(&mut browser, portway, &state, &expose).await?;
 
-    let row = |what, portway, direct, bare| Row {
+    let beside = |what, ours: &[f64], theirs: &[f64], bare: Option<&[f64]>| Row {
+        what,
+        portway: median(ours),
+        direct: Some(median(theirs)),
+        bare: bare.map(median),
+    };
+    let alone = |what, portway| Row {
         what,
         portway,
-        direct,
-        bare,
+        direct: None,
+        bare: None,
     };
-    let beside = |what, ours, theirs| row(what, ours, Some(theirs), None);
-    // Two downloads, an upload and a saved file have passed.
-    let gigabytes = 4.0 * size as f64 / 1e9;
-    Ok(vec![
-        beside("small request, p50, ms", through.latency, direct.latency),
+    // Each round, two downloads and an upload pass.
+    let gigabytes = (ROUNDS * (2 * size + size.min(MAX_UPLOAD))) as f64 / 1e9;
+    let mut rows = vec![
+        beside(
+            "small request, p50, ms",
+            &through.latency,
+            &direct.latency,
+            None,
+        ),
         beside(
             "100 requests at once, ms",
-            through.parallel,
-            direct.parallel,
+            &through.parallel,
+            &direct.parallel,
+            None,
         ),
-        row(
+        beside(
             "download, MB/s",
-            through.download,
-            Some(direct.download),
-            Some(bare.download),
+            &through.download,
+            &direct.download,
+            Some(&bare.download),
         ),
-        row(
+        beside(
             "upload, MB/s",
-            through.upload,
-            Some(direct.upload),
-            Some(bare.upload),
+            &through.upload,
+            &direct.upload,
+            Some(&bare.upload),
         ),
-        beside("echo during a download, p50, ms", through.echo, direct.echo),
-        row("saved to a file, MB/s", saved, None, Some(bare.download)),
-        row("saved with silences of 4 x 45 s, s", halting, None, None),
-        row("gateway, CPU s/GB", cpu / gigabytes, None, None),
-        row(
+        beside(
+            "echo during a download, p50, ms",
+            &through.echo,
+            &direct.echo,
+            None,
+        ),
+        Row {
+            bare: Some(median(&bare.download)),
+            ..alone("saved to a file, MB/s", saved)
+        },
+        alone("gateway, CPU s/GB", cpu / gigabytes),
+        alone(
             "gateway, memory grew by at most, MiB",
-            growth as f64 / f64::from(1 << 20),
-            None,
-            None,
+            growth as f64 / MEBIBYTE,
         ),
-    ])
+        alone("ready after, s", ready),
+        alone("works again after a kill, s", back),
+    ];
+    if let Some(heap) = heap {
+        rows.push(alone("page, heap after it, MiB", heap as f64 / MEBIBYTE));
+    }
+    Ok(rows)
 }
 
 fn print(kind: Kind, size: usize, rows: &[Row]) {
@@ -308,14 +358,23 @@ fn main() -> anyhow::Result<()> {
         .find_map(|argument| argument.parse::<usize>().ok())
         .unwrap_or(DEFAULT_SIZE);
     let size = mebibytes << 20;
+    let only =
+        std::env::args().find(|argument| ["chromium", "firefox"].contains(&argument.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let mut results = Vec::new();
     for kind in [Kind::Chromium, Kind::Firefox] {
+        let name = format!("{kind:?}").to_lowercase();
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
         let rows = runtime.block_on(bench(kind, size))?;
         print(kind, size, &rows);
         results.push((kind, rows));
+    }
+    if only.is_some() {
+        return Ok(());
     }
     record(&results, size)
 }

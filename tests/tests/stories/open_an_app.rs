@@ -19,7 +19,9 @@ pub(crate) const STORIES: &[crate::Story] = &[
     // Only Chromium lets a test stop them.
     story!(&[Kind::Chromium], a_killed_service_worker_is_not_missed),
     story!(BOTH, a_restart_is_survived),
+    story!(BOTH, an_orderly_end_cuts_nothing),
     story!(BOTH, no_link_no_byte),
+    story!(BOTH, a_link_that_ends_ends_what_it_opened),
     story!(BOTH, a_service_that_is_down_recovers),
 ];
 
@@ -102,6 +104,8 @@ async fn bodies_arrive_whole(browser: &mut Browser) -> anyhow::Result<()> {
            .then((r) => r.text())",
     );
     assert_eq!(browser.eval(&upload).await?, "3000000 of 3000000");
+    let nothing = in_app("fetch('/sum', { method: 'POST', body: '' }).then((r) => r.text())");
+    assert_eq!(browser.eval(&nothing).await?, "0 of 0");
 
     let cut =
         in_app("fetch('/cut').then((r) => r.arrayBuffer()).then(() => 'complete', () => 'error')");
@@ -243,9 +247,35 @@ async fn a_restart_is_survived(browser: &mut Browser) -> anyhow::Result<()> {
     let listen = portway.listen()?;
     let expose = format!("app={}", upstream.target());
     portway.kill().await?;
+    let told = "!document.querySelector('#pw-banner').hidden && document.body.innerText.includes('Try now')";
+    browser.wait_for(told, PATIENCE).await?;
     let _portway = Portway::up(&state, &listen, &["--expose", &expose]).await?;
     let fetch = in_app("fetch('/next').then((r) => r.ok, () => false)");
     browser.wait_for(&fetch, PATIENCE).await?;
+    browser
+        .wait_for("document.querySelector('#pw-banner').hidden", PATIENCE)
+        .await?;
+    Ok(())
+}
+
+/// Somebody ends the gateway in order: what is under way arrives, then the page is told at once.
+async fn an_orderly_end_cuts_nothing(browser: &mut Browser) -> anyhow::Result<()> {
+    let open = open(browser).await?;
+    let begin = in_app(
+        "fetch('/held').then((r) => { \
+           r.arrayBuffer().then((b) => { window.got = b.byteLength; }, (e) => { window.got = String(e); }); \
+           return r.ok; })",
+    );
+    assert_eq!(browser.eval(&begin).await?, true);
+    open.portway.terminate().await?;
+    open.upstream.release();
+    let got = browser.wait_for(&in_app("window.got"), PATIENCE).await?;
+    assert_eq!(got, 2 * pattern().len());
+    let Open { portway, .. } = open;
+    assert!(portway.ended().await?.success());
+    browser
+        .wait_for("document.body.innerText.includes('Try now')", PATIENCE)
+        .await?;
     Ok(())
 }
 
@@ -279,6 +309,45 @@ async fn no_link_no_byte(browser: &mut Browser) -> anyhow::Result<()> {
         Vec::<String>::new(),
         "no request reached the service"
     );
+    Ok(())
+}
+
+/// A link is for another service, for none, is revoked while its page is open, expires: each time the
+/// page says why.
+async fn a_link_that_ends_ends_what_it_opened(browser: &mut Browser) -> anyhow::Result<()> {
+    let open = open(browser).await?;
+    let link = open.portway.link("app");
+    let says = |code: &str| format!("document.body.innerText.includes('{code}')");
+    let elsewhere = link.replacen("app.", "nothing.", 1);
+    browser.open(&elsewhere).await?;
+    browser
+        .wait_for(&says("PERMISSION_DENIED"), PATIENCE)
+        .await?;
+
+    let issue = ["token", "issue", "user", "--service", "nothing"];
+    let granted = open.portway.ask(&issue).await?;
+    browser
+        .open(granted["link"].as_str().unwrap_or_default())
+        .await?;
+    browser.wait_for(&says("SERVICE_UNKNOWN"), PATIENCE).await?;
+
+    let issue = ["token", "issue", "user", "--service", "app"];
+    let granted = open.portway.ask(&issue).await?;
+    browser
+        .open(granted["link"].as_str().unwrap_or_default())
+        .await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    let grant = granted["id"].as_str().unwrap_or_default();
+    open.portway.ask(&["token", "revoke", grant]).await?;
+    browser.wait_for(&says("GRANT_UNKNOWN"), PATIENCE).await?;
+
+    let issue = [&issue[..], &["--for", "1s"]].concat();
+    let granted = open.portway.ask(&issue).await?;
+    browser
+        .open(granted["link"].as_str().unwrap_or_default())
+        .await?;
+    browser.wait_for(&says("GRANT_EXPIRED"), PATIENCE).await?;
     Ok(())
 }
 
