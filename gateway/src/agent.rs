@@ -1,6 +1,4 @@
 //! Owns the task tree of a node; what the command line talks to.
-//!
-//! [`DRAIN_TIMEOUT`]: crate::session::DRAIN_TIMEOUT
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,7 +77,7 @@ impl Gateway {
     }
 
     /// Runs until cancelled, then drains: says so, takes no more requests, lets those under way end for
-    /// [`DRAIN_TIMEOUT`] at most, and closes every session.
+    /// [`DRAIN_TIMEOUT`](crate::session::DRAIN_TIMEOUT) at most, and closes every session.
     pub async fn run(self, cancel: CancellationToken) {
         let health = health::watch(self.0.context.services.clone(), self.0.changed.clone());
         let drained = async {

@@ -7,10 +7,10 @@
 //!
 //! - The window grows while it is what limits the sender and acknowledgements come back about as fast
 //!   as they ever did, and shrinks when they come back later: then a queue has built up somewhere.
-//! - It never exceeds [`GAIN_HALVES`] halves of what the path holds: the highest rate seen times the smallest
-//!   round trip.
-//! - A sender that is busy all the time never sees the smallest round trip. Every
-//!   [`MIN_RTT_LIFETIME`] it holds back until a single message is in flight, and measures that.
+//! - It never exceeds one and a half times what the path holds: the highest rate of late times the
+//!   smallest round trip.
+//! - A sender that is busy all the time never sees the smallest round trip. Every 10 s it holds back
+//!   until a single message is in flight, and measures that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
