@@ -225,6 +225,15 @@ async fn bodies_pass_whole_in_both_directions() {
 }
 
 #[tokio::test]
+async fn an_absent_body_has_a_length() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let client = node.open().await;
+    let response = client.send(request(Method::POST, "/sum")).await.unwrap();
+    assert_eq!(body(response).await.unwrap(), b"0 of 0");
+}
+
+#[tokio::test]
 async fn a_body_cut_short_by_the_service_is_an_error() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());

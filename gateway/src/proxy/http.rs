@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{Request, Response, Uri, Version};
+use ::http::header::{self, HeaderValue};
+use ::http::{Method, Request, Response, Uri, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use portway_protocol::reason::Reason;
@@ -34,6 +35,13 @@ pub async fn forward(
     }
     let public = headers::public_origin(&parts.headers);
     headers::to_service(&mut parts.headers, upstream, visitor, public.as_deref());
+    // Where content is expected, its absence is said (RFC 9110 §8.6): some services wait for it, or
+    // refuse what has no length.
+    if body.is_end_stream() && [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method) {
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     parts.uri = target_uri(&parts.uri)?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
