@@ -14,20 +14,17 @@ use anyhow::{Context as _, anyhow, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::PATIENCE;
+use crate::ready::until_it_says;
+use crate::{LOOK_AGAIN, PATIENCE};
 
 use console::Console;
 pub use input::Key;
-
-/// Pause between looks at a condition inside a page that may navigate away.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// No processes in reserve and no animations: more than a small machine has room for.
 const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled', false);\n\
@@ -450,16 +447,11 @@ fn command(kind: Kind, profile: &Path) -> Command {
 
 /// The WebSocket address that a browser prints when it is ready.
 async fn endpoint(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<String> {
-    let stderr = process.stderr.take().context("stderr is piped")?;
-    let mut lines = BufReader::new(stderr).lines();
-    while let Some(line) = lines.next_line().await? {
-        if let Some((_, address)) = line.split_once("listening on ") {
-            let address = address.trim().to_owned();
-            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(address);
-        }
-    }
-    bail!("the browser ended before it was ready")
+    const MARKER: &str = "listening on ";
+    let log = process.stderr.take().context("stderr is piped")?;
+    let line = until_it_says(MARKER, "the browser", log, drain).await?;
+    let (_, address) = line.split_once(MARKER).context("the marker")?;
+    Ok(address.trim().to_owned())
 }
 
 fn is_truthy(value: &Value) -> bool {

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::PATIENCE;
+use crate::ready::until_it_says;
 
 /// Who may allocate.
 pub const USERNAME: &str = "ann";
@@ -49,8 +49,10 @@ impl Coturn {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start coturn: run `cargo xtask test` once")?;
+        let log = process.stdout.take().context("stdout is piped")?;
         let mut drain = JoinSet::new();
-        tokio::time::timeout(PATIENCE, ready(&mut process, &mut drain))
+        let ready = until_it_says("DB connection success", "coturn", log, &mut drain);
+        tokio::time::timeout(PATIENCE, ready)
             .await
             .context("coturn does not become ready")??;
         Ok(Self {
@@ -80,20 +82,4 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     outward.connect("192.0.2.1:9")?;
     let ip: IpAddr = outward.local_addr()?.ip();
     Ok(UdpSocket::bind((ip, 0))?.local_addr()?)
-}
-
-/// Reads its log until it says that it serves.
-async fn ready(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<()> {
-    let stdout = process.stdout.take().context("stdout is piped")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let mut said = String::new();
-    while let Some(line) = lines.next_line().await? {
-        if line.contains("DB connection success") {
-            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(());
-        }
-        said.push_str(&line);
-        said.push('\n');
-    }
-    bail!("coturn ended before it was ready:\n{said}")
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+
+use crate::ready::until_it_says;
 
 /// What is installed.
 const PACKAGE: &str = "jupyterlab==4.6.6";
@@ -76,8 +77,10 @@ impl Jupyter {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start JupyterLab")?;
+        let log = process.stderr.take().context("stderr is piped")?;
         let mut drain = JoinSet::new();
-        tokio::time::timeout(START_PATIENCE, ready(&mut process, &mut drain))
+        let ready = until_it_says("is running at", "JupyterLab", log, &mut drain);
+        tokio::time::timeout(START_PATIENCE, ready)
             .await
             .context("JupyterLab does not become ready")??;
         Ok(Self {
@@ -132,22 +135,6 @@ async fn run(mut command: Command) -> anyhow::Result<()> {
 
 async fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
-}
-
-/// Reads its log until it says that it serves.
-async fn ready(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Result<()> {
-    let stderr = process.stderr.take().context("stderr is piped")?;
-    let mut lines = BufReader::new(stderr).lines();
-    let mut said = String::new();
-    while let Some(line) = lines.next_line().await? {
-        if line.contains("is running at") {
-            drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(());
-        }
-        said.push_str(&line);
-        said.push('\n');
-    }
-    bail!("JupyterLab ended before it was ready:\n{said}")
 }
 
 /// A notebook with one cell of Python.

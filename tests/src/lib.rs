@@ -6,6 +6,7 @@ pub mod browser;
 pub mod coturn;
 pub mod jupyter;
 pub mod portway;
+mod ready;
 pub mod upstream;
 
 use std::time::Duration;
@@ -13,3 +14,6 @@ use std::time::Duration;
 /// Longest that any single step of a story may take: many times what it takes, for a small machine
 /// with other work may be that slow.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Pause between looks at a state that changes by itself and tells nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);

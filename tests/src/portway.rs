@@ -10,10 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::PATIENCE;
-
-/// Pause between looks at a state that changes by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+use crate::{LOOK_AGAIN, PATIENCE};
 
 /// Unit of processor time in `/proc`, the same on all of Linux.
 const TICKS_PER_SECOND: u32 = 100;
