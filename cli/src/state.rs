@@ -30,11 +30,16 @@ pub(crate) struct State {
 impl State {
     /// The directory given, or the configured one, or the default one. Nothing is created.
     pub(crate) fn locate(global: &Global) -> anyhow::Result<Self> {
-        let configured = match &global.state {
-            Some(dir) => Some(dir.clone()),
-            None => File::load(global)?.state,
-        };
-        let dir = configured.or_else(default_dir).ok_or_else(|| {
+        match &global.state {
+            Some(dir) => Ok(Self { dir: dir.clone() }),
+            None => Self::configured(global, &File::load(global)?),
+        }
+    }
+
+    /// The same with a configuration that is read already.
+    pub(crate) fn configured(global: &Global, file: &File) -> anyhow::Result<Self> {
+        let dir = global.state.clone().or_else(|| file.state.clone());
+        let dir = dir.or_else(default_dir).ok_or_else(|| {
             Failure::configuration("no state directory: set HOME, or give --state DIR")
         })?;
         Ok(Self { dir })

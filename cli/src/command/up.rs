@@ -75,8 +75,9 @@ pub(crate) fn run(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
-    let settings = Settings::resolve(args, &File::load(global)?)?;
-    let state = State::locate(global)?;
+    let file = File::load(global)?;
+    let settings = Settings::resolve(args, &file)?;
+    let state = State::configured(global, &file)?;
     state.prepare()?;
     let control = control::bind(&state.path(control::SOCKET)).await?;
     let cluster_key = state.key(CLUSTER_KEY)?;
