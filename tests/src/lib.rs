@@ -1,7 +1,9 @@
 //! What end-to-end tests are made of: real browsers, the real binary, real services.
 //!
-//! Nothing here links Portway's crates: tests drive the executable and read its `--json`.
+//! Tests drive the executable and read its `--json`; only [`bare`] links our transport, to talk with a
+//! browser over nothing else.
 
+pub mod bare;
 pub mod browser;
 pub mod coturn;
 pub mod jupyter;

@@ -25,7 +25,7 @@ export class PeerConnection {
     this.session = session;
     this.#emit = on.event;
     this.#connection = new RTCPeerConnection({ iceServers });
-    const channel = this.#connection.createDataChannel('portway', { negotiated: true, id: 0, ordered: true });
+    const channel = this.#connection.createDataChannel('portway', { ordered: true });
     on.channel(channel);
     this.#connection.onicecandidate = ({ candidate }) => {
       this.#emit({ type: 'peer-candidate', session, candidate: candidate?.candidate ? candidate.toJSON() : null });

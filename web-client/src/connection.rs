@@ -33,7 +33,7 @@ use crate::signaling::{Signaling, is_there};
 
 /// First and longest pause between attempts.
 const RETRY_BASE: Duration = Duration::from_millis(500);
-const RETRY_CAP: Duration = Duration::from_secs(4);
+const RETRY_CAP: Duration = Duration::from_secs(3);
 
 /// Time from an offer to an open channel.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);

@@ -174,7 +174,7 @@ impl Exchange {
             return Err(Failure::new(Reason::Internal));
         };
         let response = tokio::select! {
-            response = awaited => response.map_err(|error| Failure::with(Reason::SessionLost, error))?,
+            response = awaited => response.map_err(Failure::from)?,
             () = self.cancelled.cancelled() => return Err(Failure::new(Reason::SessionLost)),
         };
         let (parts, body) = response.into_parts();

@@ -73,13 +73,14 @@ pub(crate) struct Driver {
     http: std::pin::Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>,
 }
 
-/// Runs the handshake and starts HTTP/2.
+/// Waits for the channel, runs the handshake and starts HTTP/2.
 pub(crate) async fn open(
     channel: RtcDataChannel,
     session: SessionId,
     identity: &Identity,
 ) -> Result<Accepted, Failure> {
     let mut channel = Channel::new(channel);
+    channel.opened().await?;
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
     let node = tokio::select! {
         node = shake_hands(&mut channel, session, identity) => node?,
@@ -119,7 +120,6 @@ async fn shake_hands(
         }
         Failure::with(reason, error)
     };
-    channel.opened().await?;
     let (hello, state) = handshake::start(
         session,
         identity.cluster.clone(),

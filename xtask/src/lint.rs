@@ -18,7 +18,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cli", &["protocol", "transport", "signaling", "gateway"]),
     ("bindgen", &[]),
     ("xtask", &[]),
-    ("tests", &[]),
+    ("tests", &["protocol", "transport"]),
 ];
 
 /// What a module marked `Sans-IO.` may not name.

@@ -10,17 +10,14 @@
     reason = "a bench prints figures"
 )]
 
-mod bare;
-
 use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use bare::Bare;
-
 use portway_tests::PATIENCE;
+use portway_tests::bare::Bare;
 use portway_tests::browser::{Browser, Kind};
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::{Upstream, is_right, pattern};

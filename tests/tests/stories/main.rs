@@ -4,6 +4,7 @@
 //! machine too slow for either), stories share a browser's process where they can, and JupyterLab is
 //! installed while other stories run.
 
+mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
 mod endurance;
@@ -90,6 +91,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for kind in BOTH {
         for story in [
             drive_a_browser::STORIES,
+            bare_channel::STORIES,
             open_an_app::STORIES,
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,

@@ -4,6 +4,8 @@
 //! Peer::answer(offer) ─► answer ─► candidates both ways ─► channel opens ─► … ─► close
 //! Peer::offer()       ─► offer  ─► accept_answer ─────────┘
 //! ```
+//! The offerer opens channel 0 in-band (RFC 8832): on a negotiated channel this stack loses what
+//! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use portway_protocol::signal::{IceCandidate, IceServer, SdpKind, SessionDescript
 use rtc::ice::mdns::MulticastDnsMode;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
-use webrtc::data_channel::RTCDataChannelInit;
+use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
     RTCIceCandidateInit, RTCIceCandidateType, RTCIceGatheringState, RTCIceServer,
@@ -117,7 +119,8 @@ struct RemoteCandidates {
 /// A peer connection. Dropping it ends it at once; [`Peer::close`] says goodbye first.
 pub struct Peer {
     connection: Arc<dyn PeerConnection>,
-    channel: Arc<WebRtcChannel>,
+    /// Channel 0 once the stack has it.
+    channel: Mutex<mpsc::Receiver<Arc<dyn DataChannel>>>,
     runtime: Arc<PeerRuntime>,
     closed: CancellationToken,
     remote_candidates: Mutex<RemoteCandidates>,
@@ -134,7 +137,7 @@ impl Peer {
         offer: &SessionDescription,
     ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
         check(offer, SdpKind::Offer)?;
-        let (peer, events) = Self::build(config).await?;
+        let (peer, _channels, events) = Self::build(config).await?;
         let answer = peer.accept_offer(offer).await?;
         Ok((peer, answer, events))
     }
@@ -146,7 +149,10 @@ impl Peer {
     pub async fn offer(
         config: &PeerConfig,
     ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
-        let (peer, events) = Self::build(config).await?;
+        let (peer, channels, events) = Self::build(config).await?;
+        let channel = peer.connection.create_data_channel(CHANNEL_LABEL, None);
+        // There is room: no channel comes before the offer has left.
+        drop(channels.try_send(channel.await?));
         let offer = peer.connection.create_offer(None).await?;
         let sdp = offer.sdp.clone();
         peer.connection.set_local_description(offer).await?;
@@ -223,8 +229,15 @@ impl Peer {
     /// # Errors
     /// [`Closed`] if the connection ends before.
     pub async fn open(&self) -> Result<Arc<dyn Channel>, Closed> {
-        self.channel.opened().await?;
-        Ok(self.channel.clone())
+        let mut channels = self.channel.lock().await;
+        let channel = tokio::select! {
+            biased;
+            () = self.closed.cancelled() => None,
+            channel = channels.recv() => channel,
+        };
+        let channel = WebRtcChannel::new(channel.ok_or(Closed)?, self.closed.clone());
+        channel.opened().await?;
+        Ok(Arc::new(channel))
     }
 
     /// The path in use, once there is one.
@@ -256,8 +269,11 @@ impl Peer {
         }
     }
 
-    async fn build(config: &PeerConfig) -> Result<(Self, PeerEvents), PeerError> {
+    async fn build(
+        config: &PeerConfig,
+    ) -> Result<(Self, mpsc::Sender<Arc<dyn DataChannel>>, PeerEvents), PeerError> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let (channels, channel) = mpsc::channel(1);
         let runtime = Arc::new(PeerRuntime::default());
         let closed = CancellationToken::new();
         let settings = SettingEngineBuilder::new()
@@ -274,6 +290,7 @@ impl Peer {
             .build();
         let handler = Handler {
             events,
+            channels: channels.clone(),
             closed: closed.clone(),
         };
         let connection: Arc<dyn PeerConnection> = Arc::new(
@@ -287,22 +304,15 @@ impl Peer {
                 .build()
                 .await?,
         );
-        let init = RTCDataChannelInit {
-            negotiated: Some(0),
-            ..RTCDataChannelInit::default()
-        };
-        let channel = connection
-            .create_data_channel(CHANNEL_LABEL, Some(init))
-            .await?;
         let peer = Self {
             connection,
-            channel: Arc::new(WebRtcChannel::new(channel, closed.clone())),
+            channel: Mutex::new(channel),
             runtime,
             closed,
             remote_candidates: Mutex::default(),
             loopback: config.loopback,
         };
-        Ok((peer, receiver))
+        Ok((peer, channels, receiver))
     }
 }
 
@@ -340,6 +350,7 @@ fn ice_server(server: &IceServer) -> RTCIceServer {
 /// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
 struct Handler {
     events: mpsc::Sender<PeerEvent>,
+    channels: mpsc::Sender<Arc<dyn DataChannel>>,
     closed: CancellationToken,
 }
 
@@ -362,6 +373,12 @@ impl PeerConnectionEventHandler for Handler {
                 username_fragment: None,
             }))),
             Err(error) => tracing::debug!(%error, "a local candidate was unusable"),
+        }
+    }
+
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        if self.channels.try_send(channel).is_err() {
+            tracing::debug!("the other end opened a second channel, which is not used");
         }
     }
 

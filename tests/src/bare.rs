@@ -1,24 +1,32 @@
-//! The reference: one bare data channel between the browser and a minimal native sender on the same
-//! WebRTC stack. No HTTP, no lane, no service worker: what the transport alone gives.
+//! One bare data channel between the browser and a minimal native end on our transport. No HTTP, no
+//! lane, no service worker: what the transport alone gives.
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use portway_protocol::signal::{IceCandidate, SdpKind, SessionDescription};
-use portway_tests::browser::Browser;
 use portway_transport::Channel;
 use portway_transport::webrtc::candidates::LoopbackPolicy;
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::browser::Browser;
+
 /// Messages of the size that the lane uses towards browsers.
 const MESSAGE: usize = 16 * 1024;
 
-/// The browser's end: an offer with all its candidates.
+/// Says that something has come.
+const DONE: Bytes = Bytes::from_static(b"!");
+
+/// The browser's end: an offer with all its candidates. It speaks as soon as it can.
 const OFFER: &str = "(async () => { \
+    window.peer?.close(); \
     window.peer = new RTCPeerConnection(); \
-    window.channel = peer.createDataChannel('portway', { negotiated: true, id: 0 }); \
+    window.channel = peer.createDataChannel('portway'); \
     channel.binaryType = 'arraybuffer'; \
+    window.answered = new Promise((resolve) => { \
+      channel.onopen = () => channel.send(new Uint8Array([2])); \
+      channel.onmessage = () => resolve(true); }); \
     await peer.setLocalDescription(); \
     await new Promise((resolve) => { \
       if (peer.iceGatheringState === 'complete') resolve(); \
@@ -48,16 +56,22 @@ const UPLOAD: &str = "(async (size) => { \
     await done; return size / 1000 / (performance.now() - start); })";
 
 /// A bare channel, and its figures in MB/s, one of each round.
-pub(crate) struct Bare {
-    pub(crate) download: Vec<f64>,
-    pub(crate) upload: Vec<f64>,
+pub struct Bare {
+    /// Towards the browser.
+    pub download: Vec<f64>,
+    /// From the browser.
+    pub upload: Vec<f64>,
     _peer: Peer,
     _tasks: JoinSet<()>,
 }
 
 impl Bare {
-    /// Connects the browser's tab, any page, with a sender in this process.
-    pub(crate) async fn connect(browser: &mut Browser) -> anyhow::Result<Self> {
+    /// Connects the browser's tab, any page, with an end in this process, until that has answered the
+    /// tab's first message.
+    ///
+    /// # Errors
+    /// If it cannot be connected.
+    pub async fn connect(browser: &mut Browser) -> anyhow::Result<Self> {
         let sdp = browser.eval(OFFER).await?;
         let offer = SessionDescription {
             kind: SdpKind::Offer,
@@ -81,9 +95,7 @@ impl Bare {
         tasks.spawn(async move { while events.recv().await.is_some() {} });
         let channel = peer.open().await?;
         tasks.spawn(async move { while serve(&*channel).await.is_some() {} });
-        let opened = "new Promise((resolve) => { \
-            if (channel.readyState === 'open') resolve(); channel.onopen = resolve; }).then(() => 1)";
-        browser.eval(opened).await?;
+        browser.eval("answered").await?;
         Ok(Self {
             download: Vec::new(),
             upload: Vec::new(),
@@ -93,11 +105,10 @@ impl Bare {
     }
 
     /// One round, in the tab that was connected.
-    pub(crate) async fn measure(
-        &mut self,
-        browser: &mut Browser,
-        size: usize,
-    ) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If the channel is closed.
+    pub async fn measure(&mut self, browser: &mut Browser, size: usize) -> anyhow::Result<()> {
         for (figures, script) in [(&mut self.download, DOWNLOAD), (&mut self.upload, UPLOAD)] {
             let value = browser.eval(&format!("({script})({size})")).await?;
             figures.push(value.as_f64().context("a figure")?);
@@ -118,20 +129,26 @@ async fn next_candidate(events: &mut PeerEvents) -> anyhow::Result<Option<IceCan
 /// Serves one request; `None` once the channel is closed.
 async fn serve(channel: &dyn Channel) -> Option<()> {
     let request = channel.recv().await?;
-    let (direction, size) = request.split_first()?;
-    let mut left = usize::try_from(u64::from_be_bytes(size.try_into().ok()?)).ok()?;
-    if *direction == 0 {
-        let message = Bytes::from(vec![0; MESSAGE]);
-        while left > 0 {
-            let next = message.slice(..left.min(MESSAGE));
-            left -= next.len();
-            channel.send(next).await.ok()?;
+    let (what, size) = request.split_first()?;
+    let size = || usize::try_from(u64::from_be_bytes(size.try_into().ok()?)).ok();
+    match *what {
+        0 => {
+            let message = Bytes::from(vec![0; MESSAGE]);
+            let mut left = size()?;
+            while left > 0 {
+                let next = message.slice(..left.min(MESSAGE));
+                left -= next.len();
+                channel.send(next).await.ok()?;
+            }
         }
-    } else {
-        while left > 0 {
-            left = left.saturating_sub(channel.recv().await?.len());
+        1 => {
+            let mut left = size()?;
+            while left > 0 {
+                left = left.saturating_sub(channel.recv().await?.len());
+            }
+            channel.send(DONE).await.ok()?;
         }
-        channel.send(Bytes::from_static(b"!")).await.ok()?;
+        _ => channel.send(DONE).await.ok()?,
     }
     Some(())
 }
