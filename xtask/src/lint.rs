@@ -8,14 +8,26 @@ use anyhow::bail;
 use crate::run::{command, root, step};
 use crate::tools;
 
-/// Crates that each crate may depend on, of our own.
+/// Crates that each crate may depend on, of our own, by their folders.
 const DIRECTION: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("transport", &["protocol"]),
     ("signaling", &["protocol"]),
+    ("turn-relay/proto", &[]),
+    ("turn-relay/server", &["turn-relay/proto"]),
     ("gateway", &["protocol", "transport"]),
     ("web-client", &["protocol"]),
-    ("cli", &["protocol", "transport", "signaling", "gateway"]),
+    (
+        "cli",
+        &[
+            "protocol",
+            "transport",
+            "signaling",
+            "gateway",
+            "turn-relay/proto",
+            "turn-relay/server",
+        ],
+    ),
     ("bindgen", &[]),
     ("xtask", &[]),
     ("tests", &["protocol", "transport"]),
@@ -91,8 +103,11 @@ fn tidy() -> anyhow::Result<()> {
             .next()
             .unwrap_or(&manifest);
         for (other, _) in DIRECTION {
-            let names_it = product.contains(&format!("portway-{other}"))
-                && !product.contains(&format!("name = \"portway-{other}\""));
+            let name = package_name(other);
+            let names_it = product.lines().any(|line| {
+                line.strip_prefix(&name)
+                    .is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
+            });
             if names_it && !allowed.contains(other) {
                 broken.push(format!("{package} may not depend on {other}"));
             }
@@ -113,6 +128,15 @@ fn tidy() -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("{}", broken.join("\n"))
+}
+
+/// Name of the package in a folder.
+fn package_name(folder: &str) -> String {
+    match folder {
+        "turn-relay/proto" => "portway-relay-proto".to_owned(),
+        "turn-relay/server" => "portway-relay".to_owned(),
+        _ => format!("portway-{folder}"),
+    }
 }
 
 fn sources(folder: &Path, visit: &mut impl FnMut(&Path, &str)) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::run::{command, portway, root, step};
 use crate::tools::{self, TestInterface};
@@ -43,10 +43,9 @@ fn javascript() -> anyhow::Result<()> {
 /// choose other features for shared crates and build them again.
 fn units() -> anyhow::Result<()> {
     let mut args = vec!["--lib".to_owned(), "--bins".to_owned()];
-    for package in fs::read_dir(root())? {
-        let package = package?;
-        let folder = package.path().join("tests");
-        if package.file_name() == STORIES || !folder.is_dir() {
+    for package in members()? {
+        let folder = root().join(&package).join("tests");
+        if package == STORIES || !folder.is_dir() {
             continue;
         }
         for test in fs::read_dir(folder)? {
@@ -61,6 +60,19 @@ fn units() -> anyhow::Result<()> {
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     cargo_test("unit and integration tests", &args)
+}
+
+/// Folders of the workspace's packages.
+fn members() -> anyhow::Result<Vec<String>> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml"))?;
+    let line = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("members = "))
+        .context("the workspace has members")?;
+    let names = line.trim_matches(['[', ']']).split(',');
+    Ok(names
+        .map(|name| name.trim().trim_matches('"').to_owned())
+        .collect())
 }
 
 fn stories(filter: Option<&str>) -> anyhow::Result<()> {

@@ -1,0 +1,169 @@
+//! What a client holds: relayed addresses, permissions, channels, and until when.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::auth::Identity;
+use crate::channel::Channels;
+use crate::command::{Family, ReservationId};
+use crate::five_tuple::FiveTuple;
+use crate::permission::Permissions;
+use crate::quota::Place;
+
+/// Names an allocation as long as it lives; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId {
+    index: u32,
+    generation: u32,
+}
+
+impl AllocationId {
+    /// Its place among those that live, small: for tables of the shell.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// An allocation.
+#[derive(Debug)]
+pub struct Allocation {
+    /// Whose it is.
+    pub client: FiveTuple,
+    /// Who that is.
+    pub identity: Identity,
+    /// When it ends.
+    pub expires: Duration,
+    /// Relayed addresses, by family.
+    pub(crate) relays: Relays,
+    pub(crate) permissions: Permissions,
+    pub(crate) channels: Channels,
+    pub(crate) state: State,
+    pub(crate) _place: Place,
+}
+
+/// Whether its sockets are there.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Sockets are being bound.
+    Binding(Pending),
+    /// The client has its answer, kept in case that was lost.
+    Open {
+        transaction: u128,
+        response: Vec<u8>,
+    },
+}
+
+/// A request that waits for its sockets.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The request as received.
+    pub(crate) request: Vec<u8>,
+    /// Families that are not there yet.
+    pub(crate) missing: usize,
+    /// A family that could not be had although another could.
+    pub(crate) failed: Option<Family>,
+    pub(crate) lifetime: Duration,
+    pub(crate) reservation: Option<ReservationId>,
+}
+
+/// At most one address of each family.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Relays {
+    v4: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
+}
+
+impl Relays {
+    pub(crate) const fn get(&self, family: Family) -> Option<SocketAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    pub(crate) const fn set(&mut self, family: Family, address: SocketAddr) {
+        match family {
+            Family::V4 => self.v4 = Some(address),
+            Family::V6 => self.v6 = Some(address),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.v4.into_iter().chain(self.v6)
+    }
+}
+
+impl Allocation {
+    /// Its relayed addresses.
+    pub fn relayed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.relays.iter()
+    }
+}
+
+/// All allocations, found in constant time by their id.
+#[derive(Debug, Default)]
+pub(crate) struct Allocations {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    allocation: Option<Box<Allocation>>,
+}
+
+impl Allocations {
+    pub(crate) fn insert(&mut self, allocation: Allocation) -> AllocationId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 allocations")
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.allocation = Some(Box::new(allocation));
+        AllocationId {
+            index,
+            generation: slot.generation,
+        }
+    }
+
+    pub(crate) fn get(&self, id: AllocationId) -> Option<&Allocation> {
+        let slot = self.slots.get(id.index as usize)?;
+        slot.allocation
+            .as_deref()
+            .filter(|_| slot.generation == id.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        let generation = slot.generation;
+        slot.allocation
+            .as_deref_mut()
+            .filter(|_| generation == id.generation)
+    }
+
+    pub(crate) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
+        self.get(id)?;
+        let slot = &mut self.slots[id.index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        slot.allocation.take().map(|allocation| *allocation)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AllocationId, &Allocation)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let id = AllocationId {
+                index: u32::try_from(index).ok()?,
+                generation: slot.generation,
+            };
+            slot.allocation
+                .as_deref()
+                .map(|allocation| (id, allocation))
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}

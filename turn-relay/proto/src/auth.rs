@@ -1,0 +1,243 @@
+//! Who a client is: long-term credentials (RFC 8489 §9.2) of users that the operator names, and
+//! ephemeral ones in the form that coturn calls `use-auth-secret`.
+//!
+//! An ephemeral user name is `EXPIRY:NAME` (or `EXPIRY` alone), its password
+//! base64(HMAC-SHA1(secret, user name)): whoever knows the secret can hand them out, and the server
+//! needs no list. Two secrets may be live, so that one can be changed without cutting anyone off.
+//!
+//! Security: integrity is checked over the received bytes, in constant time, before any attribute is
+//! believed. An unknown user costs as much as a wrong password.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
+use stun_types::message::{IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message};
+
+use crate::limits::MAX_USERNAME;
+
+/// Live secrets at a time.
+const MAX_SECRETS: usize = 2;
+
+/// Who has proved itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The name that quotas, logs and revocation know: `NAME` of an ephemeral one.
+    pub user: Arc<str>,
+    /// The user name as sent, which later requests must repeat.
+    pub username: Arc<str>,
+    /// When it ends, seconds since 1970.
+    pub expires: Option<u64>,
+    /// Signs the responses.
+    pub key: Key,
+}
+
+/// What a message is signed with.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub(crate) key: IntegrityKey,
+    pub(crate) algorithm: IntegrityAlgorithm,
+}
+
+/// Who may come in.
+pub struct Users {
+    realm: String,
+    passwords: HashMap<String, Keys>,
+    /// Users by the hash that hides their name (RFC 8489 §14.4).
+    hashes: HashMap<[u8; 32], String>,
+    secrets: Vec<hmac::Key>,
+    /// Wrong on purpose: for names that nobody has.
+    nobody: Keys,
+}
+
+/// The keys of one user, made once: MD5 and SHA-256 of name, realm and password.
+#[derive(Clone)]
+struct Keys {
+    md5: IntegrityKey,
+    sha256: IntegrityKey,
+}
+
+impl Keys {
+    fn new(username: &str, realm: &str, password: &str) -> Self {
+        let credentials =
+            LongTermKeyCredentials::new(username.to_owned(), password.to_owned(), realm.to_owned());
+        Self {
+            md5: credentials.make_key(IntegrityAlgorithm::Sha1),
+            sha256: credentials.make_key(IntegrityAlgorithm::Sha256),
+        }
+    }
+
+    /// The key that signed a message.
+    fn verify(&self, message: &Message<'_>) -> Option<Key> {
+        for key in [&self.sha256, &self.md5] {
+            if let Ok(algorithm) = message.validate_integrity_with_key(key) {
+                return Some(Key {
+                    key: key.clone(),
+                    algorithm,
+                });
+            }
+        }
+        None
+    }
+}
+
+impl Users {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(realm: &str) -> Self {
+        Self {
+            realm: realm.to_owned(),
+            passwords: HashMap::new(),
+            hashes: HashMap::new(),
+            secrets: Vec::new(),
+            nobody: Keys::new("", realm, "nobody"),
+        }
+    }
+
+    /// The realm that passwords belong to.
+    #[must_use]
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// Lets a user in with a password.
+    pub fn add(&mut self, username: &str, password: &str) {
+        let keys = Keys::new(username, &self.realm, password);
+        self.passwords.insert(username.to_owned(), keys);
+        let hash = stun_types::attribute::Userhash::compute(username, &self.realm);
+        self.hashes.insert(hash, username.to_owned());
+    }
+
+    /// Lets holders of ephemeral credentials in. The two newest secrets count.
+    pub fn add_secret(&mut self, secret: &[u8]) {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+        self.secrets.insert(0, key);
+        self.secrets.truncate(MAX_SECRETS);
+    }
+
+    /// The name behind a hash.
+    #[must_use]
+    pub fn name_of(&self, hash: &[u8; 32]) -> Option<&str> {
+        self.hashes.get(hash).map(String::as_str)
+    }
+
+    /// Who signed a message under this user name, if the signature and the time are right.
+    #[must_use]
+    pub fn verify(&self, message: &Message<'_>, username: &str, unix: u64) -> Option<Identity> {
+        if username.len() > MAX_USERNAME {
+            return None;
+        }
+        if let Some(keys) = self.passwords.get(username) {
+            let key = keys.verify(message)?;
+            let name: Arc<str> = username.into();
+            return Some(Identity {
+                user: name.clone(),
+                username: name,
+                expires: None,
+                key,
+            });
+        }
+        let Some((expires, user)) = ephemeral(username) else {
+            let _nobody = self.nobody.verify(message);
+            return None;
+        };
+        let key = self.secrets.iter().find_map(|secret| {
+            let password = password(secret, username);
+            Keys::new(username, &self.realm, &password).verify(message)
+        })?;
+        (unix < expires).then(|| Identity {
+            user: user.into(),
+            username: username.into(),
+            expires: Some(expires),
+            key,
+        })
+    }
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users")
+            .field("realm", &self.realm)
+            .field("passwords", &self.passwords.len())
+            .field("secrets", &self.secrets.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An ephemeral user name and its password, good until `expires` (seconds since 1970).
+#[must_use]
+pub fn ephemeral_credentials(secret: &[u8], name: &str, expires: u64) -> (String, String) {
+    let username = format!("{expires}:{name}");
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+    let password = password(&key, &username);
+    (username, password)
+}
+
+fn password(secret: &hmac::Key, username: &str) -> String {
+    STANDARD.encode(hmac::sign(secret, username.as_bytes()))
+}
+
+/// Expiry and name of an ephemeral user name.
+fn ephemeral(username: &str) -> Option<(u64, &str)> {
+    let (expires, name) = username.split_once(':').unwrap_or((username, username));
+    Some((expires.parse().ok()?, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use stun_types::message::{BINDING, MessageWrite as _, MessageWriteExt as _, MessageWriteVec};
+
+    use super::*;
+
+    fn signed(username: &str, password: &str, algorithm: IntegrityAlgorithm) -> Vec<u8> {
+        let mut message = Message::builder_request(BINDING, MessageWriteVec::new());
+        let key = LongTermKeyCredentials::new(username.into(), password.into(), "here".into());
+        message
+            .add_message_integrity(&key.into(), algorithm)
+            .unwrap();
+        message.finish()
+    }
+
+    fn verify(users: &Users, bytes: &[u8], username: &str, unix: u64) -> Option<Identity> {
+        users.verify(&Message::from_bytes(bytes).unwrap(), username, unix)
+    }
+
+    #[test]
+    fn a_user_signs_with_either_algorithm() {
+        let mut users = Users::new("here");
+        users.add("ann", "secret");
+        for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
+            let message = signed("ann", "secret", algorithm);
+            assert!(verify(&users, &message, "ann", 0).is_some());
+            assert!(verify(&users, &message, "bob", 0).is_none());
+            let message = signed("ann", "wrong", algorithm);
+            assert!(verify(&users, &message, "ann", 0).is_none());
+        }
+    }
+
+    #[test]
+    fn ephemeral_credentials_end_and_survive_a_change_of_secret() {
+        let mut users = Users::new("here");
+        users.add_secret(b"old");
+        let (username, password) = ephemeral_credentials(b"old", "ann", 1000);
+        assert_eq!(username, "1000:ann");
+        let message = signed(&username, &password, IntegrityAlgorithm::Sha1);
+        let identity = verify(&users, &message, &username, 999).unwrap();
+        assert_eq!((&*identity.user, identity.expires), ("ann", Some(1000)));
+        assert!(verify(&users, &message, &username, 1000).is_none());
+        users.add_secret(b"new");
+        assert!(verify(&users, &message, &username, 999).is_some());
+        users.add_secret(b"newer");
+        assert!(verify(&users, &message, &username, 999).is_none());
+    }
+
+    /// Computed with another tool, as for coturn:
+    /// `printf 1433895918:ninefingers | openssl dgst -binary -sha1 -hmac north | base64`.
+    #[test]
+    fn passwords_are_those_of_coturn() {
+        let (_, password) = ephemeral_credentials(b"north", "ninefingers", 1_433_895_918);
+        assert_eq!(password, "jy8hTxmOO7UtEKXqSkSlvakPVYA=");
+    }
+}

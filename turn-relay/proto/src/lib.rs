@@ -1,0 +1,35 @@
+//! A STUN/TURN server without sockets, clock or threads: packets and time go in, packets, wishes for
+//! sockets and the next deadline come out. Sans-IO.
+//!
+//! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
+//! - [`allocation`], [`permission`], [`channel`]: what a client holds. [`five_tuple`]: who a client is.
+//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`]: who may do what.
+//! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
+//!
+//! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
+
+pub mod allocation;
+pub mod auth;
+pub mod channel;
+pub mod command;
+pub mod five_tuple;
+pub mod limits;
+pub mod nonce;
+pub mod peer_policy;
+pub mod permission;
+pub mod quota;
+pub mod request;
+pub mod response;
+pub mod server;
+pub mod wire;
+
+use std::time::Duration;
+
+/// What time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since any fixed moment; never goes back. Lifetimes count by it.
+    pub monotonic: Duration,
+    /// Seconds since 1970. Credentials expire by it.
+    pub unix: u64,
+}

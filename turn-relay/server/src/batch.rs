@@ -1,0 +1,114 @@
+//! Packets that leave together: what comes in a burst from one flow goes out by one system call, in
+//! segments that the kernel or the card cuts (UDP_SEGMENT). Hot path.
+
+use std::net::{IpAddr, SocketAddr};
+
+use quinn_udp::{Transmit, UdpSocketState};
+
+/// Most bytes of one system call: an IP packet less its headers.
+const MAX_BYTES: usize = 65_000;
+
+/// Where a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flow<S> {
+    /// From this socket.
+    pub(crate) socket: S,
+    /// To this address.
+    pub(crate) to: SocketAddr,
+    /// From this address, if the socket has many.
+    pub(crate) from: Option<IpAddr>,
+}
+
+/// Packets of one flow, all of one size but the last, which may be shorter.
+#[derive(Debug)]
+pub(crate) struct Batch<S> {
+    flow: Option<Flow<S>>,
+    bytes: Vec<u8>,
+    segment: usize,
+    count: usize,
+    is_closed: bool,
+}
+
+impl<S: Copy + PartialEq> Batch<S> {
+    pub(crate) fn new() -> Self {
+        Self {
+            flow: None,
+            bytes: Vec::with_capacity(MAX_BYTES),
+            segment: 0,
+            count: 0,
+            is_closed: false,
+        }
+    }
+
+    /// Whether a packet of this length may join; if not, the batch is to be sent first.
+    pub(crate) fn takes(&self, flow: &Flow<S>, length: usize, segments: usize) -> bool {
+        match &self.flow {
+            None => true,
+            Some(own) => {
+                own == flow
+                    && !self.is_closed
+                    && length <= self.segment
+                    && self.count < segments
+                    && self.bytes.len() + length <= MAX_BYTES
+            }
+        }
+    }
+
+    /// Adds a packet made of these parts, after [`Batch::takes`].
+    pub(crate) fn push(&mut self, flow: Flow<S>, parts: &[&[u8]]) {
+        let before = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let length = self.bytes.len() - before;
+        if self.count == 0 {
+            self.flow = Some(flow);
+            self.segment = length;
+        }
+        self.count += 1;
+        self.is_closed = length < self.segment;
+    }
+
+    /// What to send, if anything; the batch is empty then.
+    pub(crate) fn take(&mut self) -> Option<(Flow<S>, Ready<'_, S>)> {
+        let flow = self.flow.take()?;
+        Some((flow, Ready(self)))
+    }
+}
+
+/// A batch on its way out; cleared when dropped.
+pub(crate) struct Ready<'a, S>(&'a mut Batch<S>);
+
+impl<S> Ready<'_, S> {
+    /// How many packets it has.
+    pub(crate) fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// Sends all of it by one call.
+    pub(crate) fn send(
+        &self,
+        flow: &Flow<S>,
+        socket: quinn_udp::UdpSockRef<'_>,
+        state: &UdpSocketState,
+    ) -> std::io::Result<()> {
+        state.try_send(
+            socket,
+            &Transmit {
+                destination: flow.to,
+                ecn: None,
+                contents: &self.0.bytes,
+                segment_size: (self.0.count > 1).then_some(self.0.segment),
+                src_ip: flow.from,
+            },
+        )
+    }
+}
+
+impl<S> Drop for Ready<'_, S> {
+    fn drop(&mut self) {
+        self.0.bytes.clear();
+        self.0.count = 0;
+        self.0.is_closed = false;
+    }
+}

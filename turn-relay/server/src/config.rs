@@ -1,0 +1,135 @@
+//! What a relay is told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+
+use portway_relay_proto::auth::Users;
+use portway_relay_proto::command::Family;
+use portway_relay_proto::peer_policy::PeerPolicy;
+use portway_relay_proto::quota::Quota;
+
+/// The range that RFC 8656 §7.2 wants relayed addresses to be in.
+pub const RELAY_PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// Longest realm that keeps an answer to a stranger within 64 bytes.
+pub const SHORT_REALM: usize = 8;
+
+/// Longest realm (RFC 8489 §14.9).
+const MAX_REALM: usize = 763;
+
+/// What a relay is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients come, UDP.
+    pub listen: Vec<SocketAddr>,
+    /// Where relay sockets are bound, one address of each family that is offered.
+    pub relay_ips: Vec<IpAddr>,
+    /// What peers see instead of `relay_ips`, where a NAT stands before this machine.
+    pub external_ips: Vec<IpAddr>,
+    /// Ports of relay sockets.
+    pub relay_ports: RangeInclusive<u16>,
+    /// The realm of passwords.
+    pub realm: String,
+    /// Users with a password.
+    pub users: Vec<(String, String)>,
+    /// Secrets of ephemeral credentials, the newest last; two count.
+    pub secrets: Vec<Vec<u8>>,
+    /// Which peers may be named.
+    pub peers: PeerPolicy,
+    /// How much one may hold.
+    pub quota: Quota,
+    /// Whether SHA-256 is announced to clients.
+    pub announce_sha256: bool,
+    /// Threads.
+    pub workers: NonZeroUsize,
+}
+
+/// What cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Nowhere to listen.
+    #[error("no address to listen on")]
+    NoListener,
+    /// Nowhere to relay from.
+    #[error("no address to relay from")]
+    NoRelayAddress,
+    /// Two addresses of one family.
+    #[error("more than one relay or external address of a family: {0}")]
+    TwoOfAFamily(IpAddr),
+    /// An external address without one that stands behind it.
+    #[error("the external address {0} has no relay address of its family")]
+    ExternalWithoutRelay(IpAddr),
+    /// An empty range, or port 0.
+    #[error("no ports to relay from: {0}-{1}")]
+    NoPorts(u16, u16),
+    /// The realm is empty or too long.
+    #[error("a realm has 1 to {MAX_REALM} bytes")]
+    Realm,
+}
+
+impl Config {
+    /// Whether it can be.
+    ///
+    /// # Errors
+    /// What cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.listen.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        if self.relay_ips.is_empty() {
+            return Err(ConfigError::NoRelayAddress);
+        }
+        for ips in [&self.relay_ips, &self.external_ips] {
+            for (i, ip) in ips.iter().enumerate() {
+                if ips[..i].iter().any(|other| other.is_ipv4() == ip.is_ipv4()) {
+                    return Err(ConfigError::TwoOfAFamily(*ip));
+                }
+            }
+        }
+        for ip in &self.external_ips {
+            if !self
+                .relay_ips
+                .iter()
+                .any(|own| own.is_ipv4() == ip.is_ipv4())
+            {
+                return Err(ConfigError::ExternalWithoutRelay(*ip));
+            }
+        }
+        if self.relay_ports.is_empty() || *self.relay_ports.start() == 0 {
+            let (start, end) = self.relay_ports.clone().into_inner();
+            return Err(ConfigError::NoPorts(start, end));
+        }
+        if self.realm.is_empty() || self.realm.len() > MAX_REALM {
+            return Err(ConfigError::Realm);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn users(&self) -> Users {
+        let mut users = Users::new(&self.realm);
+        for (name, password) in &self.users {
+            users.add(name, password);
+        }
+        for secret in &self.secrets {
+            users.add_secret(secret);
+        }
+        users
+    }
+
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let family = |ip: &IpAddr| if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.relay_ips.iter().map(family).collect()
+    }
+
+    /// Where a relay socket of a family is bound, and as what peers see it.
+    pub(crate) fn relay_ip(&self, family: Family) -> Option<(IpAddr, IpAddr)> {
+        let of_family = |ips: &[IpAddr]| {
+            ips.iter()
+                .copied()
+                .find(|ip| ip.is_ipv4() == (family == Family::V4))
+        };
+        let own = of_family(&self.relay_ips)?;
+        Some((own, of_family(&self.external_ips).unwrap_or(own)))
+    }
+}

@@ -1,0 +1,153 @@
+//! A STUN/TURN relay: sockets, threads and counters around the machine of `portway-relay-proto`.
+//!
+//! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
+//! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
+//!   over workers by their five-tuple, so that no packet needs a lock.
+//! - `ports`: relay sockets. `batch`: packets of one flow leave together.
+//! - [`metrics`]: what has passed, and what has not and why.
+
+mod batch;
+pub mod config;
+pub mod metrics;
+mod ports;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use mio::Waker;
+use portway_relay_proto::quota::Ledger;
+
+use config::{Config, ConfigError};
+use metrics::{Counters, Snapshot};
+use worker::{Order, Worker};
+
+/// Orders that may wait for a worker.
+const ORDERS: usize = 64;
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It was told what cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system's.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// A running relay. Ends when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    workers: Vec<Handle>,
+    listening: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    orders: SyncSender<Order>,
+    waker: Arc<Waker>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Whether the worker is there to take it.
+    fn order(&self, order: Order) -> bool {
+        self.orders.send(order).is_ok() && self.waker.wake().is_ok()
+    }
+}
+
+impl Relay {
+    /// Binds everything, then starts its threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        config.check()?;
+        let ledger = Arc::new(Ledger::default());
+        let mut nonce_key = [0; 32];
+        getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
+        let mut listening = config.listen.clone();
+        let mut workers = Vec::new();
+        for index in 0..config.workers.get() {
+            let counters = Arc::new(Counters::default());
+            let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
+            let worker = Worker::new(
+                config,
+                &mut listening,
+                nonce_key,
+                ledger.clone(),
+                counters.clone(),
+                receiver,
+            )?;
+            let waker = worker.waker();
+            let thread = std::thread::Builder::new()
+                .name(format!("relay-{index}"))
+                .spawn(move || worker.run())?;
+            workers.push(Handle {
+                orders,
+                waker,
+                counters,
+                thread: Some(thread),
+            });
+        }
+        Ok(Self { workers, listening })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Ends all allocations of a user; returns how many there were.
+    #[must_use]
+    pub fn revoke(&self, user: &str) -> usize {
+        let (answers, answered) = sync_channel(self.workers.len());
+        for worker in &self.workers {
+            worker.order(Order::Revoke {
+                user: user.to_owned(),
+                ended: answers.clone(),
+            });
+        }
+        drop(answers);
+        answered.iter().sum()
+    }
+
+    /// What has passed so far.
+    #[must_use]
+    pub fn metrics(&self) -> Snapshot {
+        let mut sum = Snapshot::default();
+        for worker in &self.workers {
+            worker.counters.add_to(&mut sum);
+        }
+        sum
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.order(Order::End);
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take()
+                && let Err(panic) = thread.join()
+            {
+                tracing::error!(?panic, "a relay thread has panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Relay sockets: bound when an allocation begins, found by its number.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use portway_relay_proto::command::{Family, PortWish, RelayId, ReservationId};
+use quinn_udp::UdpSocketState;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Config;
+
+/// Receive buffer of a relay socket, bytes: a burst of a peer must fit while the worker is elsewhere.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// Ports tried before an allocation is refused.
+const ATTEMPTS: usize = 32;
+
+/// Place of a relay socket in the table: two for each allocation.
+pub(crate) type Slot = usize;
+
+/// A bound socket with what `quinn_udp` knows of it.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) socket: UdpSocket,
+    pub(crate) state: UdpSocketState,
+}
+
+impl Bound {
+    pub(crate) fn new(socket: Socket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self {
+            socket: UdpSocket::from_std(socket.into()),
+            state,
+        })
+    }
+}
+
+/// A relay socket.
+#[derive(Debug)]
+pub(crate) struct RelaySocket {
+    pub(crate) id: RelayId,
+    pub(crate) bound: Bound,
+}
+
+/// All relay sockets of a worker.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    sockets: Vec<Option<RelaySocket>>,
+    reserved: HashMap<ReservationId, (Socket, SocketAddr)>,
+    v4: Option<(IpAddr, IpAddr)>,
+    v6: Option<(IpAddr, IpAddr)>,
+    range: RangeInclusive<u16>,
+    /// Sockets have the tokens from this one on.
+    first_token: usize,
+}
+
+impl Ports {
+    pub(crate) fn new(config: &Config, first_token: usize) -> Self {
+        Self {
+            sockets: Vec::new(),
+            reserved: HashMap::new(),
+            v4: config.relay_ip(Family::V4),
+            v6: config.relay_ip(Family::V6),
+            range: config.relay_ports.clone(),
+            first_token,
+        }
+    }
+
+    pub(crate) const fn slot(relay: RelayId) -> Slot {
+        let family = match relay.family {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        };
+        relay.allocation.index() * 2 + family
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&RelaySocket> {
+        self.sockets.get(slot)?.as_ref()
+    }
+
+    /// Binds a socket; returns its address as peers see it.
+    pub(crate) fn bind(
+        &mut self,
+        relay: RelayId,
+        wish: PortWish,
+        registry: &Registry,
+    ) -> io::Result<SocketAddr> {
+        let (own, public) = match relay.family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let (socket, address) = match wish {
+            PortWish::Any => self.any(own, 1, |_| Ok(()))?.0,
+            PortWish::Even => self.any(own, 2, |_| Ok(()))?.0,
+            PortWish::EvenAndNext(id) => {
+                let (bound, next) =
+                    self.any(own, 2, |even| socket(SocketAddr::new(own, even + 1)))?;
+                let address = SocketAddr::new(own, bound.1.port() + 1);
+                self.reserved.insert(id, (next, address));
+                bound
+            }
+            PortWish::Reserved(id) => self
+                .reserved
+                .remove(&id)
+                .ok_or(io::ErrorKind::AddrNotAvailable)?,
+        };
+        let slot = Self::slot(relay);
+        let mut bound = Bound::new(socket)?;
+        let token = Token(self.first_token + slot);
+        registry.register(&mut bound.socket, token, Interest::READABLE)?;
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        self.sockets[slot] = Some(RelaySocket { id: relay, bound });
+        Ok(SocketAddr::new(public, address.port()))
+    }
+
+    pub(crate) fn close(&mut self, relay: RelayId, registry: &Registry) {
+        let slot = self.sockets.get_mut(Self::slot(relay));
+        let is_its = |socket: &RelaySocket| socket.id == relay;
+        if let Some(slot) = slot
+            && slot.as_ref().is_some_and(is_its)
+            && let Some(mut socket) = slot.take()
+            && let Err(error) = registry.deregister(&mut socket.bound.socket)
+        {
+            tracing::debug!(%error, "a relay socket was not known to the poller");
+        }
+    }
+
+    pub(crate) fn release(&mut self, id: ReservationId) {
+        self.reserved.remove(&id);
+    }
+
+    /// A socket on a random port that is a multiple of `step` and for which `also` can be had too.
+    fn any<T>(
+        &self,
+        ip: IpAddr,
+        step: u16,
+        also: impl Fn(u16) -> io::Result<T>,
+    ) -> io::Result<((Socket, SocketAddr), T)> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for _attempt in 0..ATTEMPTS {
+            let port = self.random_port()? / step * step;
+            if !self.range.contains(&port) || !self.range.contains(&(port + step - 1)) {
+                continue;
+            }
+            let address = SocketAddr::new(ip, port);
+            match socket(address).and_then(|bound| Ok((bound, also(port)?))) {
+                Ok((bound, more)) => return Ok(((bound, address), more)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn random_port(&self) -> io::Result<u16> {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let size = u32::from(self.range.end() - self.range.start()) + 1;
+        let offset = u32::from_ne_bytes(bytes) % size;
+        Ok(self.range.start() + u16::try_from(offset).unwrap_or_default())
+    }
+}
+
+/// A bound UDP socket.
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

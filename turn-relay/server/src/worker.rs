@@ -1,0 +1,445 @@
+//! One thread: a machine, a poller, and the sockets of the clients that the kernel gives it. Hot path.
+//!
+//! ```text
+//! poll ─► read bursts of ready sockets ─► machine ─► batches out ─► commands ─► deadlines ─┐
+//!   ▲                                                                                      │
+//!   └──────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! Sockets are edge-triggered: one that still has something after its share waits in `ready`, so that a
+//! busy flow does not starve the others.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use portway_relay_proto::Now;
+use portway_relay_proto::command::Command;
+use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
+use portway_relay_proto::quota::Ledger;
+use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
+use quinn_udp::RecvMeta;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::StartError;
+use crate::batch::{Batch, Flow};
+use crate::config::Config;
+use crate::metrics::Counters;
+use crate::ports::{Bound, Ports, Slot};
+
+/// Send and receive buffers of a listener, bytes.
+const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB.
+const BURST: usize = 16;
+const BURST_BYTES: usize = 64 * 1024;
+
+/// Reads of one socket before the next one has its turn.
+const READS: usize = 4;
+
+/// Events of one look at the poller.
+const EVENTS: usize = 256;
+
+/// Listeners have the tokens below this one, relay sockets those above.
+const FIRST_RELAY: usize = 1024;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// What a worker is asked from outside.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// End the allocations of a user, and say how many there were.
+    Revoke {
+        user: String,
+        ended: SyncSender<usize>,
+    },
+    /// End.
+    End,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+struct Listener {
+    bound: Bound,
+    /// It is bound to every address of the machine, so the one that a client used matters.
+    is_wildcard: bool,
+}
+
+/// A worker.
+pub(crate) struct Worker {
+    poll: Poll,
+    waker: Arc<Waker>,
+    orders: Receiver<Order>,
+    ready: VecDeque<Token>,
+    buffer: Vec<u8>,
+    core: Core,
+}
+
+/// Everything but what is being read.
+struct Core {
+    server: Server,
+    listeners: Vec<Listener>,
+    ports: Ports,
+    registry: mio::Registry,
+    to_peers: Batch<Slot>,
+    to_clients: Batch<ListenerId>,
+    counters: Arc<Counters>,
+    started: Instant,
+    now: Now,
+}
+
+impl Worker {
+    /// Binds the listeners. Ports that were 0 are filled in, so that other workers share them.
+    pub(crate) fn new(
+        config: &Config,
+        listen: &mut [SocketAddr],
+        nonce_key: [u8; 32],
+        ledger: Arc<Ledger>,
+        counters: Arc<Counters>,
+        orders: Receiver<Order>,
+    ) -> Result<Self, StartError> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Arc::new(Waker::new(&registry, WAKER)?);
+        let mut listeners = Vec::new();
+        for (index, address) in listen.iter_mut().enumerate() {
+            let failed = |source| StartError::Listen {
+                address: *address,
+                source,
+            };
+            let mut listener = listener(*address, config.workers.get() > 1).map_err(failed)?;
+            let bound = listener.bound.socket.local_addr().map_err(failed)?;
+            registry.register(&mut listener.bound.socket, Token(index), Interest::READABLE)?;
+            *address = bound;
+            listeners.push(listener);
+        }
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let server = Server::new(
+            server::Config {
+                users: config.users(),
+                peers: config.peers.clone(),
+                quota: config.quota,
+                families: config.families(),
+                announce_sha256: config.announce_sha256,
+                nonce_key,
+            },
+            ledger,
+            u64::from_ne_bytes(seed),
+        );
+        let started = Instant::now();
+        Ok(Self {
+            poll,
+            waker,
+            orders,
+            ready: VecDeque::new(),
+            buffer: vec![0; BURST * BURST_BYTES],
+            core: Core {
+                server,
+                listeners,
+                ports: Ports::new(config, FIRST_RELAY),
+                registry,
+                to_peers: Batch::new(),
+                to_clients: Batch::new(),
+                counters,
+                started,
+                now: now(started),
+            },
+        })
+    }
+
+    pub(crate) fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    /// Works until it is told to end.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let timeout = if self.ready.is_empty() {
+                self.core.until_timeout()
+            } else {
+                Some(Duration::ZERO)
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a relay thread cannot wait for packets and ends");
+                    return;
+                }
+            }
+            self.core.now = now(self.core.started);
+            let mut is_woken = false;
+            for event in &events {
+                if event.token() == WAKER {
+                    is_woken = true;
+                } else if !self.ready.contains(&event.token()) {
+                    self.ready.push_back(event.token());
+                }
+            }
+            if is_woken && !self.obey() {
+                return;
+            }
+            for _turn in 0..self.ready.len() {
+                let Some(token) = self.ready.pop_front() else {
+                    break;
+                };
+                if self.core.read(token, &mut self.buffer) == More::Perhaps {
+                    self.ready.push_back(token);
+                }
+            }
+            self.core.expire();
+        }
+    }
+
+    /// Does what it is told; `false`: end.
+    fn obey(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Revoke { user, ended } => {
+                    let count = self.core.server.revoke(&user);
+                    self.core.settle();
+                    if ended.send(count).is_err() {
+                        tracing::debug!("nobody waits for the end of a user");
+                    }
+                }
+                Order::End => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Whether a socket may have more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Perhaps,
+    No,
+}
+
+impl Core {
+    /// Reads a share of what a socket has, and sends what comes of it.
+    fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
+        let more = (0..READS).find_map(|_| self.read_burst(token, buffer));
+        self.flush_to_peers();
+        self.flush_to_clients();
+        more.unwrap_or(More::Perhaps)
+    }
+
+    /// One read. `None`: there may be more.
+    fn read_burst(&mut self, token: Token, buffer: &mut [u8]) -> Option<More> {
+        let mut metas = [RecvMeta::default(); BURST];
+        let bound = match token.0.checked_sub(FIRST_RELAY) {
+            None => &self.listeners.get(token.0)?.bound,
+            // Closed since it was ready.
+            Some(slot) => match self.ports.get(slot) {
+                Some(socket) => &socket.bound,
+                None => return Some(More::No),
+            },
+        };
+        let mut chunks = buffer.chunks_exact_mut(BURST_BYTES);
+        let mut slices: [IoSliceMut<'_>; BURST] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let received = bound
+            .state
+            .recv((&bound.socket).into(), &mut slices, &mut metas);
+        let count = match received {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(More::No),
+            // An ICMP message about something sent before; the next read is of the next packet.
+            Err(_) => return None,
+        };
+        for (meta, chunk) in metas
+            .iter()
+            .take(count)
+            .zip(buffer.chunks_exact(BURST_BYTES))
+        {
+            for packet in chunk[..meta.len].chunks(meta.stride.max(1)) {
+                match token.0.checked_sub(FIRST_RELAY) {
+                    None => self.client_packet(token.0, meta, packet),
+                    Some(slot) => self.peer_packet(slot, meta.addr, packet),
+                }
+            }
+        }
+        None
+    }
+
+    fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8]) {
+        let Ok(id) = u16::try_from(listener) else {
+            return;
+        };
+        let is_wildcard = self.listeners[listener].is_wildcard;
+        let client = FiveTuple {
+            listener: ListenerId(id),
+            client: meta.addr,
+            local: meta.dst_ip.filter(|_| is_wildcard),
+        };
+        match self.server.handle_client(client, packet, self.now) {
+            FromClient::ToPeer {
+                relay,
+                peer,
+                payload,
+            } => {
+                let flow = Flow {
+                    socket: Ports::slot(relay),
+                    to: peer,
+                    from: None,
+                };
+                let payload = &packet[payload];
+                let Some(socket) = self.ports.get(flow.socket) else {
+                    return;
+                };
+                let segments = socket.bound.state.max_gso_segments();
+                if !self.to_peers.takes(&flow, payload.len(), segments) {
+                    self.flush_to_peers();
+                }
+                self.to_peers.push(flow, &[payload]);
+                self.counters.packets_to_peers.add(1);
+                self.counters.bytes_to_peers.add(payload.len());
+            }
+            FromClient::Answered => self.settle(),
+            FromClient::Dropped(why) => self.counters.dropped(why),
+        }
+    }
+
+    fn peer_packet(&mut self, slot: Slot, peer: SocketAddr, packet: &[u8]) {
+        let Some(socket) = self.ports.get(slot) else {
+            return;
+        };
+        match self
+            .server
+            .handle_peer(socket.id, peer, packet.len(), self.now)
+        {
+            FromPeer::ToClient { client, prefix } => {
+                let flow = Flow {
+                    socket: client.listener,
+                    to: client.client,
+                    from: client.local,
+                };
+                let padding = &[0; 4][..prefix.padding];
+                let length = prefix.as_bytes().len() + packet.len() + padding.len();
+                let listener = &self.listeners[usize::from(client.listener.0)];
+                let segments = listener.bound.state.max_gso_segments();
+                if !self.to_clients.takes(&flow, length, segments) {
+                    self.flush_to_clients();
+                }
+                self.to_clients
+                    .push(flow, &[prefix.as_bytes(), packet, padding]);
+                self.counters.packets_to_clients.add(1);
+                self.counters.bytes_to_clients.add(packet.len());
+            }
+            FromPeer::Dropped(why) => self.counters.dropped(why),
+        }
+    }
+
+    fn flush_to_peers(&mut self) {
+        let Some((flow, ready)) = self.to_peers.take() else {
+            return;
+        };
+        let Some(socket) = self.ports.get(flow.socket) else {
+            return;
+        };
+        let bound = &socket.bound;
+        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+            tracing::trace!(%error, "packets to a peer were not sent");
+            self.counters.dropped_unsent.add(ready.count());
+        }
+    }
+
+    fn flush_to_clients(&mut self) {
+        let Some((flow, ready)) = self.to_clients.take() else {
+            return;
+        };
+        let bound = &self.listeners[usize::from(flow.socket.0)].bound;
+        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+            tracing::trace!(%error, "packets to a client were not sent");
+            self.counters.dropped_unsent.add(ready.count());
+        }
+    }
+
+    /// Does what the machine wants.
+    fn settle(&mut self) {
+        while let Some(command) = self.server.next_command() {
+            match command {
+                Command::Reply { to, message } => {
+                    let flow = Flow {
+                        socket: to.listener,
+                        to: to.client,
+                        from: to.local,
+                    };
+                    self.flush_to_clients();
+                    self.to_clients.push(flow, &[&message]);
+                    self.flush_to_clients();
+                    self.counters.answers.add(1);
+                }
+                Command::Bind { relay, port } => {
+                    let address = self.ports.bind(relay, port, &self.registry);
+                    match &address {
+                        Ok(_) => self.counters.relay_sockets_total.add(1),
+                        Err(error) => tracing::warn!(%error, "no relay socket is to be had"),
+                    }
+                    self.server.relay_bound(relay, address.ok(), self.now);
+                }
+                Command::Close(relay) => {
+                    // What was read before is sent before.
+                    self.flush_to_peers();
+                    self.ports.close(relay, &self.registry);
+                }
+                Command::Release(id) => self.ports.release(id),
+            }
+        }
+        self.counters
+            .allocations
+            .set(self.server.allocation_count());
+    }
+
+    fn expire(&mut self) {
+        if self
+            .server
+            .poll_timeout()
+            .is_some_and(|due| due <= self.now.monotonic)
+        {
+            self.server.handle_timeout(self.now);
+            self.settle();
+        }
+    }
+
+    fn until_timeout(&self) -> Option<Duration> {
+        let due = self.server.poll_timeout()?;
+        Some(due.saturating_sub(self.started.elapsed()))
+    }
+}
+
+fn now(started: Instant) -> Now {
+    Now {
+        monotonic: started.elapsed(),
+        unix: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    }
+}
+
+/// A listening socket; `is_shared`: other workers have it too. Otherwise a second relay on the same
+/// port is refused by the system, as it should be.
+fn listener(address: SocketAddr, is_shared: bool) -> io::Result<Listener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(is_shared)?;
+    socket.set_recv_buffer_size(LISTENER_BUFFER)?;
+    socket.set_send_buffer_size(LISTENER_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(Listener {
+        bound: Bound::new(socket)?,
+        is_wildcard: address.ip().is_unspecified(),
+    })
+}

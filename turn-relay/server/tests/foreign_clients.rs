@@ -1,0 +1,127 @@
+//! Clients that are not ours talk to a relay over real sockets: coturn's.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::Command;
+
+use portway_relay::Relay;
+use portway_relay::config::{Config, RELAY_PORTS};
+use portway_relay_proto::auth::ephemeral_credentials;
+use portway_relay_proto::peer_policy::PeerPolicy;
+use portway_relay_proto::quota::Quota;
+
+const SECRET: &[u8] = b"a secret of tests";
+
+/// A relay on loopback, whose peers may be there too.
+fn relay(workers: usize) -> Relay {
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+        relay_ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+        external_ips: Vec::new(),
+        relay_ports: RELAY_PORTS,
+        realm: "tests".to_owned(),
+        users: vec![("ann".to_owned(), "ann's".to_owned())],
+        secrets: vec![SECRET.to_vec()],
+        peers: PeerPolicy {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+            ..PeerPolicy::default()
+        },
+        quota: Quota::default(),
+        announce_sha256: false,
+        workers: NonZeroUsize::new(workers).unwrap(),
+    };
+    Relay::start(&config).unwrap()
+}
+
+/// Runs a tool of coturn against an address; what it printed.
+fn run(tool: &str, args: &[&str], server: SocketAddr) -> String {
+    let output = Command::new(tool)
+        .args(args)
+        .args(["-p", &server.port().to_string(), &server.ip().to_string()])
+        .output()
+        .expect("coturn's tools are installed by `cargo xtask test`");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Two clients exchange messages through their relayed addresses, by Send and Data indications.
+fn exchange(args: &[&str], username: &str, password: &str, server: SocketAddr) -> String {
+    let all = [
+        args,
+        &["-y", "-s", "-c", "-m", "2", "-n", "10", "-l", "500"],
+        &["-u", username, "-w", password],
+    ];
+    run("turnutils_uclient", &all.concat(), server)
+}
+
+const NOTHING_LOST: &str = "Total lost packets 0 (0.000000%)";
+
+#[test]
+fn a_client_learns_its_address() {
+    let relay = relay(1);
+    for server in relay.listening() {
+        let said = run("turnutils_stunclient", &[], *server);
+        let reflexive = format!("UDP reflexive addr: {}", server.ip());
+        assert!(
+            said.contains(&reflexive)
+                || said.contains(&format!("UDP reflexive addr: [{}]", server.ip())),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn clients_talk_through_their_relayed_addresses() {
+    let relay = relay(2);
+    let said = exchange(&[], "ann", "ann's", relay.listening()[0]);
+    assert!(said.contains(NOTHING_LOST), "{said}");
+    let passed = relay.metrics();
+    assert!(
+        passed.packets_to_peers >= 20 && passed.packets_to_clients >= 20,
+        "{passed:?}"
+    );
+}
+
+#[test]
+fn ephemeral_credentials_open_and_revocation_closes() {
+    let relay = relay(1);
+    let far = 4_000_000_000;
+    let (username, password) = ephemeral_credentials(SECRET, "eve", far);
+    let said = exchange(&[], &username, &password, relay.listening()[0]);
+    assert!(said.contains(NOTHING_LOST), "{said}");
+    let (username, _) = ephemeral_credentials(b"another secret", "eve", far);
+    let said = exchange(&[], &username, "wrong", relay.listening()[0]);
+    assert!(!said.contains(NOTHING_LOST), "{said}");
+    assert_eq!(relay.revoke("nobody"), 0);
+}
+
+#[test]
+fn ipv6_works_as_well() {
+    let relay = relay(1);
+    let said = exchange(&["-x"], "ann", "ann's", relay.listening()[1]);
+    assert!(said.contains(NOTHING_LOST), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_told() {
+    let first = relay(1);
+    let config = Config {
+        listen: vec![first.listening()[0]],
+        relay_ips: vec!["127.0.0.1".parse().unwrap()],
+        external_ips: Vec::new(),
+        relay_ports: RELAY_PORTS,
+        realm: "tests".to_owned(),
+        users: Vec::new(),
+        secrets: Vec::new(),
+        peers: PeerPolicy::default(),
+        quota: Quota::default(),
+        announce_sha256: false,
+        workers: NonZeroUsize::MIN,
+    };
+    let error = Relay::start(&config).unwrap_err();
+    assert!(
+        error.to_string().starts_with("cannot listen on 127.0.0.1:"),
+        "{error}"
+    );
+}
