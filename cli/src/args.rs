@@ -1,11 +1,13 @@
 //! The command line's grammar, nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portway_protocol::id::{ClusterName, ServiceName};
 use portway_protocol::target::ServiceTarget;
+use portway_relay::config::{Listen, Transport};
+use portway_relay_proto::peer_policy::Network;
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
 #[derive(Debug, Parser)]
@@ -48,6 +50,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run everything in one process: signaling, STUN, gateway and the services given
     Up(Up),
+    /// Run a STUN/TURN relay alone: for Portway, or for any other WebRTC
+    Relay(Relay),
     /// Add a service to the running gateway, or start one, and print its link
     Expose(Expose),
     /// Nodes of the cluster and their state
@@ -96,15 +100,135 @@ pub(crate) struct Up {
     /// STUN or TURN server for both ends, e.g. stun:stun.example.org:3478; may be repeated
     #[arg(long, value_name = "URL")]
     pub(crate) ice_server: Vec<String>,
-    /// Do not answer STUN on the listening port over UDP (behind a proxy that forwards only HTTP)
+    /// Do not answer STUN on the listening port over UDP (behind a proxy that forwards only HTTP);
+    /// no relay either
     #[arg(long)]
     pub(crate) no_stun: bool,
+    /// Do not relay for those who find no direct path
+    #[arg(long)]
+    pub(crate) no_relay: bool,
     /// User name for the TURN servers given
     #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
     pub(crate) turn_username: Option<String>,
     /// File with the password for the TURN servers given
     #[arg(long, env = "PORTWAY_TURN_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) turn_password_file: Option<PathBuf>,
+}
+
+/// `portway relay`. What is not given here may stand in the configuration file, under `[relay]`.
+#[derive(Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Relay {
+    #[command(subcommand)]
+    pub(crate) command: Option<RelayCommand>,
+    /// Where clients come: udp://, tcp:// or tls:// and ADDRESS:PORT; may be repeated
+    /// [default: udp://0.0.0.0:3478 and tcp://0.0.0.0:3478]
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Vec<ListenUrl>,
+    /// Certificate chain (PEM) for tls:// addresses
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of the certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Address of this machine that relayed packets leave from, one of each family
+    /// [default: the one that packets leave from anyway]
+    #[arg(long, value_name = "IP")]
+    pub(crate) relay_ip: Vec<IpAddr>,
+    /// Address that peers see, if a NAT stands before this machine
+    #[arg(long, value_name = "IP")]
+    pub(crate) external_ip: Vec<IpAddr>,
+    /// Ports of relayed addresses [default: 49152-65535]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) relay_ports: Option<PortRange>,
+    /// Realm of passwords [default: portway]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) realm: Option<String>,
+    /// File with the secret of ephemeral credentials (coturn: static-auth-secret), one on a line; the
+    /// last two count
+    #[arg(long, env = "PORTWAY_RELAY_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Peers that are reachable although their range is private, e.g. 192.168.0.0/16; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) allow_peer: Vec<Network>,
+    /// Peers that are not; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) deny_peer: Vec<Network>,
+}
+
+/// `portway relay …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// Make credentials that end by themselves, from a shared secret
+    Credentials {
+        /// File with the secret, as the relay has it
+        #[arg(long, env = "PORTWAY_RELAY_SECRET_FILE", value_name = "FILE")]
+        secret_file: PathBuf,
+        /// Who they are for: quotas and revocation know this name
+        #[arg(long, default_value = "guest", value_name = "NAME")]
+        user: String,
+        /// How long they are valid: 30s, 15m, 2h, 7d
+        #[arg(long = "for", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+    },
+}
+
+impl Relay {
+    /// A relay that listens here; everything else is as the file or the defaults say.
+    pub(crate) fn at(addresses: Vec<SocketAddr>) -> Self {
+        let url = |address| {
+            ListenUrl(Listen {
+                transport: Transport::Udp,
+                address,
+            })
+        };
+        Self {
+            listen: addresses.into_iter().map(url).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// `udp://ADDRESS:PORT`, `tcp://…`, `tls://…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListenUrl(pub(crate) Listen);
+
+impl std::str::FromStr for ListenUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}`: expected udp://, tcp:// or tls:// and ADDRESS:PORT, e.g. udp://0.0.0.0:3478"
+            )
+        };
+        let (scheme, address) = text.split_once("://").ok_or_else(wrong)?;
+        let transport = match scheme {
+            "udp" => Transport::Udp,
+            "tcp" => Transport::Tcp,
+            "tls" => Transport::Tls,
+            _ => return Err(wrong()),
+        };
+        let address = address.parse().map_err(|_| wrong())?;
+        Ok(Self(Listen { transport, address }))
+    }
+}
+
+/// `FIRST-LAST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortRange(pub(crate) u16, pub(crate) u16);
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: expected FIRST-LAST, e.g. 49152-65535");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Self(first, last)),
+            _ => Err(wrong()),
+        }
+    }
 }
 
 /// `portway expose`.

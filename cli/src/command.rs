@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod doctor;
 pub(crate) mod expose;
+pub(crate) mod relay;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod up_relay;
 pub(crate) mod version;

@@ -1,4 +1,4 @@
-//! The configuration file of `up`, TOML. Flag > environment > file > default.
+//! The configuration file, TOML. Flag > environment > file > default.
 //!
 //! ```toml
 //! cluster = "home"
@@ -8,6 +8,8 @@
 //! lab = "http://127.0.0.1:8888"
 //! nas = "https://192.168.1.5:5001,insecure"
 //! ```
+
+pub(crate) mod relay;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +22,7 @@ use toml::Spanned;
 
 use crate::args::{Exposed, Global, Up};
 use crate::exit::Failure;
+use relay::RelayFile;
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -48,6 +51,7 @@ pub(crate) struct File {
     turn_username: Option<String>,
     turn_password_file: Option<PathBuf>,
     services: BTreeMap<String, Spanned<String>>,
+    pub(crate) relay: RelayFile,
     /// The services, as the command line has them.
     #[serde(skip)]
     expose: Vec<Exposed>,
@@ -63,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) ice_servers: Vec<String>,
     pub(crate) stun: bool,
+    pub(crate) relay: bool,
     pub(crate) turn_username: Option<String>,
     pub(crate) turn_password_file: Option<PathBuf>,
     /// Each name once.
@@ -103,6 +108,7 @@ impl File {
             exposed.trust.resolve(folder);
             file.expose.push(exposed);
         }
+        file.relay.understand(text, folder)?;
         for path in [
             &mut file.state,
             &mut file.tls_cert,
@@ -146,6 +152,7 @@ impl Settings {
                 args.ice_server.clone()
             },
             stun: !args.no_stun && file.stun.unwrap_or(true),
+            relay: !args.no_relay && !args.no_stun && file.relay.is_enabled(),
             turn_username: args
                 .turn_username
                 .clone()

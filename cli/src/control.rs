@@ -194,6 +194,9 @@ async fn revoke(
     UrlPath(id): UrlPath<GrantId>,
 ) -> Result<Json<Revoked>, Refusal> {
     let revoked = links.gateway.revoke_grant(&id)?;
+    if let Some(relay) = links.relay.clone() {
+        tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
+    }
     Ok(Json(Revoked { revoked }))
 }
 

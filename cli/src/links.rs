@@ -1,5 +1,6 @@
 //! Links: grants of this cluster with the secret that proves them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portway_gateway::GatewayHandle;
@@ -12,6 +13,7 @@ use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::UserClaims;
 use serde::{Deserialize, Serialize};
 
+use crate::command::up_relay::Beside;
 use crate::exit::Failure;
 use crate::state::{State, random_bytes, random_secret};
 
@@ -46,6 +48,7 @@ pub(crate) struct Links {
     pub(crate) gateway: GatewayHandle,
     pub(crate) signaling: portway_signaling::server::SignalingHandle,
     pub(crate) state: State,
+    pub(crate) relay: Option<Arc<Beside>>,
 }
 
 impl Links {

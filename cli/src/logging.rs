@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -16,7 +16,7 @@ pub(crate) fn start(global: &Global) {
         (false, 0) => "warn",
         (false, 1) => "info,webrtc=warn,rtc=warn",
         (false, 2) => {
-            "info,portway=debug,portway_gateway=debug,portway_signaling=debug,portway_transport=debug"
+            "info,portway=debug,portway_gateway=debug,portway_signaling=debug,portway_transport=debug,portway_relay=debug"
         }
         (false, _) => "trace",
     };
@@ -27,6 +27,8 @@ pub(crate) fn start(global: &Global) {
         }),
         Err(_) => targets(level),
     };
+    // It tells every mistake of strangers at level warn, and keys at level trace.
+    let filter = filter.with_target("stun_types", LevelFilter::OFF);
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(args) => command::up::run(&cli.global, args),
+        Command::Relay(args) => command::relay::run(&cli.global, args),
         Command::Expose(args) => command::expose::run(&cli.global, args),
         Command::Nodes => command::client::nodes(&cli.global).map(done),
         Command::Services => command::client::services(&cli.global).map(done),

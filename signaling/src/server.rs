@@ -2,17 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portway_protocol::id::GrantId;
+use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::assets::Assets;
 use crate::bus::Local;
-use crate::config::{Config, TlsFiles};
+use crate::config::{Config, Stun, TlsFiles, TlsFilesError};
 use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
 use crate::router;
@@ -53,17 +52,9 @@ pub enum SignalingError {
         /// Why.
         source: io::Error,
     },
-    /// A PEM file cannot be used.
-    #[error("cannot read {path}: {message}")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        message: String,
-    },
-    /// Certificate and key do not fit.
-    #[error("certificate and key do not fit: {0}")]
-    Tls(#[from] rustls::Error),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
     /// What was stored cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,18 +97,18 @@ impl Signaling {
             address.port(),
             config.scheme(),
         );
-        let stun = if config.stun {
-            Some(UdpSocket::bind(address).await.map_err(bind_error)?)
-        } else {
-            None
+        let stun = match config.stun {
+            Stun::Own => Some(UdpSocket::bind(address).await.map_err(bind_error)?),
+            Stun::Nobody | Stun::Relay => None,
         };
         // Both ends of a session on one machine have nothing to ask.
-        if stun.is_some() && config.domain != LOCALHOST {
+        if config.stun != Stun::Nobody && config.domain != LOCALHOST {
             config.ice_servers.insert(0, hosts.stun_server());
         }
         let state = AppState(Arc::new(Inner {
             keys: TrustedKeys::new(config.cluster_keys.iter().copied()),
             config,
+            relay: OnceLock::new(),
             hosts,
             assets,
             bus: Arc::new(Local::default()),
@@ -143,6 +134,13 @@ impl Signaling {
         SignalingHandle {
             state: self.state.clone(),
         }
+    }
+
+    /// Hands out credentials of a relay to clients, made for each by `issue` from its grant and the
+    /// time when that expires, seconds since 1970. The first call counts.
+    pub fn offer_relay(&self, issue: impl Fn(&GrantId, u64) -> IceServer + Send + Sync + 'static) {
+        // Set once, before it runs.
+        drop(self.state.0.relay.set(Box::new(issue)));
     }
 
     /// Where it listens.
@@ -278,21 +276,6 @@ impl Connection {
     }
 }
 
-fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, SignalingError> {
-    let pem_error = |path: &PathBuf, error: rustls::pki_types::pem::Error| SignalingError::Pem {
-        path: path.clone(),
-        message: error.to_string(),
-    };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| pem_error(&files.certificate, error))?;
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem_error(&files.key, error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsFilesError> {
+    Ok(TlsAcceptor::from(files.server_config(&[b"http/1.1"])?))
 }

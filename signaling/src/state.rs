@@ -1,8 +1,10 @@
 //! What handlers share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use portway_protocol::id::GrantId;
+use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +21,8 @@ pub(crate) struct AppState(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
+    /// Makes credentials of the relay beside this service, if there is one.
+    pub(crate) relay: OnceLock<IssueRelay>,
     pub(crate) hosts: Hosts,
     pub(crate) assets: Assets,
     pub(crate) keys: TrustedKeys,
@@ -27,6 +31,18 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) sockets: TaskTracker,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// Makes a client's own credentials of a relay, from its grant and when that expires.
+pub(crate) type IssueRelay = Box<dyn Fn(&GrantId, u64) -> IceServer + Send + Sync>;
+
+impl Inner {
+    /// STUN and TURN servers for a client.
+    pub(crate) fn ice_servers(&self, grant: &GrantId, expires: u64) -> Vec<IceServer> {
+        let mut servers = self.config.ice_servers.clone();
+        servers.extend(self.relay.get().map(|issue| issue(grant, expires)));
+        servers
+    }
 }
 
 /// Counters since the start.

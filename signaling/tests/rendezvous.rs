@@ -19,6 +19,7 @@ use portway_protocol::stun;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::sign_challenge;
+use portway_signaling::config::Stun;
 use portway_signaling::server::SignalingHandle;
 use portway_signaling::store::{Event, Sqlite};
 use portway_signaling::{Assets, Config, Signaling};
@@ -65,7 +66,7 @@ impl Server {
             domain: "localhost".into(),
             tls: None,
             ice_servers: Vec::new(),
-            stun: true,
+            stun: Stun::Own,
             version: "test".into(),
         };
         let files: &[(&'static str, &'static [u8])] = &[

@@ -16,7 +16,7 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
-use portway_signaling::config::TlsFiles;
+use portway_signaling::config::{Stun, TlsFiles};
 use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Format, Global, Up};
+use crate::command::up_relay::Beside;
 use crate::config::{File, Settings};
 use crate::control::{self, Exposed, NewService};
 use crate::demo::Demo;
@@ -57,6 +58,8 @@ struct Ready {
     node: String,
     portal: String,
     services: Vec<Exposed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<String>,
 }
 
 /// Runs until a signal.
@@ -83,14 +86,27 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let cluster_key = state.key(CLUSTER_KEY)?;
     fs::write(state.path(CLUSTER_NAME), settings.cluster.as_str())?;
 
+    // Where nobody but this machine comes, nobody needs it.
+    let with_relay = settings.relay && !settings.listen.ip().is_loopback();
     let signaling = Signaling::bind(
-        signaling_config(&settings, &cluster_key)?,
+        signaling_config(&settings, &cluster_key, with_relay)?,
         Assets::new(assets::FILES, &assets::hash()),
         Box::new(registry(&state)?),
     )
     .await
     .map_err(|error| Failure::configuration(error.to_string()))?;
     let signaling_handle = signaling.handle();
+    let relay = with_relay
+        .then(|| {
+            let domain = settings.domain.as_ref();
+            let name = domain.map(|domain| format!("{}.{domain}", settings.cluster));
+            Beside::start(&file.relay, signaling.local_addr()?, name.as_deref())
+        })
+        .transpose()?
+        .map(Arc::new);
+    if let Some(relay) = &relay {
+        signaling.offer_relay(relay.issue());
+    }
     let gateway = Gateway::new(gateway_config(&settings, &state, &cluster_key, &signaling)?)?;
     let links = Links {
         cluster: settings.cluster.clone(),
@@ -98,6 +114,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         gateway: gateway.handle(),
         signaling: signaling_handle.clone(),
         state: state.clone(),
+        relay,
     };
 
     // The gateway ends first, for what is under way needs the others.
@@ -261,6 +278,7 @@ fn announce(
         node: node_name().to_string(),
         portal: format!("{}/", links.signaling.origin(&Origin::Portal)),
         services,
+        relay: links.relay.as_ref().map(|relay| relay.url().to_owned()),
     };
     output::print(format, &ready, human)?;
     Ok(())
@@ -288,7 +306,12 @@ fn human(ready: &Ready) -> String {
     text
 }
 
-fn signaling_config(settings: &Settings, cluster_key: &SigningKey) -> anyhow::Result<Config> {
+/// `with_relay`: that answers STUN too, on the same port.
+fn signaling_config(
+    settings: &Settings,
+    cluster_key: &SigningKey,
+    with_relay: bool,
+) -> anyhow::Result<Config> {
     let tls = settings.tls_cert.clone().zip(settings.tls_key.clone());
     Ok(Config {
         listen: settings.listen,
@@ -300,7 +323,11 @@ fn signaling_config(settings: &Settings, cluster_key: &SigningKey) -> anyhow::Re
             .unwrap_or_else(|| "localhost".to_owned()),
         tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         ice_servers: ice_servers(settings)?,
-        stun: settings.stun,
+        stun: match (settings.stun, with_relay) {
+            (false, _) => Stun::Nobody,
+            (true, false) => Stun::Own,
+            (true, true) => Stun::Relay,
+        },
         version: crate::VERSION.to_owned(),
     })
 }

@@ -54,6 +54,8 @@ enum Role {
     Client {
         grant: GrantId,
         services: Vec<ServiceName>,
+        /// When the grant ends, seconds since 1970.
+        expires: u64,
     },
 }
 
@@ -160,7 +162,12 @@ impl Session {
                 self.reply(id, &Empty {});
             }
             (Role::Client { .. }, Call::Heartbeat(_)) => self.reply(id, &Empty {}),
-            (Role::Client { grant, services }, Call::Offer(offer)) => {
+            (
+                Role::Client {
+                    grant, services, ..
+                },
+                Call::Offer(offer),
+            ) => {
                 let outcome = offered(&self.outbox, id.as_deref(), *grant, services, offer, state);
                 if let Err(reason) = outcome {
                     self.refuse(id, reason, state);
@@ -264,13 +271,17 @@ impl Session {
                 None
             }
         };
+        let ice_servers = match &role {
+            Role::Client { grant, expires, .. } => state.ice_servers(grant, *expires),
+            Role::Gateway { .. } | Role::Fresh => state.config.ice_servers.clone(),
+        };
         self.role = role;
         self.reply(
             id,
             &Authenticated {
                 cluster: state.config.cluster.clone(),
                 lease_ms,
-                ice_servers: state.config.ice_servers.clone(),
+                ice_servers,
             },
         );
         Ok(())
@@ -289,6 +300,7 @@ impl Session {
         Ok(Role::Client {
             grant,
             services: announced.services,
+            expires: announced.expires,
         })
     }
 

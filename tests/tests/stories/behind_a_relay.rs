@@ -1,4 +1,4 @@
-//! Somebody whose network lets no direct path through: a TURN server that is not ours helps.
+//! Somebody whose network lets no direct path through: a relay helps, ours or one that is not.
 
 use portway_tests::PATIENCE;
 use portway_tests::browser::Browser;
@@ -8,7 +8,20 @@ use portway_tests::upstream::Upstream;
 
 use crate::{APP, BOTH, in_app, story};
 
-pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, coturn_carries_a_session)];
+pub(crate) const STORIES: &[crate::Story] = &[
+    story!(BOTH, our_relay_carries_a_session),
+    story!(BOTH, coturn_carries_a_session),
+];
+
+/// Without a word of configuration: `up` has a relay where it listens to others.
+async fn our_relay_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let expose = format!("app={}", upstream.target());
+    let portway = Portway::up(&state, "0.0.0.0:0", &["--expose", &expose]).await?;
+    assert!(portway.ready["relay"].is_string(), "{}", portway.ready);
+    work_over_a_relay(browser, &portway).await
+}
 
 async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
     let coturn = Coturn::start().await?;
@@ -29,6 +42,11 @@ async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
         &password,
     ];
     let portway = Portway::up(&state, "127.0.0.1:0", &args).await?;
+    work_over_a_relay(browser, &portway).await
+}
+
+/// Opens the app with relayed paths only, and loads something.
+async fn work_over_a_relay(browser: &mut Browser, portway: &Portway) -> anyhow::Result<()> {
     browser.allow_relays_only().await?;
     browser.open(&portway.link("app")).await?;
     let hello = format!("!!{APP}.document.querySelector('#hello')");

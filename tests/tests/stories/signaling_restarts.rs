@@ -18,6 +18,7 @@ use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::user::UserClaims;
+use portway_signaling::config::Stun;
 use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
@@ -103,7 +104,7 @@ impl Cluster {
             domain: "localhost".into(),
             tls: None,
             ice_servers: Vec::new(),
-            stun: false,
+            stun: Stun::Nobody,
             version: "test".into(),
         };
         let store = Sqlite::open(&self.state.path().join("registry.db"))?;

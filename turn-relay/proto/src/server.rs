@@ -291,6 +291,12 @@ impl Server {
         }
     }
 
+    /// Whether a client has an allocation.
+    #[must_use]
+    pub fn has_allocation(&self, client: &FiveTuple) -> bool {
+        self.by_client.contains_key(client)
+    }
+
     /// What clients hold now.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
         self.allocations.iter().map(|(_, allocation)| allocation)

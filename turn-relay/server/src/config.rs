@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Family;
@@ -18,11 +19,33 @@ pub const SHORT_REALM: usize = 8;
 /// Longest realm (RFC 8489 §14.9).
 const MAX_REALM: usize = 763;
 
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// A stream within TLS.
+    Tls,
+}
+
+/// One address where clients come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// What it speaks.
+    pub transport: Transport,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
 /// What a relay is told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where clients come, UDP.
-    pub listen: Vec<SocketAddr>,
+    /// Where clients come.
+    pub listen: Vec<Listen>,
+    /// Certificate and key of TLS listeners.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where relay sockets are bound, one address of each family that is offered.
     pub relay_ips: Vec<IpAddr>,
     /// What peers see instead of `relay_ips`, where a NAT stands before this machine.
@@ -51,6 +74,9 @@ pub enum ConfigError {
     /// Nowhere to listen.
     #[error("no address to listen on")]
     NoListener,
+    /// TLS without a certificate.
+    #[error("a TLS listener needs a certificate and its key")]
+    NoCertificate,
     /// Nowhere to relay from.
     #[error("no address to relay from")]
     NoRelayAddress,
@@ -76,6 +102,10 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.listen.is_empty() {
             return Err(ConfigError::NoListener);
+        }
+        let is_tls = |listen: &Listen| listen.transport == Transport::Tls;
+        if self.tls.is_none() && self.listen.iter().any(is_tls) {
+            return Err(ConfigError::NoCertificate);
         }
         if self.relay_ips.is_empty() {
             return Err(ConfigError::NoRelayAddress);

@@ -3,13 +3,14 @@
 //! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
-//! - `ports`: relay sockets. `batch`: packets of one flow leave together.
+//! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
 //! - [`metrics`]: what has passed, and what has not and why.
 
 mod batch;
 pub mod config;
 pub mod metrics;
 mod ports;
+mod stream;
 mod worker;
 
 use std::io;
@@ -21,7 +22,7 @@ use std::thread::JoinHandle;
 use mio::Waker;
 use portway_relay_proto::quota::Ledger;
 
-use config::{Config, ConfigError};
+use config::{Config, ConfigError, Listen};
 use metrics::{Counters, Snapshot};
 use worker::{Order, Worker};
 
@@ -51,7 +52,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Relay {
     workers: Vec<Handle>,
-    listening: Vec<SocketAddr>,
+    listening: Vec<Listen>,
 }
 
 #[derive(Debug)]
@@ -80,6 +81,7 @@ impl Relay {
         let mut nonce_key = [0; 32];
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
+        worker::probe(config)?;
         let mut workers = Vec::new();
         for index in 0..config.workers.get() {
             let counters = Arc::new(Counters::default());
@@ -108,7 +110,7 @@ impl Relay {
 
     /// Where it listens.
     #[must_use]
-    pub fn listening(&self) -> &[SocketAddr] {
+    pub fn listening(&self) -> &[Listen] {
         &self.listening
     }
 

@@ -26,9 +26,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::StartError;
 use crate::batch::{Batch, Flow};
-use crate::config::Config;
+use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
 use crate::ports::{Bound, Ports, Slot};
+use crate::stream::{self, Connection, Connections, Read, StreamListener};
 
 /// Send and receive buffers of a listener, bytes.
 const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
@@ -46,6 +47,12 @@ const EVENTS: usize = 256;
 /// Listeners have the tokens below this one, relay sockets those above.
 const FIRST_RELAY: usize = 1024;
 
+/// Connections of clients have the tokens from this one on.
+const FIRST_CONNECTION: usize = 1 << 32;
+
+/// How often connections without an allocation are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
 const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is asked from outside.
@@ -61,8 +68,13 @@ pub(crate) enum Order {
 }
 
 /// A listening socket.
-#[derive(Debug)]
-struct Listener {
+enum Listener {
+    Udp(UdpListener),
+    Stream(StreamListener),
+}
+
+/// A listening socket of datagrams.
+struct UdpListener {
     bound: Bound,
     /// It is bound to every address of the machine, so the one that a client used matters.
     is_wildcard: bool,
@@ -83,6 +95,10 @@ struct Core {
     server: Server,
     listeners: Vec<Listener>,
     ports: Ports,
+    connections: Connections,
+    /// Connections that have something to send.
+    unflushed: Vec<stream::Slot>,
+    swept: Duration,
     registry: mio::Registry,
     to_peers: Batch<Slot>,
     to_clients: Batch<ListenerId>,
@@ -95,7 +111,7 @@ impl Worker {
     /// Binds the listeners. Ports that were 0 are filled in, so that other workers share them.
     pub(crate) fn new(
         config: &Config,
-        listen: &mut [SocketAddr],
+        listen: &mut [Listen],
         nonce_key: [u8; 32],
         ledger: Arc<Ledger>,
         counters: Arc<Counters>,
@@ -105,15 +121,15 @@ impl Worker {
         let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
         let mut listeners = Vec::new();
-        for (index, address) in listen.iter_mut().enumerate() {
-            let failed = |source| StartError::Listen {
-                address: *address,
-                source,
-            };
-            let mut listener = listener(*address, config.workers.get() > 1).map_err(failed)?;
-            let bound = listener.bound.socket.local_addr().map_err(failed)?;
-            registry.register(&mut listener.bound.socket, Token(index), Interest::READABLE)?;
-            *address = bound;
+        for (index, listen) in listen.iter_mut().enumerate() {
+            let (listener, bound) =
+                listener(*listen, index, config, &registry).map_err(|source| {
+                    StartError::Listen {
+                        address: listen.address,
+                        source,
+                    }
+                })?;
+            listen.address = bound;
             listeners.push(listener);
         }
         let mut seed = [0; 8];
@@ -141,6 +157,9 @@ impl Worker {
                 server,
                 listeners,
                 ports: Ports::new(config, FIRST_RELAY),
+                connections: Connections::new(FIRST_CONNECTION),
+                unflushed: Vec::new(),
+                swept: Duration::ZERO,
                 registry,
                 to_peers: Batch::new(),
                 to_clients: Batch::new(),
@@ -193,6 +212,7 @@ impl Worker {
                 }
             }
             self.core.expire();
+            self.core.sweep();
         }
     }
 
@@ -224,17 +244,108 @@ enum More {
 impl Core {
     /// Reads a share of what a socket has, and sends what comes of it.
     fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
-        let more = (0..READS).find_map(|_| self.read_burst(token, buffer));
+        let more = (0..READS).find_map(|_| match token.0.checked_sub(FIRST_CONNECTION) {
+            Some(slot) => self.read_connection(slot, buffer),
+            None => self.read_burst(token, buffer),
+        });
         self.flush_to_peers();
         self.flush_to_clients();
+        self.flush_connections();
         more.unwrap_or(More::Perhaps)
+    }
+
+    /// One read of a connection, or a chance to write. `None`: there may be more.
+    fn read_connection(&mut self, slot: stream::Slot, buffer: &mut [u8]) -> Option<More> {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return Some(More::No);
+        };
+        let read = connection.read(buffer);
+        let client = connection.client;
+        let Ok(frames) = connection.frames() else {
+            self.counters.dropped(server::Drop::Malformed);
+            self.close_connection(slot);
+            return Some(More::No);
+        };
+        for range in frames.ranges {
+            self.hear_client(client, &frames.bytes[range]);
+        }
+        // It may be writable again.
+        self.unflushed.push(slot);
+        match read {
+            Read::More => None,
+            Read::Drained => Some(More::No),
+            Read::Closed => {
+                self.flush_to_peers();
+                self.close_connection(slot);
+                Some(More::No)
+            }
+        }
+    }
+
+    fn close_connection(&mut self, slot: stream::Slot) {
+        if let Some(client) = self.connections.close(slot, &self.registry) {
+            self.server.client_gone(&client);
+            self.settle();
+        }
+    }
+
+    fn flush_connections(&mut self) {
+        while let Some(slot) = self.unflushed.pop() {
+            let flushed = self.connections.get_mut(slot).map(Connection::flush);
+            if let Some(Err(error)) = flushed {
+                tracing::trace!(%error, "a connection is over");
+                self.close_connection(slot);
+            }
+        }
+    }
+
+    /// Ends connections that have been without an allocation for too long.
+    fn sweep(&mut self) {
+        let now = self.now.monotonic;
+        if now.saturating_sub(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
+        let mut idle = Vec::new();
+        for (slot, connection) in self.connections.iter_mut() {
+            if self.server.has_allocation(&connection.client) {
+                connection.idle_since = now;
+            } else if now.saturating_sub(connection.idle_since) > stream::IDLE {
+                idle.push(slot);
+            }
+        }
+        for slot in idle {
+            self.close_connection(slot);
+        }
+    }
+
+    /// Takes the connections that wait at a listener.
+    fn accept(&mut self, listener: usize) -> More {
+        let Some(Listener::Stream(listener)) = self.listeners.get(listener) else {
+            return More::No;
+        };
+        for _connection in 0..READS {
+            let now = self.now.monotonic;
+            match self.connections.accept(listener, &self.registry, now) {
+                Ok(true) => {}
+                Ok(false) => return More::No,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    return More::No;
+                }
+            }
+        }
+        More::Perhaps
     }
 
     /// One read. `None`: there may be more.
     fn read_burst(&mut self, token: Token, buffer: &mut [u8]) -> Option<More> {
         let mut metas = [RecvMeta::default(); BURST];
         let bound = match token.0.checked_sub(FIRST_RELAY) {
-            None => &self.listeners.get(token.0)?.bound,
+            None => match self.listeners.get(token.0)? {
+                Listener::Udp(listener) => &listener.bound,
+                Listener::Stream(_) => return Some(self.accept(token.0)),
+            },
             // Closed since it was ready.
             Some(slot) => match self.ports.get(slot) {
                 Some(socket) => &socket.bound,
@@ -272,12 +383,22 @@ impl Core {
         let Ok(id) = u16::try_from(listener) else {
             return;
         };
-        let is_wildcard = self.listeners[listener].is_wildcard;
+        let is_wildcard = matches!(
+            &self.listeners[listener],
+            Listener::Udp(UdpListener {
+                is_wildcard: true,
+                ..
+            })
+        );
         let client = FiveTuple {
             listener: ListenerId(id),
             client: meta.addr,
             local: meta.dst_ip.filter(|_| is_wildcard),
         };
+        self.hear_client(client, packet);
+    }
+
+    fn hear_client(&mut self, client: FiveTuple, packet: &[u8]) {
         match self.server.handle_client(client, packet, self.now) {
             FromClient::ToPeer {
                 relay,
@@ -315,24 +436,42 @@ impl Core {
             .handle_peer(socket.id, peer, packet.len(), self.now)
         {
             FromPeer::ToClient { client, prefix } => {
+                let padding = &[0; 4][..prefix.padding];
+                self.send_to_client(client, &[prefix.as_bytes(), packet, padding]);
+                self.counters.packets_to_clients.add(1);
+                self.counters.bytes_to_clients.add(packet.len());
+            }
+            FromPeer::Dropped(why) => self.counters.dropped(why),
+        }
+    }
+
+    /// Sends a packet made of these parts, together with others of its flow.
+    fn send_to_client(&mut self, client: FiveTuple, parts: &[&[u8]]) {
+        match &self.listeners[usize::from(client.listener.0)] {
+            Listener::Udp(listener) => {
                 let flow = Flow {
                     socket: client.listener,
                     to: client.client,
                     from: client.local,
                 };
-                let padding = &[0; 4][..prefix.padding];
-                let length = prefix.as_bytes().len() + packet.len() + padding.len();
-                let listener = &self.listeners[usize::from(client.listener.0)];
+                let length = parts.iter().map(|part| part.len()).sum();
                 let segments = listener.bound.state.max_gso_segments();
                 if !self.to_clients.takes(&flow, length, segments) {
                     self.flush_to_clients();
                 }
-                self.to_clients
-                    .push(flow, &[prefix.as_bytes(), packet, padding]);
-                self.counters.packets_to_clients.add(1);
-                self.counters.bytes_to_clients.add(packet.len());
+                self.to_clients.push(flow, parts);
             }
-            FromPeer::Dropped(why) => self.counters.dropped(why),
+            Listener::Stream(_) => {
+                let Some((slot, connection)) = self.connections.of(&client) else {
+                    return;
+                };
+                if !connection.push(parts) {
+                    self.counters.dropped_unsent.add(1);
+                }
+                if self.unflushed.last() != Some(&slot) {
+                    self.unflushed.push(slot);
+                }
+            }
         }
     }
 
@@ -354,7 +493,11 @@ impl Core {
         let Some((flow, ready)) = self.to_clients.take() else {
             return;
         };
-        let bound = &self.listeners[usize::from(flow.socket.0)].bound;
+        let Some(Listener::Udp(UdpListener { bound, .. })) =
+            self.listeners.get(usize::from(flow.socket.0))
+        else {
+            return;
+        };
         if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
             tracing::trace!(%error, "packets to a client were not sent");
             self.counters.dropped_unsent.add(ready.count());
@@ -366,14 +509,7 @@ impl Core {
         while let Some(command) = self.server.next_command() {
             match command {
                 Command::Reply { to, message } => {
-                    let flow = Flow {
-                        socket: to.listener,
-                        to: to.client,
-                        from: to.local,
-                    };
-                    self.flush_to_clients();
-                    self.to_clients.push(flow, &[&message]);
-                    self.flush_to_clients();
+                    self.send_to_client(to, &[&message]);
                     self.counters.answers.add(1);
                 }
                 Command::Bind { relay, port } => {
@@ -409,7 +545,8 @@ impl Core {
     }
 
     fn until_timeout(&self) -> Option<Duration> {
-        let due = self.server.poll_timeout()?;
+        let sweep = (!self.connections.is_empty()).then_some(self.swept + SWEEP);
+        let due = self.server.poll_timeout().into_iter().chain(sweep).min()?;
         Some(due.saturating_sub(self.started.elapsed()))
     }
 }
@@ -423,9 +560,49 @@ fn now(started: Instant) -> Now {
     }
 }
 
-/// A listening socket; `is_shared`: other workers have it too. Otherwise a second relay on the same
-/// port is refused by the system, as it should be.
-fn listener(address: SocketAddr, is_shared: bool) -> io::Result<Listener> {
+/// Whether the addresses are free. Workers share theirs, and so would a second relay, silently.
+pub(crate) fn probe(config: &Config) -> Result<(), StartError> {
+    for listen in &config.listen {
+        let bound = match listen.transport {
+            Transport::Udp => udp_listener(listen.address, false).map(drop),
+            Transport::Tcp | Transport::Tls => {
+                StreamListener::bind(listen.address, ListenerId(0), None, false).map(drop)
+            }
+        };
+        bound.map_err(|source| StartError::Listen {
+            address: listen.address,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// A listening socket and its address, which several workers share.
+fn listener(
+    listen: Listen,
+    index: usize,
+    config: &Config,
+    registry: &mio::Registry,
+) -> io::Result<(Listener, SocketAddr)> {
+    let is_shared = config.workers.get() > 1;
+    let id = ListenerId(u16::try_from(index).map_err(io::Error::other)?);
+    let tls = match listen.transport {
+        Transport::Udp => {
+            let mut listener = udp_listener(listen.address, is_shared)?;
+            let socket = &mut listener.bound.socket;
+            registry.register(socket, Token(index), Interest::READABLE)?;
+            let bound = socket.local_addr()?;
+            return Ok((Listener::Udp(listener), bound));
+        }
+        Transport::Tcp => None,
+        Transport::Tls => config.tls.clone(),
+    };
+    let mut listener = StreamListener::bind(listen.address, id, tls, is_shared)?;
+    let bound = listener.register(registry, Token(index))?;
+    Ok((Listener::Stream(listener), bound))
+}
+
+fn udp_listener(address: SocketAddr, is_shared: bool) -> io::Result<UdpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -438,7 +615,7 @@ fn listener(address: SocketAddr, is_shared: bool) -> io::Result<Listener> {
     socket.set_recv_buffer_size(LISTENER_BUFFER)?;
     socket.set_send_buffer_size(LISTENER_BUFFER)?;
     socket.bind(&address.into())?;
-    Ok(Listener {
+    Ok(UdpListener {
         bound: Bound::new(socket)?,
         is_wildcard: address.ip().is_unspecified(),
     })

@@ -5,19 +5,48 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::Command;
+use std::sync::Arc;
 
 use portway_relay::Relay;
-use portway_relay::config::{Config, RELAY_PORTS};
+use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
+use rustls::pki_types::PrivateKeyDer;
 
 const SECRET: &[u8] = b"a secret of tests";
+
+fn listen(transport: Transport, address: &str) -> Listen {
+    Listen {
+        transport,
+        address: address.parse().unwrap(),
+    }
+}
+
+/// A certificate that nobody has signed; coturn's client does not look.
+fn certificate() -> Arc<rustls::ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    Arc::new(config)
+}
 
 /// A relay on loopback, whose peers may be there too.
 fn relay(workers: usize) -> Relay {
     let config = Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+        listen: vec![
+            listen(Transport::Udp, "127.0.0.1:0"),
+            listen(Transport::Udp, "[::1]:0"),
+            listen(Transport::Tcp, "127.0.0.1:0"),
+            listen(Transport::Tls, "127.0.0.1:0"),
+        ],
+        tls: Some(certificate()),
         relay_ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
         external_ips: Vec::new(),
         relay_ports: RELAY_PORTS,
@@ -46,13 +75,13 @@ fn run(tool: &str, args: &[&str], server: SocketAddr) -> String {
 }
 
 /// Two clients exchange messages through their relayed addresses, by Send and Data indications.
-fn exchange(args: &[&str], username: &str, password: &str, server: SocketAddr) -> String {
+fn exchange(args: &[&str], username: &str, password: &str, server: Listen) -> String {
     let all = [
         args,
         &["-y", "-s", "-c", "-m", "2", "-n", "10", "-l", "500"],
         &["-u", username, "-w", password],
     ];
-    run("turnutils_uclient", &all.concat(), server)
+    run("turnutils_uclient", &all.concat(), server.address)
 }
 
 const NOTHING_LOST: &str = "Total lost packets 0 (0.000000%)";
@@ -60,8 +89,9 @@ const NOTHING_LOST: &str = "Total lost packets 0 (0.000000%)";
 #[test]
 fn a_client_learns_its_address() {
     let relay = relay(1);
-    for server in relay.listening() {
-        let said = run("turnutils_stunclient", &[], *server);
+    for server in &relay.listening()[..2] {
+        let server = server.address;
+        let said = run("turnutils_stunclient", &[], server);
         let reflexive = format!("UDP reflexive addr: {}", server.ip());
         assert!(
             said.contains(&reflexive)
@@ -104,10 +134,28 @@ fn ipv6_works_as_well() {
 }
 
 #[test]
+fn tcp_and_tls_work_as_well() {
+    let relay = relay(1);
+    let said = exchange(&["-t"], "ann", "ann's", relay.listening()[2]);
+    assert!(said.contains(NOTHING_LOST), "{said}");
+    let before = relay.metrics();
+    let said = exchange(&["-t", "-S"], "ann", "ann's", relay.listening()[3]);
+    // Over TLS this client leaves the last message of each in its own buffer, with coturn as well.
+    assert!(
+        said.contains("tot_recv_msgs=18") || said.contains(NOTHING_LOST),
+        "{said}"
+    );
+    let after = relay.metrics();
+    assert_eq!(after.packets_to_peers - before.packets_to_peers, 20);
+    assert_eq!(after.packets_to_clients - before.packets_to_clients, 20);
+}
+
+#[test]
 fn a_port_that_is_taken_is_told() {
-    let first = relay(1);
+    let first = relay(2);
     let config = Config {
         listen: vec![first.listening()[0]],
+        tls: None,
         relay_ips: vec!["127.0.0.1".parse().unwrap()],
         external_ips: Vec::new(),
         relay_ports: RELAY_PORTS,
@@ -117,7 +165,7 @@ fn a_port_that_is_taken_is_told() {
         peers: PeerPolicy::default(),
         quota: Quota::default(),
         announce_sha256: false,
-        workers: NonZeroUsize::MIN,
+        workers: NonZeroUsize::new(2).unwrap(),
     };
     let error = Relay::start(&config).unwrap_err();
     assert!(

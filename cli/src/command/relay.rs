@@ -1,0 +1,160 @@
+//! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use portway_relay::Relay;
+use portway_relay::config::{Config, Listen, Transport};
+use portway_relay_proto::auth::ephemeral_credentials;
+use portway_relay_proto::peer_policy::PeerPolicy;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{self, RelayCommand};
+use crate::config::{File, relay};
+use crate::exit::{self, Failure};
+use crate::links::{random_id, unix_now};
+use crate::output;
+
+/// Name of the user that a relay without users makes up.
+const TRIAL_USER: &str = "trial";
+
+/// Printed when everything runs.
+#[derive(Serialize)]
+struct Ready {
+    event: &'static str,
+    relay: Vec<String>,
+    realm: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<Credentials>,
+}
+
+/// What a client needs besides the address.
+#[derive(Serialize)]
+struct Credentials {
+    username: String,
+    credential: String,
+}
+
+/// Runs until a signal, or what its subcommand says.
+pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        None => serve(global, args),
+        Some(RelayCommand::Credentials {
+            secret_file,
+            user,
+            lifetime,
+        }) => {
+            let secrets = relay::read_secrets(secret_file)?;
+            let newest = secrets.last().context("there is a secret")?;
+            let expires = unix_now() + lifetime.as_secs();
+            let (username, credential) = ephemeral_credentials(newest, user, expires);
+            let credentials = Credentials {
+                username,
+                credential,
+            };
+            output::print(global.format(), &credentials, |it| {
+                format!("username    {}\ncredential  {}", it.username, it.credential)
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> {
+    let mut config = File::load(global)?.relay.resolve(args)?;
+    let trial = (config.users.is_empty() && config.secrets.is_empty()).then(|| Credentials {
+        username: TRIAL_USER.to_owned(),
+        credential: random_id(),
+    });
+    if let Some(Credentials {
+        username,
+        credential,
+    }) = &trial
+    {
+        config.users.push((username.clone(), credential.clone()));
+    }
+    let running =
+        Relay::start(&config).map_err(|error| Failure::configuration(error.to_string()))?;
+    let ready = Ready {
+        event: "ready",
+        relay: urls(&config, running.listening()),
+        realm: config.realm.clone(),
+        trial,
+    };
+    output::print(global.format(), &ready, |ready| human(ready, &config))?;
+    let code = wait()?;
+    let passed = running.metrics();
+    drop(running);
+    tracing::info!(
+        relay_sockets = passed.relay_sockets_total,
+        bytes_to_peers = passed.bytes_to_peers,
+        bytes_to_clients = passed.bytes_to_clients,
+        "the relay has ended"
+    );
+    Ok(code)
+}
+
+/// Waits for a signal.
+fn wait() -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        Ok(tokio::select! {
+            _ = interrupt.recv() => ExitCode::from(exit::INTERRUPTED),
+            _ = terminate.recv() => ExitCode::SUCCESS,
+        })
+    })
+}
+
+/// As browsers have them. A wildcard is told as the address that peers see.
+fn urls(config: &Config, listening: &[Listen]) -> Vec<String> {
+    let public = |listen: &Listen| {
+        let address = &listen.address;
+        let of_family = |ips: &[std::net::IpAddr]| {
+            ips.iter()
+                .copied()
+                .find(|ip| ip.is_ipv4() == address.is_ipv4())
+        };
+        let mut address = *address;
+        if address.ip().is_unspecified()
+            && let Some(ip) = of_family(&config.external_ips).or(of_family(&config.relay_ips))
+        {
+            address.set_ip(ip);
+        }
+        match listen.transport {
+            Transport::Udp => format!("turn:{address}?transport=udp"),
+            Transport::Tcp => format!("turn:{address}?transport=tcp"),
+            Transport::Tls => format!("turns:{address}?transport=tcp"),
+        }
+    };
+    listening.iter().map(public).collect()
+}
+
+fn human(ready: &Ready, config: &Config) -> String {
+    let mut text = String::from("\n");
+    for url in &ready.relay {
+        text.push_str(&format!("  {url}\n"));
+    }
+    match &ready.trial {
+        Some(trial) => text.push_str(&format!(
+            "  username   {}\n  credential {}\n\n  \
+             A user for this run only: name yours in [relay.users], or share a secret with --secret-file.\n",
+            trial.username, trial.credential
+        )),
+        None => text.push_str(&format!("  realm {}\n", ready.realm)),
+    }
+    let strict = PeerPolicy::default();
+    let is_inside = config.relay_ips.iter().any(|ip| !strict.permits_ip(*ip));
+    if is_inside && config.peers.allow.is_empty() {
+        text.push_str(
+            "  Peers in private networks are refused; allow yours with --allow-peer 192.168.0.0/16.\n",
+        );
+    }
+    text.push_str("  Ctrl-C ends it.\n");
+    text
+}

@@ -1,0 +1,384 @@
+//! Clients over TCP and TLS: frames out of a stream of bytes, and back (RFC 8656 §3.1, §12.5).
+//!
+//! Security: a client that does not read has its packets dropped, as UDP would; one that sends what is
+//! no frame is cut off; a connection without an allocation ends by [`IDLE`].
+
+use std::collections::HashMap;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
+use portway_relay_proto::wire::channel_data;
+use rustls::{ServerConfig, ServerConnection};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections of a worker at a time.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// Bytes that wait for a client which does not read.
+const MAX_OUTGOING: usize = 512 * 1024;
+
+/// Bytes taken from a connection at a time.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// Largest frame: a message or ChannelData with all that their 16 bits of length allow.
+const MAX_FRAME: usize = STUN_HEADER + 65_535 + 3;
+
+const STUN_HEADER: usize = 20;
+
+/// How long a connection may be without an allocation.
+pub(crate) const IDLE: Duration = Duration::from_secs(30);
+
+const BACKLOG: i32 = 1024;
+
+/// Place of a connection in the table.
+pub(crate) type Slot = usize;
+
+/// A connection of a client.
+pub(crate) struct Connection {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    pub(crate) client: FiveTuple,
+    /// Since when it has had no allocation.
+    pub(crate) idle_since: Duration,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+/// Whether a connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// It may have more.
+    More,
+    /// It has nothing now.
+    Drained,
+    /// It is over.
+    Closed,
+}
+
+impl Connection {
+    /// Takes what has come.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Read {
+        let outcome = match &mut self.tls {
+            None => self.socket.read(&mut buffer[..READ_CHUNK]),
+            Some(tls) => read_tls(tls, &mut self.socket, &mut buffer[..READ_CHUNK]),
+        };
+        match outcome {
+            Ok(0) => Read::Closed,
+            Ok(count) => {
+                self.incoming.extend_from_slice(&buffer[..count]);
+                Read::More
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Drained,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::More,
+            Err(_) => Read::Closed,
+        }
+    }
+
+    /// Takes all whole frames out of what has come.
+    ///
+    /// # Errors
+    /// If it is no frame.
+    pub(crate) fn frames(&mut self) -> Result<Frames, NoFrame> {
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while let Some(frame) = next_frame(&self.incoming[at..])? {
+            ranges.push(at + frame.start..at + frame.end);
+            at += frame.end.next_multiple_of(4).min(self.incoming.len() - at);
+        }
+        let rest = self.incoming.split_off(at);
+        let bytes = std::mem::replace(&mut self.incoming, rest);
+        Ok(Frames { bytes, ranges })
+    }
+
+    /// Queues a frame made of these parts, padded to four bytes; `false`: there is no room.
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) -> bool {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if self.outgoing.len() + length + 3 > MAX_OUTGOING {
+            return false;
+        }
+        for part in parts {
+            self.outgoing.extend_from_slice(part);
+        }
+        let padding = length.next_multiple_of(4) - length;
+        self.outgoing.extend_from_slice(&[0; 3][..padding]);
+        true
+    }
+
+    /// Sends what waits, as far as the system takes it.
+    ///
+    /// # Errors
+    /// If the connection is over.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let result = match &mut self.tls {
+            None => write_some(&mut self.socket, &mut self.outgoing),
+            Some(tls) => write_tls(tls, &mut self.socket, &mut self.outgoing),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Frames and the bytes that they are in.
+pub(crate) struct Frames {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ranges: Vec<Range<usize>>,
+}
+
+/// What came is no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoFrame;
+
+/// The frame at the beginning, if it is whole.
+fn next_frame(bytes: &[u8]) -> Result<Option<Range<usize>>, NoFrame> {
+    let Some([a, _, c, d]) = bytes.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::from(u16::from_be_bytes([*c, *d]));
+    let total = if channel_data::is_channel_data(bytes) {
+        channel_data::HEADER + length
+    } else if a >> 6 == 0 && length % 4 == 0 {
+        STUN_HEADER + length
+    } else {
+        return Err(NoFrame);
+    };
+    debug_assert!(total <= MAX_FRAME, "16 bits of length");
+    // Padding belongs to the frame: without it the next one cannot be found.
+    Ok((bytes.len() >= total.next_multiple_of(4)).then_some(0..total))
+}
+
+fn read_tls(
+    tls: &mut ServerConnection,
+    socket: &mut TcpStream,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        if tls.read_tls(socket)? == 0 {
+            return Ok(0);
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        while tls.wants_write() {
+            match tls.write_tls(socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn write_tls(
+    tls: &mut ServerConnection,
+    socket: &mut TcpStream,
+    outgoing: &mut Vec<u8>,
+) -> io::Result<()> {
+    loop {
+        // It takes as much as it may hold.
+        let taken = tls.writer().write(outgoing)?;
+        outgoing.drain(..taken);
+        while tls.wants_write() {
+            if tls.write_tls(socket)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        if outgoing.is_empty() || taken == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes from the front of a buffer until the system has enough.
+fn write_some(to: &mut impl io::Write, from: &mut Vec<u8>) -> io::Result<()> {
+    let mut at = 0;
+    let result = loop {
+        if at == from.len() {
+            break Ok(());
+        }
+        match to.write(&from[at..]) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => at += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    from.drain(..at);
+    result
+}
+
+/// A listener for connections.
+pub(crate) struct StreamListener {
+    socket: TcpListener,
+    id: ListenerId,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl StreamListener {
+    pub(crate) fn bind(
+        address: SocketAddr,
+        id: ListenerId,
+        tls: Option<Arc<ServerConfig>>,
+        is_shared: bool,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(is_shared)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self {
+            socket: TcpListener::from_std(socket.into()),
+            id,
+            tls,
+        })
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<SocketAddr> {
+        registry.register(&mut self.socket, token, Interest::READABLE)?;
+        self.socket.local_addr()
+    }
+}
+
+/// All connections of a worker.
+pub(crate) struct Connections {
+    slots: Vec<Option<Connection>>,
+    free: Vec<Slot>,
+    by_client: HashMap<FiveTuple, Slot>,
+    first_token: usize,
+}
+
+impl Connections {
+    pub(crate) fn new(first_token: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_client: HashMap::new(),
+            first_token,
+        }
+    }
+
+    /// Accepts one connection; `Ok(false)`: there is none, or no room.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn accept(
+        &mut self,
+        listener: &StreamListener,
+        registry: &Registry,
+        now: Duration,
+    ) -> io::Result<bool> {
+        let (mut socket, client) = match listener.socket.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if self.by_client.len() >= MAX_CONNECTIONS {
+            return Ok(true);
+        }
+        let tls = match &listener.tls {
+            Some(config) => {
+                let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+                Some(Box::new(connection))
+            }
+            None => None,
+        };
+        socket.set_nodelay(true)?;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let token = Token(self.first_token + slot);
+        if let Err(error) =
+            registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
+        {
+            self.free.push(slot);
+            return Err(error);
+        }
+        let client = FiveTuple {
+            listener: listener.id,
+            client,
+            local: None,
+        };
+        self.by_client.insert(client, slot);
+        self.slots[slot] = Some(Connection {
+            socket,
+            tls,
+            client,
+            idle_since: now,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        });
+        Ok(true)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_client.is_empty()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    pub(crate) fn of(&mut self, client: &FiveTuple) -> Option<(Slot, &mut Connection)> {
+        let slot = *self.by_client.get(client)?;
+        Some((slot, self.slots.get_mut(slot)?.as_mut()?))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Connection)> {
+        self.slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(slot, connection)| Some((slot, connection.as_mut()?)))
+    }
+
+    /// Ends one; returns whose it was.
+    pub(crate) fn close(&mut self, slot: Slot, registry: &Registry) -> Option<FiveTuple> {
+        let mut connection = self.slots.get_mut(slot)?.take()?;
+        if let Err(error) = registry.deregister(&mut connection.socket) {
+            tracing::debug!(%error, "a connection was not known to the poller");
+        }
+        self.free.push(slot);
+        self.by_client.remove(&connection.client);
+        Some(connection.client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_with_their_padding() {
+        assert_eq!(next_frame(&[0x40, 0, 0]), Ok(None));
+        assert_eq!(
+            next_frame(&[0x40, 0, 0, 1, 9]),
+            Ok(None),
+            "padding is missing"
+        );
+        assert_eq!(next_frame(&[0x40, 0, 0, 1, 9, 0, 0, 0]), Ok(Some(0..5)));
+        let mut stun = [0; 20];
+        assert_eq!(next_frame(&stun), Ok(Some(0..20)));
+        stun[3] = 4;
+        assert_eq!(next_frame(&stun), Ok(None));
+        stun[3] = 3;
+        assert_eq!(next_frame(&stun), Err(NoFrame));
+        assert_eq!(next_frame(b"SSH-2.0-x"), Err(NoFrame));
+    }
+}
