@@ -13,6 +13,7 @@ use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{Config, Drop, FromClient, FromPeer, Server};
+use proptest::prelude::*;
 use stun_types::attribute::{
     AttributeWrite, ErrorCode, Nonce, RawAttribute, Realm, UnknownAttributes, Username,
     XorMappedAddress,
@@ -669,6 +670,33 @@ fn an_even_port_and_the_one_beside_it() {
     );
     world.pass(31);
     assert_eq!(world.released, 1);
+}
+
+proptest! {
+    /// Whatever comes, nothing panics, and only what was permitted goes out.
+    #[test]
+    fn strangers_reach_nobody(packets in proptest::collection::vec((0u8..4, proptest::collection::vec(any::<u8>(), 0..80)), 0..40)) {
+        let mut world = World::new();
+        let ann = world.ann();
+        world.allocate(&ann);
+        for (kind, mut packet) in packets {
+            // Of the shapes that are looked at first.
+            match (kind, packet.as_mut_slice()) {
+                (0, [first, ..]) => *first = 0x40,
+                (1, [a, b, ..]) => (*a, *b) = (0, 0x16),
+                (2, [a, b, _, _, c @ .., _]) if c.len() >= 4 => {
+                    (*a, *b) = (0, 3);
+                    c[..4].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+                }
+                _ => {}
+            }
+            let sent = world.send(&ann, &packet);
+            prop_assert!(!matches!(sent, FromClient::ToPeer { .. }), "{sent:?}");
+            world.settle();
+            world.pass(1);
+        }
+        prop_assert_eq!(world.server.allocation_count(), 1);
+    }
 }
 
 #[test]

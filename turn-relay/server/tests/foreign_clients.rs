@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use portway_relay::Relay;
@@ -124,6 +124,30 @@ fn ephemeral_credentials_open_and_revocation_closes() {
     let said = exchange(&[], &username, "wrong", relay.listening()[0]);
     assert!(!said.contains(NOTHING_LOST), "{said}");
     assert_eq!(relay.revoke("nobody"), 0);
+}
+
+#[test]
+fn a_revoked_user_is_cut_off_while_it_talks() {
+    let relay = relay(2);
+    let server = relay.listening()[0].address;
+    let mut client = Command::new("turnutils_uclient")
+        .args(["-y", "-s", "-c", "-m", "2", "-n", "100000"])
+        .args(["-u", "ann", "-w", "ann's"])
+        .args(["-p", &server.port().to_string(), &server.ip().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("coturn's tools are installed by `cargo xtask test`");
+    while relay.metrics().packets_to_clients == 0 {
+        assert!(client.try_wait().unwrap().is_none(), "the client gave up");
+        std::thread::yield_now();
+    }
+    let alive = relay.metrics().allocations;
+    assert!(alive >= 2);
+    assert_eq!(relay.revoke("ann"), usize::try_from(alive).unwrap());
+    client.kill().unwrap();
+    client.wait().unwrap();
+    assert_eq!(relay.metrics().allocations, 0);
 }
 
 #[test]
