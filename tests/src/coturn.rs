@@ -76,10 +76,14 @@ impl Coturn {
     }
 }
 
-/// A free UDP port on the address that packets leave from. Nothing is sent.
+/// A free UDP port on this machine's own address.
 fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(UdpSocket::bind((own_ip()?, 0))?.local_addr()?)
+}
+
+/// The address that packets leave from. Nothing is sent.
+pub(crate) fn own_ip() -> anyhow::Result<IpAddr> {
     let outward = UdpSocket::bind("0.0.0.0:0")?;
     outward.connect("192.0.2.1:9")?;
-    let ip: IpAddr = outward.local_addr()?.ip();
-    Ok(UdpSocket::bind((ip, 0))?.local_addr()?)
+    Ok(outward.local_addr()?.ip())
 }

@@ -9,6 +9,7 @@ pub mod coturn;
 pub mod jupyter;
 pub mod portway;
 mod ready;
+pub mod relay;
 pub mod upstream;
 
 use std::time::Duration;

@@ -1,15 +1,19 @@
 //! Somebody whose network lets no direct path through: a relay helps, ours or one that is not.
 
+use std::path::PathBuf;
+
 use portway_tests::PATIENCE;
 use portway_tests::browser::Browser;
 use portway_tests::coturn::{Coturn, USERNAME};
 use portway_tests::portway::{Portway, State};
+use portway_tests::relay::Relay;
 use portway_tests::upstream::Upstream;
 
 use crate::{APP, BOTH, in_app, story};
 
 pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, our_relay_carries_a_session),
+    story!(BOTH, our_relay_carries_a_session_over_tcp),
     story!(BOTH, coturn_carries_a_session),
 ];
 
@@ -23,21 +27,48 @@ async fn our_relay_carries_a_session(browser: &mut Browser) -> anyhow::Result<()
     work_over_a_relay(browser, &portway).await
 }
 
+/// The network lets no UDP through at all.
+async fn our_relay_carries_a_session_over_tcp(browser: &mut Browser) -> anyhow::Result<()> {
+    let relay = Relay::start("tcp").await?;
+    let turn = Turn {
+        url: relay.url(),
+        username: relay.username(),
+        password: relay.password_file(),
+    };
+    work_over(browser, &turn).await
+}
+
 async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
     let coturn = Coturn::start().await?;
+    let turn = Turn {
+        url: coturn.url(),
+        username: USERNAME.to_owned(),
+        password: coturn.password_file(),
+    };
+    work_over(browser, &turn).await
+}
+
+/// A TURN server that `up` is told of.
+struct Turn {
+    url: String,
+    username: String,
+    password: PathBuf,
+}
+
+async fn work_over(browser: &mut Browser, turn: &Turn) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let (expose, password) = (
         format!("app={}", upstream.target()),
-        coturn.password_file().display().to_string(),
+        turn.password.display().to_string(),
     );
     let args = [
         "--expose",
         &expose,
         "--ice-server",
-        &coturn.url(),
+        &turn.url,
         "--turn-username",
-        USERNAME,
+        &turn.username,
         "--turn-password-file",
         &password,
     ];
