@@ -6,5 +6,4 @@ pub(crate) mod expose;
 pub(crate) mod relay;
 pub(crate) mod token;
 pub(crate) mod up;
-pub(crate) mod up_relay;
 pub(crate) mod version;

@@ -13,7 +13,7 @@ use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::UserClaims;
 use serde::{Deserialize, Serialize};
 
-use crate::command::up_relay::Beside;
+use crate::command::up::relay::Beside;
 use crate::exit::Failure;
 use crate::state::{State, random_bytes, random_secret};
 

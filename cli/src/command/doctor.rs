@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::args::{Doctor, Global};
 use crate::assets;
+use crate::config::relay::outgoing_ip;
 use crate::exit::Failure;
 use crate::output;
 use crate::state::{State, random_bytes};
@@ -199,13 +200,9 @@ fn listen(address: SocketAddr) -> Check {
     }
 }
 
-/// A connected UDP socket sends nothing, and knows the address that packets would leave from.
+/// Whether there is a way to other networks.
 fn interfaces() -> Check {
-    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect(("192.0.2.1", 9))?;
-        socket.local_addr()
-    });
-    match local.map(|address| address.ip()) {
+    match outgoing_ip() {
         Ok(IpAddr::V4(ip)) if !ip.is_loopback() => {
             Check::ok("network", format!("packets leave from {ip}"))
         }

@@ -1,4 +1,6 @@
-//! `portway up`: signaling, gateway and the services given, in one process.
+//! `portway up`: signaling, relay, gateway and the services given, in one process.
+
+pub(crate) mod relay;
 
 use std::fs;
 use std::io::IsTerminal as _;
@@ -28,7 +30,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Format, Global, Up};
-use crate::command::up_relay::Beside;
 use crate::config::{File, Settings};
 use crate::control::{self, Exposed, NewService};
 use crate::demo::Demo;
@@ -36,6 +37,7 @@ use crate::exit::{self, Failure};
 use crate::links::{Links, random_id, unix_now};
 use crate::state::State;
 use crate::{assets, output};
+use relay::Beside;
 
 /// Files in the state directory.
 pub(crate) const CLUSTER_KEY: &str = "cluster.key";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -228,12 +229,14 @@ fn own_ip(listen: &[Listen]) -> anyhow::Result<IpAddr> {
     if let Some(ip) = ips.find(|ip| !ip.is_unspecified()) {
         return Ok(ip);
     }
-    let route = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(ELSEWHERE)?;
-        Ok(socket.local_addr()?.ip())
-    };
-    route().context("this machine has no way to other networks: give --relay-ip")
+    outgoing_ip().context("this machine has no way to other networks: give --relay-ip")
+}
+
+/// The address that packets to other networks leave from. A connected UDP socket sends nothing.
+pub(crate) fn outgoing_ip() -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(ELSEWHERE)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 fn parse_all<T>(text: &str, values: &[Spanned<String>]) -> Result<Vec<T>, String>
