@@ -83,7 +83,16 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
-    let code = wait()?;
+    let code = wait(|| {
+        let mut new = File::load(global)?.relay.resolve(args)?;
+        // Passwords of clients belong to the realm that they were told.
+        new.realm.clone_from(&config.realm);
+        if new.users.is_empty() && new.secrets.is_empty() {
+            // The user of a trial stays.
+            new.users.clone_from(&config.users);
+        }
+        Ok(running.reload(&new)?)
+    })?;
     let passed = running.metrics();
     drop(running);
     tracing::info!(
@@ -95,8 +104,8 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
-/// Waits for a signal.
-fn wait() -> anyhow::Result<ExitCode> {
+/// Waits for a signal to end; SIGHUP reloads.
+fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,10 +113,19 @@ fn wait() -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        Ok(tokio::select! {
-            _ = interrupt.recv() => ExitCode::from(exit::INTERRUPTED),
-            _ = terminate.recv() => ExitCode::SUCCESS,
-        })
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
+                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+                _ = hangup.recv() => match reload() {
+                    Ok(()) => tracing::info!("the configuration was reloaded"),
+                    Err(error) => {
+                        tracing::error!("the configuration is kept as it was: {error:#}");
+                    }
+                },
+            }
+        }
     })
 }
 

@@ -163,6 +163,11 @@ impl Allocations {
         })
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
+        let allocations = self.slots.iter_mut();
+        allocations.filter_map(|slot| slot.allocation.as_deref_mut())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

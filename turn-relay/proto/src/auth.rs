@@ -117,6 +117,20 @@ impl Users {
         self.secrets.truncate(MAX_SECRETS);
     }
 
+    /// Whether somebody who came in before would come in again, time apart.
+    #[must_use]
+    pub fn still_knows(&self, identity: &Identity) -> bool {
+        let username = &*identity.username;
+        let is_same = |keys: &Keys| [&keys.md5, &keys.sha256].contains(&&identity.key.key);
+        match self.passwords.get(username) {
+            Some(keys) => is_same(keys),
+            None => self.secrets.iter().any(|secret| {
+                let password = password(secret, username);
+                is_same(&Keys::new(username, &self.realm, &password))
+            }),
+        }
+    }
+
     /// The name behind a hash.
     #[must_use]
     pub fn name_of(&self, hash: &[u8; 32]) -> Option<&str> {

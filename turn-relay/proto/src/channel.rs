@@ -95,6 +95,11 @@ impl Channels {
         }
     }
 
+    /// Forgets all but these.
+    pub fn retain(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
+        self.bindings.retain(|binding| keep(&binding.peer));
+    }
+
     /// Binds or refreshes, after [`Channels::check`].
     pub fn bind(&mut self, number: ChannelNumber, peer: SocketAddr, now: Duration) {
         let until = now + CHANNEL_LIFETIME;

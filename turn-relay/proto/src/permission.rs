@@ -43,6 +43,11 @@ impl Permissions {
         }
     }
 
+    /// Forgets all but these.
+    pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) {
+        self.entries.retain(|(ip, _)| keep(*ip));
+    }
+
     /// How many are alive.
     #[must_use]
     pub fn count(&self, now: Duration) -> usize {

@@ -284,6 +284,27 @@ impl Server {
         ids.len()
     }
 
+    /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
+    /// peers that may not be named any more are cut off.
+    pub fn reload(&mut self, users: Users, peers: PeerPolicy, quota: Quota) {
+        (self.users, self.peers, self.quota) = (users, peers, quota);
+        let gone: Vec<AllocationId> = self
+            .allocations
+            .iter()
+            .filter(|(_, allocation)| !self.users.still_knows(&allocation.identity))
+            .map(|(id, _)| id)
+            .collect();
+        for id in gone {
+            self.end(id);
+        }
+        for allocation in self.allocations.iter_mut() {
+            allocation
+                .permissions
+                .retain(|ip| self.peers.permits_ip(ip));
+            allocation.channels.retain(|peer| self.peers.permits(peer));
+        }
+    }
+
     /// The connection of a client has closed.
     pub fn client_gone(&mut self, client: &FiveTuple) {
         if let Some(id) = self.by_client.get(client) {

@@ -610,6 +610,46 @@ fn a_revoked_user_loses_every_allocation() {
 }
 
 #[test]
+fn a_reload_cuts_off_who_is_gone_and_what_is_denied() {
+    let mut world = World::new();
+    let ann = world.ann();
+    let bob = world.client("192.0.2.2:2", "bob", "bob's");
+    let (username, password) = ephemeral_credentials(SECRET, "eve", world.now.unix + 600);
+    let eve = world.client("192.0.2.3:3", &username, &password);
+    for client in [&ann, &bob, &eve] {
+        assert_eq!(code(&world.allocate(client)), None);
+        assert_eq!(code(&world.bind(client, 0x4000, peer())), None);
+    }
+    let mut users = Users::new(REALM);
+    users.add("ann", "ann's");
+    users.add("bob", "another");
+    users.add_secret(SECRET);
+    world
+        .server
+        .reload(users, PeerPolicy::default(), Quota::default());
+    world.settle();
+    let packet = channel_packet(0x4000, b"x");
+    for (client, is_known) in [(&ann, true), (&bob, false), (&eve, true)] {
+        let passes = matches!(world.send(client, &packet), FromClient::ToPeer { .. });
+        assert_eq!(passes, is_known, "{}", client.username);
+    }
+    let mut users = Users::new(REALM);
+    users.add("ann", "ann's");
+    let peers = PeerPolicy {
+        deny: vec![peer().ip().into()],
+        ..PeerPolicy::default()
+    };
+    world.server.reload(users, peers, Quota::default());
+    world.settle();
+    assert_eq!(world.server.allocation_count(), 1);
+    assert_eq!(
+        world.send(&ann, &packet),
+        FromClient::Dropped(Drop::NoChannel)
+    );
+    assert_eq!(code(&world.permit(&ann, peer())), Some(403));
+}
+
+#[test]
 fn what_is_not_understood_is_said() {
     let mut world = World::new();
     let ann = world.ann();

@@ -24,7 +24,7 @@ use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
 use metrics::{Counters, Snapshot};
-use worker::{Order, Worker};
+use worker::{Order, Reload, Worker};
 
 /// Orders that may wait for a worker.
 const ORDERS: usize = 64;
@@ -112,6 +112,24 @@ impl Relay {
     #[must_use]
     pub fn listening(&self) -> &[Listen] {
         &self.listening
+    }
+
+    /// Takes users, secrets, rules, quotas and the certificate of another configuration; addresses stay.
+    /// Allocations live on, unless their users or peers are not welcome any more.
+    ///
+    /// # Errors
+    /// If that configuration cannot be; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
+        config.check()?;
+        for worker in &self.workers {
+            worker.order(Order::Reload(Box::new(Reload {
+                users: config.users(),
+                peers: config.peers.clone(),
+                quota: config.quota,
+                tls: config.tls.clone(),
+            })));
+        }
+        Ok(())
     }
 
     /// Ends all allocations of a user; returns how many there were.

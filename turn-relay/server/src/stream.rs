@@ -250,6 +250,13 @@ impl StreamListener {
         })
     }
 
+    /// Greets newcomers with another certificate, if it speaks TLS.
+    pub(crate) fn renew(&mut self, tls: &Arc<ServerConfig>) {
+        if let Some(own) = &mut self.tls {
+            *own = tls.clone();
+        }
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<SocketAddr> {
         registry.register(&mut self.socket, token, Interest::READABLE)?;
         self.socket.local_addr()

@@ -17,9 +17,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use portway_relay_proto::Now;
+use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
-use portway_relay_proto::quota::Ledger;
+use portway_relay_proto::peer_policy::PeerPolicy;
+use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -63,8 +65,19 @@ pub(crate) enum Order {
         user: String,
         ended: SyncSender<usize>,
     },
+    /// Let in others, by other rules.
+    Reload(Box<Reload>),
     /// End.
     End,
+}
+
+/// What may change while a worker runs.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    pub(crate) users: Users,
+    pub(crate) peers: PeerPolicy,
+    pub(crate) quota: Quota,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// A listening socket.
@@ -227,6 +240,7 @@ impl Worker {
                         tracing::debug!("nobody waits for the end of a user");
                     }
                 }
+                Order::Reload(new) => self.core.reload(*new),
                 Order::End => return false,
             }
         }
@@ -242,6 +256,16 @@ enum More {
 }
 
 impl Core {
+    fn reload(&mut self, new: Reload) {
+        self.server.reload(new.users, new.peers, new.quota);
+        self.settle();
+        for listener in &mut self.listeners {
+            if let (Listener::Stream(listener), Some(tls)) = (listener, &new.tls) {
+                listener.renew(tls);
+            }
+        }
+    }
+
     /// Reads a share of what a socket has, and sends what comes of it.
     fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
         let more = (0..READS).find_map(|_| match token.0.checked_sub(FIRST_CONNECTION) {
