@@ -154,6 +154,9 @@ pub(crate) struct Relay {
     /// Peers that are not; may be repeated
     #[arg(long, value_name = "NETWORK")]
     pub(crate) deny_peer: Vec<Network>,
+    /// Serve metrics for Prometheus here, at /metrics, e.g. 127.0.0.1:9641
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `portway relay …`.

@@ -1,13 +1,19 @@
 //! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::get;
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, Transport};
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{self, RelayCommand};
@@ -62,7 +68,16 @@ pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<E
 }
 
 fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> {
-    let mut config = File::load(global)?.relay.resolve(args)?;
+    let file = File::load(global)?.relay;
+    let mut config = file.resolve(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let scrapes = match file.metrics(args) {
+        Some(address) => Some(runtime.block_on(listen(address))?),
+        None => None,
+    };
     let trial = (config.users.is_empty() && config.secrets.is_empty()).then(|| Credentials {
         username: TRIAL_USER.to_owned(),
         credential: random_id(),
@@ -76,6 +91,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     }
     let running =
         Relay::start(&config).map_err(|error| Failure::configuration(error.to_string()))?;
+    let running = Arc::new(running);
     let ready = Ready {
         event: "ready",
         relay: urls(&config, running.listening()),
@@ -83,7 +99,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
-    let code = wait(|| {
+    let reload = || {
         let mut new = File::load(global)?.relay.resolve(args)?;
         // Passwords of clients belong to the realm that they were told.
         new.realm.clone_from(&config.realm);
@@ -92,11 +108,17 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
             new.users.clone_from(&config.users);
         }
         Ok(running.reload(&new)?)
+    };
+    let code = runtime.block_on(async {
+        tokio::select! {
+            code = wait(reload) => code,
+            ended = serve_metrics(scrapes, running.clone()) => Err(ended),
+        }
     })?;
     let passed = running.metrics();
     drop(running);
     tracing::info!(
-        relay_sockets = passed.relay_sockets_total,
+        sockets = passed.sockets_total,
         bytes_to_peers = passed.bytes_to_peers,
         bytes_to_clients = passed.bytes_to_clients,
         "the relay has ended"
@@ -105,28 +127,58 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
 }
 
 /// Waits for a signal to end; SIGHUP reloads.
-fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-                _ = hangup.recv() => match reload() {
-                    Ok(()) => tracing::info!("the configuration was reloaded"),
-                    Err(error) => {
-                        tracing::error!("the configuration is kept as it was: {error:#}");
-                    }
-                },
+async fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
+            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = hangup.recv() => match reload() {
+                Ok(()) => tracing::info!("the configuration was reloaded"),
+                Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
+            },
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let failed = |error| Failure::configuration(format!("cannot listen on {address}: {error}"));
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Answers scrapes, if there is a place for them. Ends with what went wrong only.
+async fn serve_metrics(scrapes: Option<TcpListener>, relay: Arc<Relay>) -> anyhow::Error {
+    let Some(scrapes) = scrapes else {
+        return std::future::pending().await;
+    };
+    let answer = move |headers: HeaderMap| {
+        let metrics = is_plain_host(&headers).then(|| relay.metrics().prometheus());
+        async move {
+            let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+            match metrics {
+                Some(text) => (content, text).into_response(),
+                None => StatusCode::MISDIRECTED_REQUEST.into_response(),
             }
         }
-    })
+    };
+    let router = axum::Router::new().route("/metrics", get(answer));
+    match axum::serve(scrapes, router).await {
+        Ok(()) => anyhow::anyhow!("the metrics server ended by itself"),
+        Err(error) => error.into(),
+    }
+}
+
+/// Whether a request names an address or this machine. A page elsewhere whose name leads here (DNS
+/// rebinding) names itself.
+fn is_plain_host(headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let Some(host) = host else { return false };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    host.parse::<SocketAddr>().is_ok() || name.parse::<IpAddr>().is_ok() || name == "localhost"
 }
 
 /// As browsers have them. A wildcard is told as the address that peers see.
@@ -175,4 +227,31 @@ fn human(ready: &Ready, config: &Config) -> String {
     }
     text.push_str("  Ctrl-C ends it.\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrapes_name_an_address_or_this_machine() {
+        let is_plain = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            is_plain_host(&headers)
+        };
+        for host in [
+            "127.0.0.1:9641",
+            "127.0.0.1",
+            "[::1]:9641",
+            "localhost",
+            "localhost:9641",
+        ] {
+            assert!(is_plain(host), "{host}");
+        }
+        for host in ["rebind.example:9641", "localhost.example", ""] {
+            assert!(!is_plain(host), "{host}");
+        }
+        assert!(!is_plain_host(&HeaderMap::new()));
+    }
 }

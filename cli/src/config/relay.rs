@@ -61,6 +61,7 @@ pub(crate) struct RelayFile {
     quota: QuotaFile,
     sha256: bool,
     threads: Option<NonZeroUsize>,
+    metrics: Option<SocketAddr>,
     tls: TlsPart,
     #[serde(skip)]
     parsed: Parsed,
@@ -110,6 +111,11 @@ impl RelayFile {
             *path = folder.join(&*path);
         }
         Ok(())
+    }
+
+    /// Where metrics are served.
+    pub(crate) fn metrics(&self, args: &Relay) -> Option<SocketAddr> {
+        args.metrics.or(self.metrics)
     }
 
     /// Whether `up` runs one.

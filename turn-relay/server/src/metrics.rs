@@ -38,7 +38,7 @@ counters! {
     /// Allocations that live.
     allocations,
     /// Relay sockets bound so far.
-    relay_sockets_total,
+    sockets_total,
     /// Packets of clients to peers.
     packets_to_peers,
     /// Their payload, bytes.
@@ -61,6 +61,38 @@ counters! {
     dropped_forbidden,
     /// Dropped: the system did not take it.
     dropped_unsent,
+}
+
+impl Snapshot {
+    /// As Prometheus reads it (text format 0.0.4).
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut text = String::new();
+        let mut last_family = String::new();
+        for (name, value) in self.iter() {
+            let (family, label) = match name.strip_prefix("dropped_") {
+                Some(reason) => (
+                    "dropped_total".to_owned(),
+                    format!("{{reason=\"{reason}\"}}"),
+                ),
+                None if name == "allocations" || name.ends_with("_total") => {
+                    (name.to_owned(), String::new())
+                }
+                None => (format!("{name}_total"), String::new()),
+            };
+            if family != last_family {
+                let kind = if family.ends_with("_total") {
+                    "counter"
+                } else {
+                    "gauge"
+                };
+                text.push_str(&format!("# TYPE portway_relay_{family} {kind}\n"));
+            }
+            text.push_str(&format!("portway_relay_{family}{label} {value}\n"));
+            last_family = family;
+        }
+        text
+    }
 }
 
 /// One counter, written by one thread.
@@ -97,5 +129,34 @@ impl Counters {
             Drop::Forbidden => &self.dropped_forbidden,
         };
         counter.add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_has_each_family_once() {
+        let snapshot = Snapshot {
+            allocations: 3,
+            bytes_to_peers: 7,
+            dropped_forbidden: 1,
+            ..Snapshot::default()
+        };
+        let text = snapshot.prometheus();
+        for line in [
+            "# TYPE portway_relay_allocations gauge",
+            "portway_relay_allocations 3",
+            "# TYPE portway_relay_bytes_to_peers_total counter",
+            "portway_relay_bytes_to_peers_total 7",
+            "portway_relay_dropped_total{reason=\"forbidden\"} 1",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line} in\n{text}");
+        }
+        let families = text
+            .lines()
+            .filter(|line| line.contains("TYPE portway_relay_dropped"));
+        assert_eq!(families.count(), 1);
     }
 }

@@ -539,7 +539,7 @@ impl Core {
                 Command::Bind { relay, port } => {
                     let address = self.ports.bind(relay, port, &self.registry);
                     match &address {
-                        Ok(_) => self.counters.relay_sockets_total.add(1),
+                        Ok(_) => self.counters.sockets_total.add(1),
                         Err(error) => tracing::warn!(%error, "no relay socket is to be had"),
                     }
                     self.server.relay_bound(relay, address.ok(), self.now);
