@@ -83,6 +83,7 @@ struct QuotaFile {
     allocations_per_source: Option<usize>,
     permissions: Option<usize>,
     channels: Option<usize>,
+    strangers_per_second: Option<u32>,
 }
 
 /// What is text in a file, understood.
@@ -184,6 +185,10 @@ impl RelayFile {
                     .unwrap_or(quota.allocations_per_source),
                 permissions: self.quota.permissions.unwrap_or(quota.permissions),
                 channels: self.quota.channels.unwrap_or(quota.channels),
+                strangers_per_second: self
+                    .quota
+                    .strangers_per_second
+                    .unwrap_or(quota.strangers_per_second),
             },
             announce_sha256: self.sha256,
             workers: self.threads.unwrap_or(NonZeroUsize::MIN),

@@ -3,7 +3,7 @@
 //!
 //! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
 //! - [`allocation`], [`permission`], [`channel`]: what a client holds. [`five_tuple`]: who a client is.
-//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`]: who may do what.
+//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], `strangers`: who may do what, how much, how often.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -21,6 +21,7 @@ pub mod quota;
 pub mod request;
 pub mod response;
 pub mod server;
+mod strangers;
 pub mod wire;
 
 use std::time::Duration;

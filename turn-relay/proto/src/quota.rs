@@ -22,6 +22,8 @@ pub struct Quota {
     pub permissions: usize,
     /// Channels of an allocation at a time.
     pub channels: usize,
+    /// Answers in a second to all of a network (/24 or /48) that have proved nothing.
+    pub strangers_per_second: u32,
 }
 
 impl Default for Quota {
@@ -31,6 +33,7 @@ impl Default for Quota {
             allocations_per_source: 256,
             permissions: 16,
             channels: 32,
+            strangers_per_second: 500,
         }
     }
 }

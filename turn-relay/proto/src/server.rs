@@ -40,6 +40,7 @@ use crate::permission::Permissions;
 use crate::quota::{Ledger, Quota};
 use crate::request::{Allocate, Families, Port, Refusal, Request};
 use crate::response::Response;
+use crate::strangers::Strangers;
 use crate::wire::indication::Prefix;
 use crate::wire::{channel_data, indication};
 
@@ -105,6 +106,8 @@ pub enum Drop {
     NoPermission,
     /// A peer address that nobody may name.
     Forbidden,
+    /// Its network has had its share of answers without proof.
+    TooMany,
 }
 
 /// A STUN/TURN server.
@@ -116,6 +119,7 @@ pub struct Server {
     families: Vec<Family>,
     announce_sha256: bool,
     nonces: Nonces,
+    strangers: Strangers,
     ledger: Arc<Ledger>,
     allocations: Allocations,
     by_client: HashMap<FiveTuple, AllocationId>,
@@ -145,6 +149,7 @@ impl Server {
     pub fn new(config: Config, ledger: Arc<Ledger>, seed: u64) -> Self {
         Self {
             nonces: Nonces::new(&config.nonce_key, config.announce_sha256),
+            strangers: Strangers::new(),
             users: config.users,
             peers: config.peers,
             quota: config.quota,
@@ -175,8 +180,7 @@ impl Server {
         if message.class() != MessageClass::Request {
             return FromClient::Dropped(Drop::Malformed);
         }
-        self.request(client, &message, now);
-        FromClient::Answered
+        self.request(client, &message, now)
     }
 
     /// A packet of a peer, of this length.
@@ -388,19 +392,27 @@ impl Server {
 
 /// Requests.
 impl Server {
-    fn request(&mut self, client: FiveTuple, message: &Message<'_>, now: Now) {
+    fn request(&mut self, client: FiveTuple, message: &Message<'_>, now: Now) -> FromClient {
         if message.method() == BINDING {
+            if !self.may_hear(&client, now) {
+                return FromClient::Dropped(Drop::TooMany);
+            }
             let response = match Request::parse(message) {
                 Ok(_) => Response::success(message).with(&mapped(message, client)),
                 Err(refusal) => Response::error(message, &refusal),
             };
-            return self.reply(client, response.finish(None, message));
+            self.reply(client, response.finish(None, message));
+            return FromClient::Answered;
         }
         let identity = match self.authenticate(&client, message, now) {
             Ok(identity) => identity,
+            Err(_) if !self.may_hear(&client, now) => {
+                return FromClient::Dropped(Drop::TooMany);
+            }
             Err(refusal) => {
                 let response = self.challenge(&client, message, &refusal, now);
-                return self.reply(client, response.finish(None, message));
+                self.reply(client, response.finish(None, message));
+                return FromClient::Answered;
             }
         };
         let outcome = Request::parse(message).and_then(|request| match request {
@@ -419,10 +431,18 @@ impl Server {
         let response = match outcome {
             Ok(Some(response)) => response,
             // It follows when the sockets are bound, or has been repeated.
-            Ok(None) => return,
+            Ok(None) => return FromClient::Answered,
             Err(refusal) => Response::error(message, &refusal),
         };
         self.reply(client, response.finish(Some(&identity.key), message));
+        FromClient::Answered
+    }
+
+    /// Whether a client that has proved nothing is answered once more.
+    fn may_hear(&mut self, client: &FiveTuple, now: Now) -> bool {
+        let limit = self.quota.strangers_per_second;
+        self.strangers
+            .may_hear(client.client.ip(), limit, now.monotonic)
     }
 
     /// RFC 8489 §9.2.4.

@@ -306,6 +306,31 @@ fn who_proves_nothing_gets_64_bytes_and_leaves_nothing() {
 }
 
 #[test]
+fn strangers_are_answered_so_often_and_users_always() {
+    let quota = Quota {
+        strangers_per_second: 2,
+        ..Quota::default()
+    };
+    let mut world = World::with(quota, vec![Family::V4]);
+    let ann = world.ann();
+    world.naked(&ann, BINDING, &[]);
+    let again = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
+    assert_eq!(world.send(&ann, &again), FromClient::Dropped(Drop::TooMany));
+    let unproved = Message::builder_request(ALLOCATE, MessageWriteVec::new()).finish();
+    assert_eq!(
+        world.send(&ann, &unproved),
+        FromClient::Dropped(Drop::TooMany)
+    );
+    assert_eq!(
+        code(&world.allocate(&ann)),
+        None,
+        "who proves itself is served"
+    );
+    world.pass(1);
+    world.naked(&ann, BINDING, &[]);
+}
+
+#[test]
 fn an_allocation_lives_as_long_as_it_is_refreshed() {
     let mut world = World::new();
     let ann = world.ann();

@@ -59,6 +59,8 @@ counters! {
     dropped_no_permission,
     /// Dropped: a peer that nobody may name.
     dropped_forbidden,
+    /// Dropped: a network had its share of answers without proof.
+    dropped_too_many,
     /// Dropped: the system did not take it.
     dropped_unsent,
 }
@@ -127,6 +129,7 @@ impl Counters {
             Drop::NoChannel => &self.dropped_no_channel,
             Drop::NoPermission => &self.dropped_no_permission,
             Drop::Forbidden => &self.dropped_forbidden,
+            Drop::TooMany => &self.dropped_too_many,
         };
         counter.add(1);
     }

@@ -27,7 +27,10 @@ fn strangers_leave_nothing_behind() {
         users: vec![("ann".to_owned(), "ann's".to_owned())],
         secrets: Vec::new(),
         peers: PeerPolicy::default(),
-        quota: Quota::default(),
+        quota: Quota {
+            strangers_per_second: u32::MAX,
+            ..Quota::default()
+        },
         announce_sha256: false,
         workers: NonZeroUsize::MIN,
     })
