@@ -88,8 +88,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let cluster_key = state.key(CLUSTER_KEY)?;
     fs::write(state.path(CLUSTER_NAME), settings.cluster.as_str())?;
 
-    // Where nobody but this machine comes, nobody needs it.
-    let with_relay = settings.relay && !settings.listen.ip().is_loopback();
+    let with_relay = wants_relay(&settings, &file);
     let signaling = Signaling::bind(
         signaling_config(&settings, &cluster_key, with_relay)?,
         Assets::new(assets::FILES, &assets::hash()),
@@ -169,6 +168,18 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let code = supervise(&mut tasks, &drain, reload).await?;
     drop(fs::remove_file(state.path(control::SOCKET)));
     Ok(code)
+}
+
+/// Whether there is to be a relay: where nobody but this machine comes, nobody needs it.
+fn wants_relay(settings: &Settings, file: &File) -> bool {
+    if !settings.relay || settings.listen.ip().is_loopback() {
+        return false;
+    }
+    let has_address = file.relay.has_address(settings.listen);
+    if !has_address {
+        tracing::warn!("no relay: this machine has no way to other networks (see relay_ip)");
+    }
+    has_address
 }
 
 /// Waits for a signal or for a part to end, then ends the others. A second signal does not wait.

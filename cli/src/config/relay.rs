@@ -114,6 +114,11 @@ impl RelayFile {
         Ok(())
     }
 
+    /// Whether there is an address to relay from, if clients come there.
+    pub(crate) fn has_address(&self, listen: SocketAddr) -> bool {
+        !self.relay_ip.is_empty() || !listen.ip().is_unspecified() || outgoing_ip().is_ok()
+    }
+
     /// Where metrics are served.
     pub(crate) fn metrics(&self, args: &Relay) -> Option<SocketAddr> {
         args.metrics.or(self.metrics)
