@@ -13,8 +13,8 @@ use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::UserClaims;
 use serde::{Deserialize, Serialize};
 
-use crate::command::up::relay::Beside;
 use crate::exit::Failure;
+use crate::relay::Beside;
 use crate::state::{State, random_bytes, random_secret};
 
 /// How long the link that `up` prints is valid.

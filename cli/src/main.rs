@@ -10,6 +10,7 @@ mod exit;
 mod links;
 mod logging;
 mod output;
+mod relay;
 mod state;
 
 use std::process::ExitCode;

@@ -1,7 +1,5 @@
 //! `portway up`: signaling, relay, gateway and the services given, in one process.
 
-pub(crate) mod relay;
-
 use std::fs;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -35,9 +33,9 @@ use crate::control::{self, Exposed, NewService};
 use crate::demo::Demo;
 use crate::exit::{self, Failure};
 use crate::links::{Links, random_id, unix_now};
+use crate::relay::Beside;
 use crate::state::State;
 use crate::{assets, output};
-use relay::Beside;
 
 /// Files in the state directory.
 pub(crate) const CLUSTER_KEY: &str = "cluster.key";
