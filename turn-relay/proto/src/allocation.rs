@@ -34,6 +34,8 @@ pub struct Allocation {
     pub identity: Identity,
     /// When it ends.
     pub expires: Duration,
+    /// When that is looked at next: not later.
+    pub(crate) scheduled: Duration,
     /// Relayed addresses, by family.
     pub(crate) relays: Relays,
     pub(crate) permissions: Permissions,

@@ -35,7 +35,7 @@ pub struct RelayId {
 }
 
 /// A port that is kept for a client beside its even one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReservationId(pub u64);
 
 /// Which port a relay socket is wanted on.

@@ -12,6 +12,7 @@ pub mod allocation;
 pub mod auth;
 pub mod channel;
 pub mod command;
+mod expiry;
 pub mod five_tuple;
 pub mod limits;
 pub mod nonce;

@@ -11,8 +11,7 @@
 //! error and leaves nothing behind; a peer address is judged before anything is installed for it; data
 //! passes only with a permission, in both directions.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +29,7 @@ use crate::allocation::{Allocation, AllocationId, Allocations, Pending, Relays, 
 use crate::auth::{Identity, Users};
 use crate::channel::{ChannelNumber, Channels, Conflict};
 use crate::command::{Command, Family, PortWish, RelayId, ReservationId};
+use crate::expiry::Expiry;
 use crate::five_tuple::FiveTuple;
 use crate::limits::{
     DEFAULT_LIFETIME, MAX_CONTROL, MAX_LIFETIME, MAX_RESERVATIONS, RESERVATION_LIFETIME,
@@ -124,7 +124,7 @@ pub struct Server {
     allocations: Allocations,
     by_client: HashMap<FiveTuple, AllocationId>,
     reservations: HashMap<ReservationId, Reservation>,
-    deadlines: BinaryHeap<Reverse<(Duration, Deadline)>>,
+    expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
     /// Names of reservations and Data indications; unguessable is only the nonce.
     counter: u64,
@@ -134,12 +134,13 @@ pub struct Server {
 #[derive(Debug)]
 struct Reservation {
     user: Arc<str>,
+    until: Duration,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Deadline {
     Allocation(AllocationId),
-    Reservation(u64),
+    Reservation(ReservationId),
 }
 
 impl Server {
@@ -159,7 +160,7 @@ impl Server {
             allocations: Allocations::default(),
             by_client: HashMap::new(),
             reservations: HashMap::new(),
-            deadlines: BinaryHeap::new(),
+            expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
         }
@@ -216,26 +217,19 @@ impl Server {
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(Reverse((due, _))) = self.deadlines.peek() {
-            if *due > now.monotonic {
-                return;
-            }
-            let Some(Reverse((_, deadline))) = self.deadlines.pop() else {
-                return;
-            };
+        while let Some(deadline) = self.expiry.pop(now.monotonic) {
             match deadline {
-                Deadline::Allocation(id) => match self.allocations.get(id) {
+                Deadline::Allocation(id) => match self.allocations.get_mut(id) {
                     // It was refreshed in the meantime.
                     Some(allocation) if allocation.expires > now.monotonic => {
+                        allocation.scheduled = allocation.expires;
                         let due = allocation.expires;
-                        self.deadlines
-                            .push(Reverse((due, Deadline::Allocation(id))));
+                        self.schedule(due, deadline);
                     }
                     Some(_) => self.end(id),
                     None => {}
                 },
                 Deadline::Reservation(id) => {
-                    let id = ReservationId(id);
                     if self.reservations.remove(&id).is_some() {
                         self.commands.push_back(Command::Release(id));
                     }
@@ -247,7 +241,7 @@ impl Server {
     /// When [`Server::handle_timeout`] is due. It may turn out to be early.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.deadlines.peek().map(|Reverse((due, _))| *due)
+        self.expiry.next()
     }
 
     /// What to do next.
@@ -536,16 +530,18 @@ impl Server {
         if !families.iter().any(|family| self.families.contains(family)) {
             return Err(Refusal::AddressFamilyNotSupported);
         }
-        let (port, reservation) = self.port(wish.port, identity)?;
         let place = self
             .ledger
             .take(identity.user.clone(), client.client.ip(), &self.quota)
             .ok_or(Refusal::QuotaReached)?;
+        // Last of what may fail: a port that was kept is given away here.
+        let (port, reservation) = self.port(wish.port, identity)?;
         let lifetime = lifetime(wish.lifetime, identity, now);
         let allocation = Allocation {
             client,
             identity: identity.clone(),
             expires: now.monotonic + lifetime,
+            scheduled: now.monotonic + lifetime,
             relays: Relays::default(),
             permissions: Permissions::default(),
             channels: Channels::default(),
@@ -561,8 +557,7 @@ impl Server {
         let expires = allocation.expires;
         let id = self.allocations.insert(allocation);
         self.by_client.insert(client, id);
-        self.deadlines
-            .push(Reverse((expires, Deadline::Allocation(id))));
+        self.schedule(expires, Deadline::Allocation(id));
         for family in families {
             let relay = RelayId {
                 allocation: id,
@@ -647,10 +642,10 @@ impl Server {
         };
         let user = allocation.identity.user.clone();
         if let Some(id) = reservation {
-            self.reservations.insert(id, Reservation { user });
             let due = now.monotonic + RESERVATION_LIFETIME;
-            self.deadlines
-                .push(Reverse((due, Deadline::Reservation(id.0))));
+            self.reservations
+                .insert(id, Reservation { user, until: due });
+            self.schedule(due, Deadline::Reservation(id));
         }
         self.reply(client, response);
     }
@@ -675,9 +670,11 @@ impl Server {
         let lifetime = lifetime(wanted, identity, now);
         allocation.expires = now.monotonic + lifetime;
         // A shorter life needs a deadline of its own; a longer one is seen when the old one comes.
-        let expires = allocation.expires;
-        self.deadlines
-            .push(Reverse((expires, Deadline::Allocation(id))));
+        if allocation.expires < allocation.scheduled {
+            let due = allocation.expires;
+            allocation.scheduled = due;
+            self.schedule(due, Deadline::Allocation(id));
+        }
         Ok(lifetime)
     }
 
@@ -775,6 +772,22 @@ impl Server {
         } else {
             Err(Refusal::WrongCredentials)
         }
+    }
+
+    fn schedule(&mut self, due: Duration, deadline: Deadline) {
+        let (allocations, reservations) = (&self.allocations, &self.reservations);
+        let living = allocations.len() + reservations.len();
+        self.expiry
+            .schedule(due, deadline, living, |due, deadline| match deadline {
+                Deadline::Allocation(id) => {
+                    let allocation = allocations.get(id);
+                    allocation.is_some_and(|allocation| allocation.scheduled == due)
+                }
+                Deadline::Reservation(id) => {
+                    let reservation = reservations.get(&id);
+                    reservation.is_some_and(|reservation| reservation.until == due)
+                }
+            });
     }
 
     fn end(&mut self, id: AllocationId) {

@@ -471,6 +471,25 @@ fn an_even_port_and_the_one_beside_it() {
     assert_eq!(code(&world.ask(&second, ALLOCATE, &ask)), None);
     world.pass(31);
     assert_eq!(world.released, 0, "it was asked for");
+    // Who may have no more does not lose what was kept.
+    let quota = Quota {
+        allocations_per_user: 1,
+        ..Quota::default()
+    };
+    let mut poor = World::with(quota, vec![Family::V4]);
+    let ann = poor.ann();
+    let answer = poor.ask(
+        &ann,
+        ALLOCATE,
+        &[&RequestedTransport::new(17), &EvenPort::new(true)],
+    );
+    let message = Message::from_bytes(&answer).unwrap();
+    let token: ReservationToken = message.attribute().unwrap();
+    let second = poor.client("192.0.2.1:1001", "ann", "ann's");
+    let ask = [&RequestedTransport::new(17) as &dyn AttributeWrite, &token];
+    assert_eq!(code(&poor.ask(&second, ALLOCATE, &ask)), Some(486));
+    poor.pass(31);
+    assert_eq!(poor.released, 1);
     let third = world.client("192.0.2.1:1003", "ann", "ann's");
     world.ask(
         &third,

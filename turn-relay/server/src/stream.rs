@@ -1,7 +1,8 @@
 //! Clients over TCP and TLS: frames out of a stream of bytes, and back (RFC 8656 §3.1, §12.5).
 //!
 //! Security: a client that does not read has its packets dropped, as UDP would; one that sends what is
-//! no frame is cut off; a connection without an allocation ends by [`IDLE`].
+//! no frame is cut off; a connection without an allocation ends by [`IDLE`], and until then no frame of
+//! it is longer than a control message, so that strangers cannot fill memory.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -27,7 +28,7 @@ const MAX_OUTGOING: usize = 512 * 1024;
 const READ_CHUNK: usize = 64 * 1024;
 
 /// Largest frame: a message or ChannelData with all that their 16 bits of length allow.
-const MAX_FRAME: usize = STUN_HEADER + 65_535 + 3;
+pub(crate) const MAX_FRAME: usize = STUN_HEADER + 65_535 + 3;
 
 const STUN_HEADER: usize = 20;
 
@@ -80,14 +81,14 @@ impl Connection {
         }
     }
 
-    /// Takes all whole frames out of what has come.
+    /// Takes all whole frames out of what has come, none longer than `limit`.
     ///
     /// # Errors
-    /// If it is no frame.
-    pub(crate) fn frames(&mut self) -> Result<Frames, NoFrame> {
+    /// If it is no such frame.
+    pub(crate) fn frames(&mut self, limit: usize) -> Result<Frames, NoFrame> {
         let mut ranges = Vec::new();
         let mut at = 0;
-        while let Some(frame) = next_frame(&self.incoming[at..])? {
+        while let Some(frame) = next_frame(&self.incoming[at..], limit)? {
             ranges.push(at + frame.start..at + frame.end);
             at += frame.end.next_multiple_of(4).min(self.incoming.len() - at);
         }
@@ -137,7 +138,7 @@ pub(crate) struct Frames {
 pub(crate) struct NoFrame;
 
 /// The frame at the beginning, if it is whole.
-fn next_frame(bytes: &[u8]) -> Result<Option<Range<usize>>, NoFrame> {
+fn next_frame(bytes: &[u8], limit: usize) -> Result<Option<Range<usize>>, NoFrame> {
     let Some([a, _, c, d]) = bytes.first_chunk::<4>() else {
         return Ok(None);
     };
@@ -149,7 +150,9 @@ fn next_frame(bytes: &[u8]) -> Result<Option<Range<usize>>, NoFrame> {
     } else {
         return Err(NoFrame);
     };
-    debug_assert!(total <= MAX_FRAME, "16 bits of length");
+    if total > limit {
+        return Err(NoFrame);
+    }
     // Padding belongs to the frame: without it the next one cannot be found.
     Ok((bytes.len() >= total.next_multiple_of(4)).then_some(0..total))
 }
@@ -373,19 +376,23 @@ mod tests {
 
     #[test]
     fn frames_are_found_with_their_padding() {
-        assert_eq!(next_frame(&[0x40, 0, 0]), Ok(None));
+        assert_eq!(next_frame(&[0x40, 0, 0], MAX_FRAME), Ok(None));
         assert_eq!(
-            next_frame(&[0x40, 0, 0, 1, 9]),
+            next_frame(&[0x40, 0, 0, 1, 9], MAX_FRAME),
             Ok(None),
             "padding is missing"
         );
-        assert_eq!(next_frame(&[0x40, 0, 0, 1, 9, 0, 0, 0]), Ok(Some(0..5)));
+        assert_eq!(
+            next_frame(&[0x40, 0, 0, 1, 9, 0, 0, 0], MAX_FRAME),
+            Ok(Some(0..5))
+        );
         let mut stun = [0; 20];
-        assert_eq!(next_frame(&stun), Ok(Some(0..20)));
+        assert_eq!(next_frame(&stun, MAX_FRAME), Ok(Some(0..20)));
         stun[3] = 4;
-        assert_eq!(next_frame(&stun), Ok(None));
+        assert_eq!(next_frame(&stun, MAX_FRAME), Ok(None));
         stun[3] = 3;
-        assert_eq!(next_frame(&stun), Err(NoFrame));
-        assert_eq!(next_frame(b"SSH-2.0-x"), Err(NoFrame));
+        assert_eq!(next_frame(&stun, MAX_FRAME), Err(NoFrame));
+        assert_eq!(next_frame(&[0x40, 0, 0, 1, 9, 0, 0, 0], 4), Err(NoFrame));
+        assert_eq!(next_frame(b"SSH-2.0-x", MAX_FRAME), Err(NoFrame));
     }
 }

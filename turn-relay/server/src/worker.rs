@@ -20,6 +20,7 @@ use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
+use portway_relay_proto::limits::MAX_CONTROL;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
@@ -285,7 +286,12 @@ impl Core {
         };
         let read = connection.read(buffer);
         let client = connection.client;
-        let Ok(frames) = connection.frames() else {
+        let limit = if self.server.has_allocation(&client) {
+            stream::MAX_FRAME
+        } else {
+            MAX_CONTROL
+        };
+        let Ok(frames) = connection.frames(limit) else {
             self.counters.dropped(server::Drop::Malformed);
             self.close_connection(slot);
             return Some(More::No);
