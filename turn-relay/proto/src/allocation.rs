@@ -96,13 +96,6 @@ impl Relays {
     }
 }
 
-impl Allocation {
-    /// Its relayed addresses.
-    pub fn relayed(&self) -> impl Iterator<Item = SocketAddr> {
-        self.relays.iter()
-    }
-}
-
 /// All allocations, found in constant time by their id.
 #[derive(Debug, Default)]
 pub(crate) struct Allocations {

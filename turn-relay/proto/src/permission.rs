@@ -47,13 +47,4 @@ impl Permissions {
     pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) {
         self.entries.retain(|(ip, _)| keep(*ip));
     }
-
-    /// How many are alive.
-    #[must_use]
-    pub fn count(&self, now: Duration) -> usize {
-        self.entries
-            .iter()
-            .filter(|(_, until)| *until > now)
-            .count()
-    }
 }

@@ -316,11 +316,6 @@ impl Server {
         self.by_client.contains_key(client)
     }
 
-    /// What clients hold now.
-    pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        self.allocations.iter().map(|(_, allocation)| allocation)
-    }
-
     /// How many allocations there are.
     #[must_use]
     pub fn allocation_count(&self) -> usize {

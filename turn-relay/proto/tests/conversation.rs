@@ -13,13 +13,11 @@ use portway_relay_proto::quota::Quota;
 use portway_relay_proto::server::{Drop, FromClient, FromPeer};
 use proptest::prelude::*;
 use stun_types::attribute::{AttributeWrite, RawAttribute, UnknownAttributes, XorMappedAddress};
-use stun_types::message::{
-    BINDING, Message, MessageWrite as _, MessageWriteExt as _, MessageWriteVec,
-};
+use stun_types::message::{BINDING, Message, MessageWrite as _, MessageWriteVec};
 use turn_types::AddressFamily;
 use turn_types::attribute::{
     AdditionalAddressFamily, AddressErrorCode, EvenPort, Lifetime, RequestedAddressFamily,
-    RequestedTransport, ReservationToken, XorPeerAddress, XorRelayedAddress,
+    RequestedTransport, ReservationToken, XorRelayedAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use world::*;
@@ -245,16 +243,8 @@ fn one_bad_peer_of_many_permits_none() {
     let mut world = World::new();
     let ann = world.ann();
     world.allocate(&ann);
-    let mut message = Message::builder_request(CREATE_PERMISSION, MessageWriteVec::new());
-    let transaction = message.transaction_id();
-    for peer in [peer(), "10.0.0.1:1".parse().unwrap()] {
-        message
-            .add_attribute(&XorPeerAddress::new(peer, transaction))
-            .unwrap();
-    }
-    let request = sign(&ann, message);
-    world.send(&ann, &request);
-    assert_eq!(code(&world.settle().unwrap()), Some(403));
+    let peers = [peer(), "10.0.0.1:1".parse().unwrap()];
+    assert_eq!(code(&world.permit_all(&ann, &peers)), Some(403));
     assert_eq!(
         world.hear_peer(peer(), 1),
         FromPeer::Dropped(Drop::NoPermission)

@@ -81,7 +81,9 @@ impl Relay {
         let mut nonce_key = [0; 32];
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
-        worker::probe(config)?;
+        if config.workers.get() > 1 {
+            worker::probe(config)?;
+        }
         let mut workers = Vec::new();
         for index in 0..config.workers.get() {
             let counters = Arc::new(Counters::default());

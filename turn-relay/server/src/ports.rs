@@ -9,7 +9,7 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use portway_relay_proto::command::{Family, PortWish, RelayId, ReservationId};
 use quinn_udp::UdpSocketState;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::config::Config;
 
@@ -167,16 +167,18 @@ impl Ports {
     }
 }
 
-/// A bound UDP socket.
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+/// A socket for an address, which takes no other family; not bound yet.
+pub(crate) fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    Ok(socket)
+}
+
+/// A bound relay socket.
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = unbound(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket)

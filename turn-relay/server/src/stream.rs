@@ -16,7 +16,9 @@ use mio::{Interest, Registry, Token};
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::wire::channel_data;
 use rustls::{ServerConfig, ServerConnection};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Type;
+
+use crate::ports;
 
 /// Connections of a worker at a time.
 const MAX_CONNECTIONS: usize = 8192;
@@ -202,7 +204,7 @@ fn write_tls(
 }
 
 /// Writes from the front of a buffer until the system has enough.
-fn write_some(to: &mut impl io::Write, from: &mut Vec<u8>) -> io::Result<()> {
+fn write_some(to: &mut TcpStream, from: &mut Vec<u8>) -> io::Result<()> {
     let mut at = 0;
     let result = loop {
         if at == from.len() {
@@ -233,14 +235,7 @@ impl StreamListener {
         tls: Option<Arc<ServerConfig>>,
         is_shared: bool,
     ) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
+        let socket = ports::unbound(address, Type::STREAM)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(is_shared)?;
         socket.set_nonblocking(true)?;

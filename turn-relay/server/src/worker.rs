@@ -25,13 +25,13 @@ use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Type;
 
 use crate::StartError;
 use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
-use crate::ports::{Bound, Ports, Slot};
+use crate::ports::{self, Bound, Ports, Slot};
 use crate::stream::{self, Connection, Connections, Read, StreamListener};
 
 /// Send and receive buffers of a listener, bytes.
@@ -633,14 +633,7 @@ fn listener(
 }
 
 fn udp_listener(address: SocketAddr, is_shared: bool) -> io::Result<UdpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    let socket = ports::unbound(address, Type::DGRAM)?;
     socket.set_reuse_port(is_shared)?;
     socket.set_recv_buffer_size(LISTENER_BUFFER)?;
     socket.set_send_buffer_size(LISTENER_BUFFER)?;

@@ -39,7 +39,11 @@ fn certificate() -> Arc<rustls::ServerConfig> {
 
 /// A relay on loopback, whose peers may be there too.
 fn relay(workers: usize) -> Relay {
-    let config = Config {
+    Relay::start(&config(workers)).unwrap()
+}
+
+fn config(workers: usize) -> Config {
+    Config {
         listen: vec![
             listen(Transport::Udp, "127.0.0.1:0"),
             listen(Transport::Udp, "[::1]:0"),
@@ -60,8 +64,7 @@ fn relay(workers: usize) -> Relay {
         quota: Quota::default(),
         announce_sha256: false,
         workers: NonZeroUsize::new(workers).unwrap(),
-    };
-    Relay::start(&config).unwrap()
+    }
 }
 
 /// Runs a tool of coturn against an address; what it printed.
@@ -179,17 +182,7 @@ fn a_port_that_is_taken_is_told() {
     let first = relay(2);
     let config = Config {
         listen: vec![first.listening()[0]],
-        tls: None,
-        relay_ips: vec!["127.0.0.1".parse().unwrap()],
-        external_ips: Vec::new(),
-        relay_ports: RELAY_PORTS,
-        realm: "tests".to_owned(),
-        users: Vec::new(),
-        secrets: Vec::new(),
-        peers: PeerPolicy::default(),
-        quota: Quota::default(),
-        announce_sha256: false,
-        workers: NonZeroUsize::new(2).unwrap(),
+        ..config(2)
     };
     let error = Relay::start(&config).unwrap_err();
     assert!(

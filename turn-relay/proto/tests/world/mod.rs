@@ -126,11 +126,8 @@ impl World {
         method: Method,
         attributes: &[&dyn AttributeWrite],
     ) -> Vec<u8> {
-        let mut message = Message::builder_request(method, MessageWriteVec::new());
-        for attribute in attributes {
-            message.add_attribute(*attribute).unwrap();
-        }
-        assert_eq!(self.send(client, &message.finish()), FromClient::Answered);
+        let request = request(method, attributes).finish();
+        assert_eq!(self.send(client, &request), FromClient::Answered);
         self.settle().unwrap()
     }
 
@@ -176,19 +173,23 @@ impl World {
     }
 
     pub(crate) fn permit(&mut self, client: &Client, peer: SocketAddr) -> Vec<u8> {
-        self.with_peer(client, CREATE_PERMISSION, peer, None)
+        self.permit_all(client, &[peer])
+    }
+
+    pub(crate) fn permit_all(&mut self, client: &Client, peers: &[SocketAddr]) -> Vec<u8> {
+        self.with_peers(client, CREATE_PERMISSION, peers, None)
     }
 
     pub(crate) fn bind(&mut self, client: &Client, number: u16, peer: SocketAddr) -> Vec<u8> {
-        self.with_peer(client, CHANNEL_BIND, peer, Some(number))
+        self.with_peers(client, CHANNEL_BIND, &[peer], Some(number))
     }
 
     /// Peer addresses are masked with the transaction, so these are made in one go.
-    pub(crate) fn with_peer(
+    fn with_peers(
         &mut self,
         client: &Client,
         method: Method,
-        peer: SocketAddr,
+        peers: &[SocketAddr],
         number: Option<u16>,
     ) -> Vec<u8> {
         let mut message = Message::builder_request(method, MessageWriteVec::new());
@@ -196,9 +197,11 @@ impl World {
         if let Some(number) = number {
             message.add_attribute(&ChannelNumber::new(number)).unwrap();
         }
-        message
-            .add_attribute(&XorPeerAddress::new(peer, transaction))
-            .unwrap();
+        for peer in peers {
+            message
+                .add_attribute(&XorPeerAddress::new(*peer, transaction))
+                .unwrap();
+        }
         let request = sign(client, message);
         assert_eq!(self.send(client, &request), FromClient::Answered);
         self.settle().unwrap()
@@ -216,11 +219,15 @@ pub(crate) fn signed(
     method: Method,
     attributes: &[&dyn AttributeWrite],
 ) -> Vec<u8> {
+    sign(client, request(method, attributes))
+}
+
+fn request(method: Method, attributes: &[&dyn AttributeWrite]) -> MessageWriteVec {
     let mut message = Message::builder_request(method, MessageWriteVec::new());
     for attribute in attributes {
         message.add_attribute(*attribute).unwrap();
     }
-    sign(client, message)
+    message
 }
 
 pub(crate) fn sign(client: &Client, mut message: MessageWriteVec) -> Vec<u8> {
