@@ -130,6 +130,11 @@ impl Links {
 fn grant_id(key: &SigningKey) -> GrantId {
     let mut id = [0; GrantId::LEN];
     id.copy_from_slice(&key.public().as_bytes()[..GrantId::LEN]);
+    // People give ids to commands, where a text that begins with `-` is read as an option.
+    const HYPHEN: u8 = 62;
+    if id[0] >> 2 == HYPHEN {
+        id[0] &= 0x7f;
+    }
     GrantId::from_bytes(id)
 }
 
@@ -143,4 +148,22 @@ pub(crate) fn unix_now() -> u64 {
 /// An id for a token that nobody looks up.
 pub(crate) fn random_id() -> String {
     portway_protocol::id::encode(&random_bytes::<12>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_id_is_never_taken_for_an_option() {
+        let mut changed = 0;
+        for seed in 0..=u8::MAX {
+            let key = SigningKey::from_link_secret(&Secret::new([seed; 32]));
+            let id = grant_id(&key).to_string();
+            assert!(!id.starts_with('-'), "{id}");
+            let whole = portway_protocol::id::encode(&key.public().as_bytes()[..GrantId::LEN]);
+            changed += usize::from(whole != id);
+        }
+        assert!(changed > 0, "one id of 64 would begin with `-`");
+    }
 }
