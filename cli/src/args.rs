@@ -371,6 +371,18 @@ impl std::str::FromStr for Exposed {
     }
 }
 
+/// A span of time in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span(pub(crate) std::time::Duration);
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text).map(Self)
+    }
+}
+
 /// `90`, `30s`, `15m`, `2h`, `7d`.
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

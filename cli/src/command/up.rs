@@ -104,7 +104,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         .transpose()?
         .map(Arc::new);
     if let Some(relay) = &relay {
-        signaling.offer_relay(relay.issue());
+        signaling.offer_relay(relay.clone());
     }
     let gateway = Gateway::new(gateway_config(&settings, &state, &cluster_key, &signaling)?)?;
     let links = Links {
@@ -146,6 +146,13 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         signaling.run(signaling_cancel).await;
         Ok(())
     });
+    if let Some(relay) = &links.relay {
+        let keeping = relay.clone().keep(links.gateway.clone(), cancel.clone());
+        tasks.spawn(async {
+            keeping.await;
+            Ok(())
+        });
+    }
     let gateway_drain = drain.clone();
     tasks.spawn(async move {
         gateway.run(gateway_drain).await;

@@ -282,6 +282,16 @@ impl Server {
         ids.len()
     }
 
+    /// Prolongs credentials for those who hold an allocation by them: `until` tells for each until
+    /// when (seconds since 1970), or nothing. Nobody can allocate by them after they have expired.
+    pub fn prolong(&mut self, until: impl Fn(&Identity) -> Option<u64>) {
+        for allocation in self.allocations.iter_mut() {
+            let until = until(&allocation.identity);
+            let identity = &mut allocation.identity;
+            identity.expires = identity.expires.map(|own| own.max(until.unwrap_or(own)));
+        }
+    }
+
     /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
     /// peers that may not be named any more are cut off.
     pub fn reload(&mut self, users: Users, peers: PeerPolicy, quota: Quota) {
@@ -466,8 +476,12 @@ impl Server {
         if !self.nonces.is_valid(nonce.nonce(), client, now.unix) {
             return Err(Refusal::StaleNonce);
         }
+        let prolonged = self
+            .of(client)
+            .filter(|(_, allocation)| *allocation.identity.username == *username)
+            .and_then(|(_, allocation)| allocation.identity.expires);
         self.users
-            .verify(message, &username, now.unix)
+            .verify(message, &username, prolonged, now.unix)
             .ok_or(Refusal::Unauthorized)
     }
 
@@ -664,6 +678,7 @@ impl Server {
         }
         let lifetime = lifetime(wanted, identity, now);
         allocation.expires = now.monotonic + lifetime;
+        allocation.identity = identity.clone();
         // A shorter life needs a deadline of its own; a longer one is seen when the old one comes.
         if allocation.expires < allocation.scheduled {
             let due = allocation.expires;

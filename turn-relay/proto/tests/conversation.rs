@@ -316,6 +316,29 @@ fn an_allocation_ends_with_its_credentials() {
 }
 
 #[test]
+fn prolonged_credentials_keep_an_allocation_and_make_no_other() {
+    let mut world = World::new();
+    let until = world.now.unix + 60;
+    let (username, password) = ephemeral_credentials(SECRET, "eve", until);
+    let mut eve = world.client("192.0.2.5:5", &username, &password);
+    assert_eq!(granted(&world.allocate(&eve)), 60);
+    world
+        .server
+        .prolong(|identity| (&*identity.user == "eve").then_some(until + 40));
+    world.pass(59);
+    assert_eq!(granted(&world.ask(&eve, REFRESH, &[])), 41);
+    world.pass(1);
+    let mut elsewhere = world.client("192.0.2.5:6", &username, &password);
+    world.challenge(&mut elsewhere);
+    assert_eq!(code(&world.allocate(&elsewhere)), Some(401), "expired");
+    world.challenge(&mut eve);
+    assert_eq!(granted(&world.ask(&eve, REFRESH, &[])), 40);
+    world.server.prolong(|_| None);
+    world.pass(40);
+    assert_eq!(world.server.allocation_count(), 0);
+}
+
+#[test]
 fn quotas_bound_what_one_user_holds() {
     let quota = Quota {
         allocations_per_user: 2,

@@ -13,9 +13,11 @@ mod ports;
 mod stream;
 mod worker;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -24,10 +26,14 @@ use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
 use metrics::{Counters, Snapshot};
+pub use stream::Arrived;
 use worker::{Order, Reload, Worker};
 
 /// Orders that may wait for a worker.
 const ORDERS: usize = 64;
+
+/// Sessions that live: by user and session, until when.
+pub type Sessions = HashMap<(Arc<str>, Arc<str>), u64>;
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,8 @@ pub enum StartError {
 pub struct Relay {
     workers: Vec<Handle>,
     listening: Vec<Listen>,
+    /// Whose turn it is to take a connection.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -107,7 +115,11 @@ impl Relay {
                 thread: Some(thread),
             });
         }
-        Ok(Self { workers, listening })
+        Ok(Self {
+            workers,
+            listening,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// Where it listens.
@@ -146,6 +158,21 @@ impl Relay {
         }
         drop(answers);
         answered.iter().sum()
+    }
+
+    /// Serves a connection that somebody else has accepted: one port can speak more than STUN.
+    pub fn take(&self, arrived: Arrived) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        self.workers[turn].order(Order::Take(arrived));
+    }
+
+    /// Prolongs the ephemeral credentials of sessions that live, for those who hold allocations by
+    /// them: from user and session to the time, seconds since 1970.
+    pub fn prolong(&self, sessions: Sessions) {
+        let sessions = Arc::new(sessions);
+        for worker in &self.workers {
+            worker.order(Order::Prolong(sessions.clone()));
+        }
     }
 
     /// What has passed so far.

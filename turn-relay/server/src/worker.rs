@@ -27,12 +27,12 @@ use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
 use socket2::Type;
 
-use crate::StartError;
 use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
 use crate::ports::{self, Bound, Ports, Slot};
-use crate::stream::{self, Connection, Connections, Read, StreamListener};
+use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
+use crate::{Sessions, StartError};
 
 /// Send and receive buffers of a listener, bytes.
 const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
@@ -66,6 +66,10 @@ pub(crate) enum Order {
         user: String,
         ended: SyncSender<usize>,
     },
+    /// Serve a connection.
+    Take(Arrived),
+    /// Prolong the credentials of these sessions.
+    Prolong(Arc<Sessions>),
     /// Let in others, by other rules.
     Reload(Box<Reload>),
     /// End.
@@ -85,6 +89,8 @@ pub(crate) struct Reload {
 enum Listener {
     Udp(UdpListener),
     Stream(StreamListener),
+    /// Somebody else's, who hands connections over.
+    Given,
 }
 
 /// A listening socket of datagrams.
@@ -110,6 +116,8 @@ struct Core {
     listeners: Vec<Listener>,
     ports: Ports,
     connections: Connections,
+    /// The listener of connections that were handed over.
+    given: ListenerId,
     /// Connections that have something to send.
     unflushed: Vec<stream::Slot>,
     swept: Duration,
@@ -146,6 +154,8 @@ impl Worker {
             listen.address = bound;
             listeners.push(listener);
         }
+        let given = ListenerId(u16::try_from(listeners.len()).map_err(io::Error::other)?);
+        listeners.push(Listener::Given);
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let server = Server::new(
@@ -172,6 +182,7 @@ impl Worker {
                 listeners,
                 ports: Ports::new(config, FIRST_RELAY),
                 connections: Connections::new(FIRST_CONNECTION),
+                given,
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,
                 registry,
@@ -241,6 +252,15 @@ impl Worker {
                         tracing::debug!("nobody waits for the end of a user");
                     }
                 }
+                Order::Take(arrived) => {
+                    if let Some(slot) = self.core.take(arrived) {
+                        self.ready.push_back(Token(FIRST_CONNECTION + slot));
+                    }
+                }
+                Order::Prolong(sessions) => self.core.server.prolong(|identity| {
+                    let session = identity.session.clone()?;
+                    sessions.get(&(identity.user.clone(), session)).copied()
+                }),
                 Order::Reload(new) => self.core.reload(*new),
                 Order::End => return false,
             }
@@ -349,6 +369,18 @@ impl Core {
         }
     }
 
+    /// Takes a connection that somebody else has accepted; returns its place.
+    fn take(&mut self, arrived: Arrived) -> Option<stream::Slot> {
+        let now = self.now.monotonic;
+        let added = self
+            .connections
+            .add(arrived, self.given, &self.registry, now);
+        added.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a connection was not taken over");
+            None
+        })
+    }
+
     /// Takes the connections that wait at a listener.
     fn accept(&mut self, listener: usize) -> More {
         let Some(Listener::Stream(listener)) = self.listeners.get(listener) else {
@@ -375,6 +407,7 @@ impl Core {
             None => match self.listeners.get(token.0)? {
                 Listener::Udp(listener) => &listener.bound,
                 Listener::Stream(_) => return Some(self.accept(token.0)),
+                Listener::Given => return Some(More::No),
             },
             // Closed since it was ready.
             Some(slot) => match self.ports.get(slot) {
@@ -491,7 +524,7 @@ impl Core {
                 }
                 self.to_clients.push(flow, parts);
             }
-            Listener::Stream(_) => {
+            Listener::Stream(_) | Listener::Given => {
                 let Some((slot, connection)) = self.connections.of(&client) else {
                     return;
                 };
