@@ -1,24 +1,23 @@
 //! The relay of `portway up`: on the same port as signaling, over UDP, TCP and TLS, for this machine's
 //! gateway only.
 //!
-//! Security: its only peers are this machine's own addresses, above the ports of its services, so that
-//! a link opens no way to anything but a gateway. Credentials are made for one session of a client and
+//! Security: its only peers are the sockets of this process's gateway, which are attached to it, so
+//! that a link opens no way to anything else. Credentials are made for one session of a client and
 //! are good for minutes; what was allocated by them lives on while that session does.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_gateway::GatewayHandle;
 use portway_gateway::session::table::SessionView;
+use portway_gateway::shortcut::{Attached, Inbox, Shortcut};
 use portway_protocol::id::GrantId;
 use portway_protocol::signal::IceServer;
-use portway_relay::{Arrived, Relay};
+use portway_relay::{Arrived, Attachment, LocalPeer, Relay};
 use portway_relay_proto::auth::ephemeral_credentials;
-use portway_relay_proto::peer_policy::{Others, PeerPolicy};
+use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_signaling::relay::{Lease, StunConnection};
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +31,6 @@ const SEPARATOR: char = '.';
 
 /// Sessions are looked at this often within the lifetime of credentials.
 const LOOKS: u32 = 10;
-
-/// Ports that the system gives to sockets which ask for none, as a gateway's do.
-const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-
-/// What that is where it cannot be read: the kernel's default.
-const DEFAULT_EPHEMERAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// A relay that runs beside signaling.
 pub(crate) struct Beside {
@@ -66,14 +59,7 @@ impl Beside {
         config.users.clear();
         config.session_separator = Some(SEPARATOR);
         config.peers = PeerPolicy {
-            allow: config
-                .relay_ips
-                .iter()
-                .chain(&config.external_ips)
-                .map(|ip| (*ip).into())
-                .collect(),
-            others: Others::Refused,
-            ports: ephemeral_ports(),
+            attached_only: true,
             ..PeerPolicy::default()
         };
         let public: IpAddr = *config
@@ -157,11 +143,37 @@ impl portway_signaling::relay::Relay for Beside {
     }
 }
 
-fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = fs::read_to_string(EPHEMERAL_PORTS).unwrap_or_default();
-    let mut ports = text.split_whitespace().map(str::parse);
-    match (ports.next(), ports.next()) {
-        (Some(Ok(first)), Some(Ok(last))) if first <= last => first..=last,
-        _ => DEFAULT_EPHEMERAL_PORTS,
+impl Shortcut for Beside {
+    fn attach(&self, local: SocketAddr, inbox: Arc<Inbox>) -> Box<dyn Attached> {
+        Box::new(Place(self.running.attach(local, Arc::new(Mouth(inbox)))))
+    }
+}
+
+impl std::fmt::Debug for Beside {
+    /// The secret stays hidden.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where packets for a gateway's socket go in.
+#[derive(Debug)]
+struct Mouth(Arc<Inbox>);
+
+impl LocalPeer for Mouth {
+    fn receive(&self, from: SocketAddr, packets: &[u8], segment: usize) {
+        self.0.push(from, packets, segment);
+    }
+}
+
+/// A gateway's socket at the relay.
+#[derive(Debug)]
+struct Place(Attachment);
+
+impl Attached for Place {
+    fn send(&self, to: SocketAddr, packets: &[u8], segment: usize) -> bool {
+        self.0.send(to, packets, segment)
     }
 }

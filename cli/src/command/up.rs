@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::session::DRAIN_TIMEOUT;
+use portway_gateway::shortcut::Shortcut;
 use portway_gateway::{Gateway, GatewayConfig, GatewayHandle};
 use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
@@ -106,7 +107,13 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     if let Some(relay) = &relay {
         signaling.offer_relay(relay.clone());
     }
-    let gateway = Gateway::new(gateway_config(&settings, &state, &cluster_key, &signaling)?)?;
+    let gateway = Gateway::new(gateway_config(
+        &settings,
+        &state,
+        &cluster_key,
+        &signaling,
+        relay.clone(),
+    )?)?;
     let links = Links {
         cluster: settings.cluster.clone(),
         cluster_key,
@@ -387,6 +394,7 @@ fn gateway_config(
     state: &State,
     cluster_key: &SigningKey,
     signaling: &Signaling,
+    relay: Option<Arc<Beside>>,
 ) -> anyhow::Result<GatewayConfig> {
     let node = node_name();
     let node_key = state.key(NODE_KEY)?;
@@ -422,6 +430,7 @@ fn gateway_config(
                 .map(own_certificate)
                 .transpose()?,
         },
+        shortcut: relay.map(|relay| relay as Arc<dyn Shortcut>),
         grants_file: state.path(GRANTS),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),

@@ -282,6 +282,16 @@ impl Server {
         ids.len()
     }
 
+    /// A peer says that it is one; [`PeerPolicy::attached`].
+    pub fn attach(&mut self, peer: SocketAddr) {
+        self.peers.attached.insert(peer);
+    }
+
+    /// It is none any more. What clients hold for it leads nowhere.
+    pub fn detach(&mut self, peer: &SocketAddr) {
+        self.peers.attached.remove(peer);
+    }
+
     /// Prolongs credentials for those who hold an allocation by them: `until` tells for each until
     /// when (seconds since 1970), or nothing. Nobody can allocate by them after they have expired.
     pub fn prolong(&mut self, until: impl Fn(&Identity) -> Option<u64>) {
@@ -295,7 +305,9 @@ impl Server {
     /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
     /// peers that may not be named any more are cut off.
     pub fn reload(&mut self, users: Users, peers: PeerPolicy, quota: Quota) {
-        (self.users, self.peers, self.quota) = (users, peers, quota);
+        let attached = std::mem::take(&mut self.peers.attached);
+        self.peers = PeerPolicy { attached, ..peers };
+        (self.users, self.quota) = (users, quota);
         let gone: Vec<AllocationId> = self
             .allocations
             .iter()

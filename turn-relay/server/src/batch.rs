@@ -85,6 +85,11 @@ impl<S> Ready<'_, S> {
         self.0.count
     }
 
+    /// The packets, one after another, and how long each but the last is.
+    pub(crate) fn packets(&self) -> (&[u8], usize) {
+        (&self.0.bytes, self.0.segment)
+    }
+
     /// Sends all of it by one call.
     pub(crate) fn send(
         &self,

@@ -3,11 +3,12 @@
 //! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
-//! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
+//! - [`LocalPeer`]: a peer in the same process. `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
 //! - [`metrics`]: what has passed, and what has not and why.
 
 mod batch;
 pub mod config;
+mod local;
 pub mod metrics;
 mod ports;
 mod stream;
@@ -25,9 +26,11 @@ use mio::Waker;
 use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
+pub use local::{Attachment, LocalPeer};
+use local::{Inbox, Relayed};
 use metrics::{Counters, Snapshot};
 pub use stream::Arrived;
-use worker::{Order, Reload, Worker};
+use worker::{Order, Reload, Shared, Worker};
 
 /// Orders that may wait for a worker.
 const ORDERS: usize = 64;
@@ -57,7 +60,9 @@ pub enum StartError {
 /// A running relay. Ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
-    workers: Vec<Handle>,
+    workers: Arc<[Handle]>,
+    threads: Vec<JoinHandle<()>>,
+    relayed: Arc<Relayed>,
     listening: Vec<Listen>,
     /// Whose turn it is to take a connection.
     next: AtomicUsize,
@@ -68,7 +73,7 @@ struct Handle {
     orders: SyncSender<Order>,
     waker: Arc<Waker>,
     counters: Arc<Counters>,
-    thread: Option<JoinHandle<()>>,
+    inbox: Arc<Inbox>,
 }
 
 impl Handle {
@@ -92,18 +97,20 @@ impl Relay {
         if config.workers.get() > 1 {
             worker::probe(config)?;
         }
-        let mut workers = Vec::new();
+        let relayed = Arc::new(Relayed::default());
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for index in 0..config.workers.get() {
-            let counters = Arc::new(Counters::default());
-            let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
-            let worker = Worker::new(
-                config,
-                &mut listening,
+            let shared = Shared {
+                index,
                 nonce_key,
-                ledger.clone(),
-                counters.clone(),
-                receiver,
-            )?;
+                ledger: ledger.clone(),
+                counters: Arc::default(),
+                inbox: Arc::default(),
+                relayed: relayed.clone(),
+            };
+            let (counters, inbox) = (shared.counters.clone(), shared.inbox.clone());
+            let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
+            let worker = Worker::new(config, &mut listening, shared, receiver)?;
             let waker = worker.waker();
             let thread = std::thread::Builder::new()
                 .name(format!("relay-{index}"))
@@ -112,11 +119,14 @@ impl Relay {
                 orders,
                 waker,
                 counters,
-                thread: Some(thread),
+                inbox,
             });
+            threads.push(thread);
         }
         Ok(Self {
-            workers,
+            workers: workers.into(),
+            threads,
+            relayed,
             listening,
             next: AtomicUsize::new(0),
         })
@@ -135,7 +145,7 @@ impl Relay {
     /// If that configuration cannot be; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.check()?;
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::Reload(Box::new(Reload {
                 users: config.users(),
                 peers: config.peers.clone(),
@@ -150,7 +160,7 @@ impl Relay {
     #[must_use]
     pub fn revoke(&self, user: &str) -> usize {
         let (answers, answered) = sync_channel(self.workers.len());
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::Revoke {
                 user: user.to_owned(),
                 ended: answers.clone(),
@@ -158,6 +168,12 @@ impl Relay {
         }
         drop(answers);
         answered.iter().sum()
+    }
+
+    /// Makes a peer in this process known, whose packets then take no way through the kernel.
+    #[must_use]
+    pub fn attach(&self, address: SocketAddr, peer: Arc<dyn LocalPeer>) -> Attachment {
+        Attachment::new(address, peer, self.workers.clone(), self.relayed.clone())
     }
 
     /// Serves a connection that somebody else has accepted: one port can speak more than STUN.
@@ -170,7 +186,7 @@ impl Relay {
     /// them: from user and session to the time, seconds since 1970.
     pub fn prolong(&self, sessions: Sessions) {
         let sessions = Arc::new(sessions);
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::Prolong(sessions.clone()));
         }
     }
@@ -179,7 +195,7 @@ impl Relay {
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
         let mut sum = Snapshot::default();
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.counters.add_to(&mut sum);
         }
         sum
@@ -188,13 +204,11 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::End);
         }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && let Err(panic) = thread.join()
-            {
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join() {
                 tracing::error!(?panic, "a relay thread has panicked");
             }
         }

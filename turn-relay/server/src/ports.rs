@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::{Arc, PoisonError};
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -12,6 +13,7 @@ use quinn_udp::UdpSocketState;
 use socket2::{Domain, Socket, Type};
 
 use crate::config::Config;
+use crate::local::Relayed;
 
 /// Receive buffer of a relay socket, bytes: a burst of a peer must fit while the worker is elsewhere.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
@@ -44,6 +46,9 @@ impl Bound {
 pub(crate) struct RelaySocket {
     pub(crate) id: RelayId,
     pub(crate) bound: Bound,
+    /// As peers see it.
+    pub(crate) public: SocketAddr,
+    own: SocketAddr,
 }
 
 /// All relay sockets of a worker.
@@ -56,10 +61,18 @@ pub(crate) struct Ports {
     range: RangeInclusive<u16>,
     /// Sockets have the tokens from this one on.
     first_token: usize,
+    /// Number of the worker whose they are, and where it tells their addresses.
+    worker: usize,
+    relayed: Arc<Relayed>,
 }
 
 impl Ports {
-    pub(crate) fn new(config: &Config, first_token: usize) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        first_token: usize,
+        worker: usize,
+        relayed: Arc<Relayed>,
+    ) -> Self {
         Self {
             sockets: Vec::new(),
             reserved: HashMap::new(),
@@ -67,6 +80,8 @@ impl Ports {
             v6: config.relay_ip(Family::V6),
             range: config.relay_ports.clone(),
             first_token,
+            worker,
+            relayed,
         }
     }
 
@@ -116,8 +131,18 @@ impl Ports {
         if self.sockets.len() <= slot {
             self.sockets.resize_with(slot + 1, || None);
         }
-        self.sockets[slot] = Some(RelaySocket { id: relay, bound });
-        Ok(SocketAddr::new(public, address.port()))
+        let public = SocketAddr::new(public, address.port());
+        self.sockets[slot] = Some(RelaySocket {
+            id: relay,
+            bound,
+            public,
+            own: address,
+        });
+        let mut relayed = self.relayed.write().unwrap_or_else(PoisonError::into_inner);
+        for address in [public, address] {
+            relayed.insert(address, (self.worker, slot));
+        }
+        Ok(public)
     }
 
     pub(crate) fn close(&mut self, relay: RelayId, registry: &Registry) {
@@ -126,9 +151,14 @@ impl Ports {
         if let Some(slot) = slot
             && slot.as_ref().is_some_and(is_its)
             && let Some(mut socket) = slot.take()
-            && let Err(error) = registry.deregister(&mut socket.bound.socket)
         {
-            tracing::debug!(%error, "a relay socket was not known to the poller");
+            let mut relayed = self.relayed.write().unwrap_or_else(PoisonError::into_inner);
+            for address in [socket.public, socket.own] {
+                relayed.remove(&address);
+            }
+            if let Err(error) = registry.deregister(&mut socket.bound.socket) {
+                tracing::debug!(%error, "a relay socket was not known to the poller");
+            }
         }
     }
 

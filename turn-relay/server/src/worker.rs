@@ -8,7 +8,7 @@
 //! Sockets are edge-triggered: one that still has something after its share waits in `ready`, so that a
 //! busy flow does not starve the others.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use socket2::Type;
 
 use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
+use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
 use crate::ports::{self, Bound, Ports, Slot};
 use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
@@ -68,6 +69,10 @@ pub(crate) enum Order {
     },
     /// Serve a connection.
     Take(Arrived),
+    /// This peer is in the same process.
+    Attach(SocketAddr, Arc<dyn LocalPeer>),
+    /// It is not any more.
+    Detach(SocketAddr),
     /// Prolong the credentials of these sessions.
     Prolong(Arc<Sessions>),
     /// Let in others, by other rules.
@@ -83,6 +88,17 @@ pub(crate) struct Reload {
     pub(crate) peers: PeerPolicy,
     pub(crate) quota: Quota,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// What a worker shares with others.
+pub(crate) struct Shared {
+    /// Its number.
+    pub(crate) index: usize,
+    pub(crate) nonce_key: [u8; 32],
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) relayed: Arc<Relayed>,
 }
 
 /// A listening socket.
@@ -115,6 +131,11 @@ struct Core {
     server: Server,
     listeners: Vec<Listener>,
     ports: Ports,
+    /// Peers in this process.
+    attached: HashMap<SocketAddr, Arc<dyn LocalPeer>>,
+    /// Whether there are no others.
+    attached_only: bool,
+    inbox: Arc<Inbox>,
     connections: Connections,
     /// The listener of connections that were handed over.
     given: ListenerId,
@@ -134,9 +155,7 @@ impl Worker {
     pub(crate) fn new(
         config: &Config,
         listen: &mut [Listen],
-        nonce_key: [u8; 32],
-        ledger: Arc<Ledger>,
-        counters: Arc<Counters>,
+        shared: Shared,
         orders: Receiver<Order>,
     ) -> Result<Self, StartError> {
         let poll = Poll::new()?;
@@ -165,9 +184,9 @@ impl Worker {
                 quota: config.quota,
                 families: config.families(),
                 announce_sha256: config.announce_sha256,
-                nonce_key,
+                nonce_key: shared.nonce_key,
             },
-            ledger,
+            shared.ledger,
             u64::from_ne_bytes(seed),
         );
         let started = Instant::now();
@@ -180,7 +199,10 @@ impl Worker {
             core: Core {
                 server,
                 listeners,
-                ports: Ports::new(config, FIRST_RELAY),
+                ports: Ports::new(config, FIRST_RELAY, shared.index, shared.relayed),
+                attached: HashMap::new(),
+                attached_only: config.peers.attached_only,
+                inbox: shared.inbox,
                 connections: Connections::new(FIRST_CONNECTION),
                 given,
                 unflushed: Vec::new(),
@@ -188,7 +210,7 @@ impl Worker {
                 registry,
                 to_peers: Batch::new(),
                 to_clients: Batch::new(),
-                counters,
+                counters: shared.counters,
                 started,
                 now: now(started),
             },
@@ -225,8 +247,11 @@ impl Worker {
                     self.ready.push_back(event.token());
                 }
             }
-            if is_woken && !self.obey() {
-                return;
+            if is_woken {
+                if !self.obey() {
+                    return;
+                }
+                self.core.hear_local_peers();
             }
             for _turn in 0..self.ready.len() {
                 let Some(token) = self.ready.pop_front() else {
@@ -256,6 +281,14 @@ impl Worker {
                     if let Some(slot) = self.core.take(arrived) {
                         self.ready.push_back(Token(FIRST_CONNECTION + slot));
                     }
+                }
+                Order::Attach(address, peer) => {
+                    self.core.server.attach(address);
+                    self.core.attached.insert(address, peer);
+                }
+                Order::Detach(address) => {
+                    self.core.server.detach(&address);
+                    self.core.attached.remove(&address);
                 }
                 Order::Prolong(sessions) => self.core.server.prolong(|identity| {
                     let session = identity.session.clone()?;
@@ -508,6 +541,17 @@ impl Core {
         }
     }
 
+    /// Forwards what peers in this process have sent.
+    fn hear_local_peers(&mut self) {
+        for burst in self.inbox.take() {
+            for packet in burst.packets.chunks(burst.segment.max(1)) {
+                self.peer_packet(burst.slot, burst.peer, packet);
+            }
+        }
+        self.flush_to_clients();
+        self.flush_connections();
+    }
+
     /// Sends a packet made of these parts, together with others of its flow.
     fn send_to_client(&mut self, client: FiveTuple, parts: &[&[u8]]) {
         match &self.listeners[usize::from(client.listener.0)] {
@@ -545,6 +589,16 @@ impl Core {
         let Some(socket) = self.ports.get(flow.socket) else {
             return;
         };
+        if let Some(peer) = self.attached.get(&flow.to) {
+            let (packets, segment) = ready.packets();
+            peer.receive(socket.public, packets, segment);
+            return;
+        }
+        if self.attached_only {
+            // It was attached when it was named.
+            self.counters.dropped_forbidden.add(ready.count());
+            return;
+        }
         let bound = &socket.bound;
         if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
             tracing::trace!(%error, "packets to a peer were not sent");
