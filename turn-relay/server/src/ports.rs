@@ -146,7 +146,7 @@ impl Ports {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _attempt in 0..ATTEMPTS {
             let port = self.random_port()? / step * step;
-            if !self.range.contains(&port) || !self.range.contains(&(port + step - 1)) {
+            if !self.range.contains(&port) || !self.range.contains(&(port + (step - 1))) {
                 continue;
             }
             let address = SocketAddr::new(ip, port);
@@ -182,4 +182,24 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_port_of_all_can_be_had() {
+        let ports = Ports {
+            sockets: Vec::new(),
+            reserved: HashMap::new(),
+            v4: None,
+            v6: None,
+            range: u16::MAX..=u16::MAX,
+            first_token: 0,
+        };
+        let ip = "127.0.0.1".parse().unwrap();
+        let ((_socket, address), ()) = ports.any(ip, 1, |_| Ok(())).unwrap();
+        assert_eq!(address.port(), u16::MAX);
+    }
 }
