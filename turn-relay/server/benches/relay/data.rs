@@ -113,7 +113,7 @@ fn open_all(count: usize) -> anyhow::Result<Vec<Flows>> {
 fn in_turn(servers: &mut [Flows], load: &Load, effort: Effort) -> anyhow::Result<Vec<Vec<Sample>>> {
     let mut samples = vec![Vec::new(); servers.len()];
     for server in servers.iter_mut() {
-        server.measure(load, WARM_UP)?;
+        while server.measure(load, WARM_UP)?.lost > 0 {}
     }
     for _ in 0..effort.rounds {
         for (server, samples) in servers.iter_mut().zip(&mut samples) {
