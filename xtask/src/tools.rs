@@ -40,9 +40,12 @@ pub(crate) fn wasm_target() -> anyhow::Result<()> {
 /// For the tests of the JavaScript: program and Debian package.
 const NODE: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm")];
 
+/// The other relay.
+const COTURN: (&str, &str) = ("turnserver", "coturn");
+
 /// For the stories.
 const BROWSERS: &[(&str, &str)] = &[
-    ("turnserver", "coturn"),
+    COTURN,
     ("chromium", "chromium"),
     ("firefox-esr", "firefox-esr"),
     ("ip", "iproute2"),
@@ -56,6 +59,11 @@ pub(crate) fn node() -> anyhow::Result<()> {
 /// Browsers, if they are missing.
 pub(crate) fn for_stories() -> anyhow::Result<()> {
     install_missing(BROWSERS)
+}
+
+/// coturn, if it is missing.
+pub(crate) fn coturn() -> anyhow::Result<()> {
+    install_missing(&[COTURN])
 }
 
 /// Installs packages whose programs are missing, by apt.

@@ -38,9 +38,14 @@ use crate::{Sessions, StartError};
 /// Send and receive buffers of a listener, bytes.
 const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB.
+/// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB, and
+/// a little more, so that their beginnings do not share the same few lines of the caches.
 const BURST: usize = 16;
-const BURST_BYTES: usize = 64 * 1024;
+const BURST_BYTES: usize = 64 * 1024 + 1536;
+
+/// Buffers of the first read of a relay socket: most hold one packet, and a second buffer that stays
+/// empty tells that there are no more.
+const FIRST_BURST: usize = 2;
 
 /// Reads of one socket before the next one has its turn.
 const READS: usize = 4;
@@ -240,10 +245,13 @@ impl Worker {
             }
             self.core.now = now(self.core.started);
             let mut is_woken = false;
+            // One look gives each token once.
+            let waiting = self.ready.len();
             for event in &events {
+                let is_waiting = |token: &Token| *token == event.token();
                 if event.token() == WAKER {
                     is_woken = true;
-                } else if !self.ready.contains(&event.token()) {
+                } else if !self.ready.iter().take(waiting).any(is_waiting) {
                     self.ready.push_back(event.token());
                 }
             }
@@ -322,9 +330,12 @@ impl Core {
 
     /// Reads a share of what a socket has, and sends what comes of it.
     fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
-        let more = (0..READS).find_map(|_| match token.0.checked_sub(FIRST_CONNECTION) {
+        let more = (0..READS).find_map(|turn| match token.0.checked_sub(FIRST_CONNECTION) {
             Some(slot) => self.read_connection(slot, buffer),
-            None => self.read_burst(token, buffer),
+            None if turn == 0 && token.0 >= FIRST_RELAY => {
+                self.read_burst::<FIRST_BURST>(token, buffer)
+            }
+            None => self.read_burst::<BURST>(token, buffer),
         });
         self.flush_to_peers();
         self.flush_to_clients();
@@ -433,9 +444,13 @@ impl Core {
         More::Perhaps
     }
 
-    /// One read. `None`: there may be more.
-    fn read_burst(&mut self, token: Token, buffer: &mut [u8]) -> Option<More> {
-        let mut metas = [RecvMeta::default(); BURST];
+    /// One read of so many buffers. `None`: there may be more.
+    fn read_burst<const BUFFERS: usize>(
+        &mut self,
+        token: Token,
+        buffer: &mut [u8],
+    ) -> Option<More> {
+        let mut metas = [RecvMeta::default(); BUFFERS];
         let bound = match token.0.checked_sub(FIRST_RELAY) {
             None => match self.listeners.get(token.0)? {
                 Listener::Udp(listener) => &listener.bound,
@@ -449,7 +464,7 @@ impl Core {
             },
         };
         let mut chunks = buffer.chunks_exact_mut(BURST_BYTES);
-        let mut slices: [IoSliceMut<'_>; BURST] =
+        let mut slices: [IoSliceMut<'_>; BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let received = bound
             .state
@@ -472,7 +487,8 @@ impl Core {
                 }
             }
         }
-        None
+        // The queue was empty when the kernel stopped; what came since is an event of its own.
+        (count < BUFFERS).then_some(More::No)
     }
 
     fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8]) {
@@ -600,7 +616,7 @@ impl Core {
             return;
         }
         let bound = &socket.bound;
-        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+        if let Err(error) = ready.send(&flow, bound) {
             tracing::trace!(%error, "packets to a peer were not sent");
             self.counters.dropped_unsent.add(ready.count());
         }
@@ -615,7 +631,7 @@ impl Core {
         else {
             return;
         };
-        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+        if let Err(error) = ready.send(&flow, bound) {
             tracing::trace!(%error, "packets to a client were not sent");
             self.counters.dropped_unsent.add(ready.count());
         }
