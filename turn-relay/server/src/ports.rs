@@ -146,7 +146,7 @@ impl Ports {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _attempt in 0..ATTEMPTS {
             let port = self.random_port()? / step * step;
-            if !self.range.contains(&port) || !self.range.contains(&(port + step - 1)) {
+            if !self.range.contains(&port) || !self.range.contains(&(port + (step - 1))) {
                 continue;
             }
             let address = SocketAddr::new(ip, port);

@@ -1,0 +1,49 @@
+//! Ports of relay sockets, at the edges of their range.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod client;
+mod loopback;
+
+use client::Client;
+use client::world::code;
+use portway_relay::Relay;
+use portway_relay::config::Config;
+use stun_types::message::Message;
+use turn_types::attribute::{EvenPort, RequestedTransport, ReservationToken};
+use turn_types::message::ALLOCATE;
+
+fn relay(ports: std::ops::RangeInclusive<u16>) -> Relay {
+    Relay::start(&Config {
+        relay_ports: ports,
+        ..loopback::config(1)
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_last_port_is_a_port() {
+    let relay = relay(65_535..=65_535);
+    let (_client, relayed) = Client::allocated(relay.listening()[0].address);
+    assert_eq!(relayed.port(), 65_535);
+}
+
+#[test]
+fn the_last_pair_is_a_pair() {
+    let relay = relay(65_532..=65_533);
+    let server = relay.listening()[0].address;
+    let udp = RequestedTransport::new(RequestedTransport::UDP);
+    let first = Client::new(server);
+    let answer = first.ask(ALLOCATE, &[&udp, &EvenPort::new(true)]);
+    assert_eq!(client::relayed(&answer)[0].port(), 65_532);
+    let message = Message::from_bytes(&answer).unwrap();
+    let token: ReservationToken = message.attribute().unwrap();
+
+    let stranger = Client::new(server);
+    let answer = stranger.ask(ALLOCATE, &[&udp]);
+    assert_eq!(code(&answer), Some(508), "the range is used up");
+
+    let second = Client::new(server);
+    let answer = second.ask(ALLOCATE, &[&udp, &ReservationToken::new(token.token())]);
+    assert_eq!(client::relayed(&answer)[0].port(), 65_533);
+}
