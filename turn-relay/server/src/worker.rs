@@ -399,7 +399,7 @@ impl Core {
             .take(count)
             .zip(buffer.chunks_exact(BURST_BYTES))
         {
-            for packet in chunk[..meta.len].chunks(meta.stride.max(1)) {
+            for packet in packets(&chunk[..meta.len], meta.stride) {
                 match token.0.checked_sub(FIRST_RELAY) {
                     None => self.client_packet(token.0, meta, packet),
                     Some(slot) => self.peer_packet(slot, meta.addr, packet),
@@ -579,6 +579,12 @@ impl Core {
         let due = self.server.poll_timeout().into_iter().chain(sweep).min()?;
         Some(due.saturating_sub(self.started.elapsed()))
     }
+}
+
+/// The packets of one read; one that is empty is a packet too.
+fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
+    let empty = read.is_empty().then_some(read);
+    empty.into_iter().chain(read.chunks(stride.max(1)))
 }
 
 fn now(started: Instant) -> Now {
