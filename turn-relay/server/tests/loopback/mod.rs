@@ -24,9 +24,10 @@ fn listen(transport: Transport, address: &str) -> Listen {
     }
 }
 
-/// A certificate that nobody has signed; coturn's client does not look.
-fn certificate() -> Arc<rustls::ServerConfig> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// A certificate that nobody else has signed, and the configuration of a server that has it.
+pub(crate) fn certificate() -> (rcgen::Certificate, Arc<rustls::ServerConfig>) {
+    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -35,7 +36,7 @@ fn certificate() -> Arc<rustls::ServerConfig> {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    Arc::new(config)
+    (made.cert, Arc::new(config))
 }
 
 /// A relay on loopback, whose peers may be there too.
@@ -51,7 +52,7 @@ pub(crate) fn config(workers: usize) -> Config {
             listen(Transport::Tcp, "127.0.0.1:0"),
             listen(Transport::Tls, "127.0.0.1:0"),
         ],
-        tls: Some(certificate()),
+        tls: Some(certificate().1),
         relay_ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
         external_ips: Vec::new(),
         relay_ports: RELAY_PORTS,
