@@ -24,6 +24,7 @@ use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
 use metrics::{Counters, Snapshot};
+use ports::Kept;
 use worker::{Order, Reload, Worker};
 
 /// Orders that may wait for a worker.
@@ -77,7 +78,7 @@ impl Relay {
     /// See [`StartError`].
     pub fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
-        let ledger = Arc::new(Ledger::default());
+        let (ledger, kept) = (Arc::new(Ledger::default()), Arc::new(Kept::default()));
         let mut nonce_key = [0; 32];
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
@@ -93,6 +94,7 @@ impl Relay {
                 &mut listening,
                 nonce_key,
                 ledger.clone(),
+                kept.clone(),
                 counters.clone(),
                 receiver,
             )?;

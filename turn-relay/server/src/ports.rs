@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -46,11 +47,22 @@ pub(crate) struct RelaySocket {
     pub(crate) bound: Bound,
 }
 
+/// Sockets of ports that are kept beside even ones, of all workers: who asks for one may be led to
+/// another worker than who had it kept.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<HashMap<ReservationId, (Socket, SocketAddr)>>);
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReservationId, (Socket, SocketAddr)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// All relay sockets of a worker.
 #[derive(Debug)]
 pub(crate) struct Ports {
     sockets: Vec<Option<RelaySocket>>,
-    reserved: HashMap<ReservationId, (Socket, SocketAddr)>,
+    kept: Arc<Kept>,
     v4: Option<(IpAddr, IpAddr)>,
     v6: Option<(IpAddr, IpAddr)>,
     range: RangeInclusive<u16>,
@@ -59,10 +71,10 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(config: &Config, first_token: usize) -> Self {
+    pub(crate) fn new(config: &Config, kept: Arc<Kept>, first_token: usize) -> Self {
         Self {
             sockets: Vec::new(),
-            reserved: HashMap::new(),
+            kept,
             v4: config.relay_ip(Family::V4),
             v6: config.relay_ip(Family::V6),
             range: config.relay_ports.clone(),
@@ -101,11 +113,12 @@ impl Ports {
                 let (bound, next) =
                     self.any(own, 2, |even| socket(SocketAddr::new(own, even + 1)))?;
                 let address = SocketAddr::new(own, bound.1.port() + 1);
-                self.reserved.insert(id, (next, address));
+                self.kept.lock().insert(id, (next, address));
                 bound
             }
             PortWish::Reserved(id) => self
-                .reserved
+                .kept
+                .lock()
                 .remove(&id)
                 .ok_or(io::ErrorKind::AddrNotAvailable)?,
         };
@@ -132,8 +145,8 @@ impl Ports {
         }
     }
 
-    pub(crate) fn release(&mut self, id: ReservationId) {
-        self.reserved.remove(&id);
+    pub(crate) fn release(&self, id: ReservationId) {
+        self.kept.lock().remove(&id);
     }
 
     /// A socket on a random port that is a multiple of `step` and for which `also` can be had too.

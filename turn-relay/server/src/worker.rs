@@ -31,7 +31,7 @@ use crate::StartError;
 use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
-use crate::ports::{self, Bound, Ports, Slot};
+use crate::ports::{self, Bound, Kept, Ports, Slot};
 use crate::stream::{self, Connection, Connections, Read, StreamListener};
 
 /// Send and receive buffers of a listener, bytes.
@@ -128,6 +128,7 @@ impl Worker {
         listen: &mut [Listen],
         nonce_key: [u8; 32],
         ledger: Arc<Ledger>,
+        kept: Arc<Kept>,
         counters: Arc<Counters>,
         orders: Receiver<Order>,
     ) -> Result<Self, StartError> {
@@ -170,7 +171,7 @@ impl Worker {
             core: Core {
                 server,
                 listeners,
-                ports: Ports::new(config, FIRST_RELAY),
+                ports: Ports::new(config, kept, FIRST_RELAY),
                 connections: Connections::new(FIRST_CONNECTION),
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,

@@ -32,18 +32,47 @@ fn the_last_port_is_a_port() {
 fn the_last_pair_is_a_pair() {
     let relay = relay(65_532..=65_533);
     let server = relay.listening()[0].address;
-    let udp = RequestedTransport::new(RequestedTransport::UDP);
     let first = Client::new(server);
-    let answer = first.ask(ALLOCATE, &[&udp, &EvenPort::new(true)]);
-    assert_eq!(client::relayed(&answer)[0].port(), 65_532);
-    let message = Message::from_bytes(&answer).unwrap();
-    let token: ReservationToken = message.attribute().unwrap();
+    let (port, token) = even(&first);
+    assert_eq!(port, 65_532);
 
     let stranger = Client::new(server);
-    let answer = stranger.ask(ALLOCATE, &[&udp]);
+    let answer = stranger.ask(ALLOCATE, &[&udp()]);
     assert_eq!(code(&answer), Some(508), "the range is used up");
 
     let second = Client::new(server);
-    let answer = second.ask(ALLOCATE, &[&udp, &ReservationToken::new(token.token())]);
-    assert_eq!(client::relayed(&answer)[0].port(), 65_533);
+    assert_eq!(beside(&second, token), 65_533);
+}
+
+#[test]
+fn a_kept_port_is_found_whichever_worker_is_asked() {
+    let relay = loopback::relay(4);
+    let server = relay.listening()[0].address;
+    for _pair in 0..16 {
+        let (first, second) = (Client::new(server), Client::new(server));
+        let (port, token) = even(&first);
+        assert_eq!(beside(&second, token), port + 1);
+        first.leave();
+        second.leave();
+    }
+}
+
+fn udp() -> RequestedTransport {
+    RequestedTransport::new(RequestedTransport::UDP)
+}
+
+/// Allocates an even port; also returns the token of the next one.
+fn even(client: &Client) -> (u16, u64) {
+    let answer = client.ask(ALLOCATE, &[&udp(), &EvenPort::new(true)]);
+    assert_eq!(code(&answer), None);
+    let message = Message::from_bytes(&answer).unwrap();
+    let token: ReservationToken = message.attribute().unwrap();
+    (client::relayed(&answer)[0].port(), token.token())
+}
+
+/// Allocates the port that was kept.
+fn beside(client: &Client, token: u64) -> u16 {
+    let answer = client.ask(ALLOCATE, &[&udp(), &ReservationToken::new(token)]);
+    assert_eq!(code(&answer), None);
+    client::relayed(&answer)[0].port()
 }
