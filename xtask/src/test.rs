@@ -17,6 +17,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     match words[..] {
         [] => {
             javascript()?;
+            tools::clients()?;
             let _interface = prepare_stories()?;
             cargo_test(
                 "all tests in Rust, stories in real browsers among them",
@@ -42,6 +43,7 @@ fn javascript() -> anyhow::Result<()> {
 /// All targets but the stories. The packages stay those of a whole run: with fewer, cargo would
 /// choose other features for shared crates and build them again.
 fn units() -> anyhow::Result<()> {
+    tools::clients()?;
     let mut args = vec!["--lib".to_owned(), "--bins".to_owned()];
     for package in members()? {
         let folder = root().join(&package).join("tests");

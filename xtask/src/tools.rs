@@ -1,11 +1,12 @@
 //! What the machine must have; installed when it is missing, and said before.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::run::{command, step};
+use crate::run::{command, root, step};
 
 /// Whether a program is on the PATH.
 fn has(program: &str) -> bool {
@@ -51,6 +52,12 @@ const BROWSERS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
 ];
 
+/// For the relay's tests: clients that are not ours.
+const CLIENTS: &[(&str, &str)] = &[("turnutils_uclient", "coturn"), ("python3", "python3-venv")];
+
+/// Clients in Python.
+const PYTHON_CLIENTS: &[&str] = &["aioice==0.13.0", "aiortc==1.16.0"];
+
 /// Node.js, if it is missing.
 pub(crate) fn node() -> anyhow::Result<()> {
     install_missing(NODE)
@@ -64,6 +71,28 @@ pub(crate) fn for_stories() -> anyhow::Result<()> {
 /// coturn, if it is missing.
 pub(crate) fn coturn() -> anyhow::Result<()> {
     install_missing(&[COTURN])
+}
+
+/// Clients of the relay that are not ours, if they are missing; those in Python in an environment of
+/// their own under `target/`. An unfinished installation is begun again.
+pub(crate) fn clients() -> anyhow::Result<()> {
+    install_missing(CLIENTS)?;
+    let path = root().join("target/python-clients");
+    let (complete, wanted) = (path.join("complete"), PYTHON_CLIENTS.join(" "));
+    if fs::read_to_string(&complete).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    step(
+        "make an environment for clients in Python",
+        command("python3", &["-m", "venv", "--clear"]).arg(&path),
+    )?;
+    let mut install = Command::new(path.join("bin/pip"));
+    install
+        .args(["install", "--quiet", "--no-compile"])
+        .args(PYTHON_CLIENTS);
+    step(&format!("install {wanted}"), &mut install)?;
+    fs::write(complete, wanted)?;
+    Ok(())
 }
 
 /// Installs packages whose programs are missing, by apt.

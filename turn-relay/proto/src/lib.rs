@@ -2,7 +2,7 @@
 //! sockets and the next deadline come out. Sans-IO.
 //!
 //! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
-//! - [`allocation`], [`permission`], [`channel`]: what a client holds. [`five_tuple`]: who a client is.
+//! - [`allocation`], [`permission`], [`channel`], `reservation`: what a client holds. [`five_tuple`]: who a client is.
 //! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], `strangers`: who may do what, how much, how often.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
@@ -20,6 +20,7 @@ pub mod peer_policy;
 pub mod permission;
 pub mod quota;
 pub mod request;
+mod reservation;
 pub mod response;
 pub mod server;
 mod strangers;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::reservation::Reservations;
+
 /// Who holds an allocation, as quotas count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
@@ -38,10 +40,13 @@ impl Default for Quota {
     }
 }
 
-/// Counts allocations by owner, for all servers of a process together. Touched when an allocation
-/// begins or ends, never by a packet.
+/// Counts allocations by owner and keeps ports, for all servers of a process together. Touched when an
+/// allocation begins or ends, never by a packet.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<HashMap<Owner, usize>>);
+pub struct Ledger {
+    counts: Mutex<HashMap<Owner, usize>>,
+    pub(crate) reservations: Reservations,
+}
 
 /// A place that is taken; given back when dropped.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ impl Ledger {
     #[must_use]
     pub fn take(self: &Arc<Self>, user: Arc<str>, source: IpAddr, quota: &Quota) -> Option<Place> {
         let owners = [Owner::User(user), Owner::Source(source)];
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |owner: &Owner| counts.get(owner).copied().unwrap_or(0);
         if count(&owners[0]) >= quota.allocations_per_user
             || count(&owners[1]) >= quota.allocations_per_source
@@ -74,7 +79,11 @@ impl Ledger {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.ledger.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .ledger
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for owner in &self.owners {
             if let Some(count) = counts.get_mut(owner) {
                 *count -= 1;
@@ -105,6 +114,6 @@ mod tests {
         let c = take("bob").unwrap();
         assert!(take("eve").is_none(), "a fourth of one source");
         drop((a, b, c));
-        assert!(ledger.0.lock().unwrap().is_empty());
+        assert!(ledger.counts.lock().unwrap().is_empty());
     }
 }

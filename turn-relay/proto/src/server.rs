@@ -31,9 +31,7 @@ use crate::channel::{ChannelNumber, Channels, Conflict};
 use crate::command::{Command, Family, PortWish, RelayId, ReservationId};
 use crate::expiry::Expiry;
 use crate::five_tuple::FiveTuple;
-use crate::limits::{
-    DEFAULT_LIFETIME, MAX_CONTROL, MAX_LIFETIME, MAX_RESERVATIONS, RESERVATION_LIFETIME,
-};
+use crate::limits::{DEFAULT_LIFETIME, MAX_CONTROL, MAX_LIFETIME, RESERVATION_LIFETIME};
 use crate::nonce::Nonces;
 use crate::peer_policy::PeerPolicy;
 use crate::permission::Permissions;
@@ -123,18 +121,10 @@ pub struct Server {
     ledger: Arc<Ledger>,
     allocations: Allocations,
     by_client: HashMap<FiveTuple, AllocationId>,
-    reservations: HashMap<ReservationId, Reservation>,
     expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
     /// Names of reservations and Data indications; unguessable is only the nonce.
     counter: u64,
-}
-
-/// Whose a kept port is.
-#[derive(Debug)]
-struct Reservation {
-    user: Arc<str>,
-    until: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +149,6 @@ impl Server {
             ledger,
             allocations: Allocations::default(),
             by_client: HashMap::new(),
-            reservations: HashMap::new(),
             expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
@@ -230,7 +219,7 @@ impl Server {
                     None => {}
                 },
                 Deadline::Reservation(id) => {
-                    if self.reservations.remove(&id).is_some() {
+                    if self.ledger.reservations.expire(id) {
                         self.commands.push_back(Command::Release(id));
                     }
                 }
@@ -603,7 +592,7 @@ impl Server {
             Port::Any => Ok((PortWish::Any, None)),
             Port::Even { reserve: false } => Ok((PortWish::Even, None)),
             Port::Even { reserve: true } => {
-                if self.reservations.len() >= MAX_RESERVATIONS {
+                if self.ledger.reservations.is_full() {
                     return Err(Refusal::InsufficientCapacity);
                 }
                 self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -611,14 +600,9 @@ impl Server {
                 Ok((PortWish::EvenAndNext(id), Some(id)))
             }
             Port::Reserved(id) => {
-                let is_theirs = self
-                    .reservations
-                    .get(&id)
-                    .is_some_and(|reservation| reservation.user == identity.user);
-                if !is_theirs {
+                if !self.ledger.reservations.claim(id, &identity.user) {
                     return Err(Refusal::InsufficientCapacity);
                 }
-                self.reservations.remove(&id);
                 Ok((PortWish::Reserved(id), None))
             }
         }
@@ -664,8 +648,7 @@ impl Server {
         let user = allocation.identity.user.clone();
         if let Some(id) = reservation {
             let due = now.monotonic + RESERVATION_LIFETIME;
-            self.reservations
-                .insert(id, Reservation { user, until: due });
+            self.ledger.reservations.keep(id, user, due);
             self.schedule(due, Deadline::Reservation(id));
         }
         self.reply(client, response);
@@ -797,7 +780,7 @@ impl Server {
     }
 
     fn schedule(&mut self, due: Duration, deadline: Deadline) {
-        let (allocations, reservations) = (&self.allocations, &self.reservations);
+        let (allocations, reservations) = (&self.allocations, &self.ledger.reservations);
         let living = allocations.len() + reservations.len();
         self.expiry
             .schedule(due, deadline, living, |due, deadline| match deadline {
@@ -805,10 +788,7 @@ impl Server {
                     let allocation = allocations.get(id);
                     allocation.is_some_and(|allocation| allocation.scheduled == due)
                 }
-                Deadline::Reservation(id) => {
-                    let reservation = reservations.get(&id);
-                    reservation.is_some_and(|reservation| reservation.until == due)
-                }
+                Deadline::Reservation(id) => reservations.is_kept_until(id, due),
             });
     }
 

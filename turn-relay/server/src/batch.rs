@@ -42,14 +42,15 @@ impl<S: Copy + PartialEq> Batch<S> {
         }
     }
 
-    /// Whether a packet of this length may join; if not, the batch is to be sent first.
+    /// Whether a packet of this length may join; if not, the batch is to be sent first. One without a
+    /// payload goes alone: among the bytes of others, it cannot be seen.
     pub(crate) fn takes(&self, flow: &Flow<S>, length: usize, segments: usize) -> bool {
         match &self.flow {
             None => true,
             Some(own) => {
                 own == flow
                     && !self.is_closed
-                    && length <= self.segment
+                    && (1..=self.segment).contains(&length)
                     && self.count < segments
                     && self.bytes.len() + length <= MAX_BYTES
             }
@@ -116,5 +117,43 @@ impl<S> Drop for Ready<'_, S> {
         self.0.bytes.clear();
         self.0.count = 0;
         self.0.is_closed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow() -> Flow<usize> {
+        Flow {
+            socket: 0,
+            to: ([192, 0, 2, 1], 1).into(),
+            from: None,
+        }
+    }
+
+    /// How many batches these packets of one flow make.
+    fn batches(packets: &[&[u8]]) -> usize {
+        let mut batch = Batch::new();
+        let mut sent = 0;
+        for packet in packets {
+            if !batch.takes(&flow(), packet.len(), 64) {
+                sent += usize::from(batch.take().is_some());
+            }
+            batch.push(flow(), &[packet]);
+        }
+        sent + usize::from(batch.take().is_some())
+    }
+
+    #[test]
+    fn packets_of_one_size_and_a_shorter_last_go_together() {
+        assert_eq!(batches(&[b"abc", b"def", b"g"]), 1);
+        assert_eq!(batches(&[b"abc", b"d", b"efg"]), 2);
+        assert_eq!(batches(&[b"a", b"bcd"]), 2);
+    }
+
+    #[test]
+    fn an_empty_packet_goes_alone() {
+        assert_eq!(batches(&[b"abc", b"", b"", b"def"]), 4);
     }
 }

@@ -29,6 +29,7 @@ use config::{Config, ConfigError, Listen};
 pub use local::{Attachment, LocalPeer};
 use local::{Inbox, Relayed};
 use metrics::{Counters, Snapshot};
+use ports::Kept;
 pub use stream::Arrived;
 use worker::{Order, Reload, Shared, Worker};
 
@@ -90,7 +91,7 @@ impl Relay {
     /// See [`StartError`].
     pub fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
-        let ledger = Arc::new(Ledger::default());
+        let (ledger, kept) = (Arc::new(Ledger::default()), Arc::new(Kept::default()));
         let mut nonce_key = [0; 32];
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
@@ -104,6 +105,7 @@ impl Relay {
                 index,
                 nonce_key,
                 ledger: ledger.clone(),
+                kept: kept.clone(),
                 counters: Arc::default(),
                 inbox: Arc::default(),
                 relayed: relayed.clone(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -69,11 +69,22 @@ pub(crate) struct RelaySocket {
     own: SocketAddr,
 }
 
+/// Sockets of ports that are kept beside even ones, of all workers: who asks for one may be led to
+/// another worker than who had it kept.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<HashMap<ReservationId, (Socket, SocketAddr)>>);
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReservationId, (Socket, SocketAddr)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// All relay sockets of a worker.
 #[derive(Debug)]
 pub(crate) struct Ports {
     sockets: Vec<Option<RelaySocket>>,
-    reserved: HashMap<ReservationId, (Socket, SocketAddr)>,
+    kept: Arc<Kept>,
     v4: Option<(IpAddr, IpAddr)>,
     v6: Option<(IpAddr, IpAddr)>,
     range: RangeInclusive<u16>,
@@ -89,11 +100,12 @@ impl Ports {
         config: &Config,
         first_token: usize,
         worker: usize,
+        kept: Arc<Kept>,
         relayed: Arc<Relayed>,
     ) -> Self {
         Self {
             sockets: Vec::new(),
-            reserved: HashMap::new(),
+            kept,
             v4: config.relay_ip(Family::V4),
             v6: config.relay_ip(Family::V6),
             range: config.relay_ports.clone(),
@@ -134,11 +146,12 @@ impl Ports {
                 let (bound, next) =
                     self.any(own, 2, |even| socket(SocketAddr::new(own, even + 1)))?;
                 let address = SocketAddr::new(own, bound.1.port() + 1);
-                self.reserved.insert(id, (next, address));
+                self.kept.lock().insert(id, (next, address));
                 bound
             }
             PortWish::Reserved(id) => self
-                .reserved
+                .kept
+                .lock()
                 .remove(&id)
                 .ok_or(io::ErrorKind::AddrNotAvailable)?,
         };
@@ -180,8 +193,8 @@ impl Ports {
         }
     }
 
-    pub(crate) fn release(&mut self, id: ReservationId) {
-        self.reserved.remove(&id);
+    pub(crate) fn release(&self, id: ReservationId) {
+        self.kept.lock().remove(&id);
     }
 
     /// A socket on a random port that is a multiple of `step` and for which `also` can be had too.
@@ -240,11 +253,13 @@ mod tests {
     fn the_last_port_of_all_can_be_had() {
         let ports = Ports {
             sockets: Vec::new(),
-            reserved: HashMap::new(),
+            kept: Arc::default(),
             v4: None,
             v6: None,
             range: u16::MAX..=u16::MAX,
             first_token: 0,
+            worker: 0,
+            relayed: Arc::default(),
         };
         let ip = "127.0.0.1".parse().unwrap();
         let ((_socket, address), ()) = ports.any(ip, 1, |_| Ok(())).unwrap();

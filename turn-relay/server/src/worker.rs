@@ -31,7 +31,7 @@ use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
-use crate::ports::{self, Bound, Ports, Slot};
+use crate::ports::{self, Bound, Kept, Ports, Slot};
 use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
 use crate::{Sessions, StartError};
 
@@ -101,6 +101,7 @@ pub(crate) struct Shared {
     pub(crate) index: usize,
     pub(crate) nonce_key: [u8; 32],
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) relayed: Arc<Relayed>,
@@ -204,7 +205,13 @@ impl Worker {
             core: Core {
                 server,
                 listeners,
-                ports: Ports::new(config, FIRST_RELAY, shared.index, shared.relayed),
+                ports: Ports::new(
+                    config,
+                    FIRST_RELAY,
+                    shared.index,
+                    shared.kept,
+                    shared.relayed,
+                ),
                 attached: HashMap::new(),
                 attached_only: config.peers.attached_only,
                 inbox: shared.inbox,
@@ -480,7 +487,7 @@ impl Core {
             .take(count)
             .zip(buffer.chunks_exact(BURST_BYTES))
         {
-            for packet in chunk[..meta.len].chunks(meta.stride.max(1)) {
+            for packet in packets(&chunk[..meta.len], meta.stride) {
                 match token.0.checked_sub(FIRST_RELAY) {
                     None => self.client_packet(token.0, meta, packet),
                     Some(slot) => self.peer_packet(slot, meta.addr, packet),
@@ -682,6 +689,12 @@ impl Core {
         let due = self.server.poll_timeout().into_iter().chain(sweep).min()?;
         Some(due.saturating_sub(self.started.elapsed()))
     }
+}
+
+/// The packets of one read; one that is empty is a packet too.
+fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
+    let empty = read.is_empty().then_some(read);
+    empty.into_iter().chain(read.chunks(stride.max(1)))
 }
 
 fn now(started: Instant) -> Now {

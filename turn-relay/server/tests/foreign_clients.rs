@@ -2,71 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod loopback;
+
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
+use loopback::{SECRET, config, relay};
 use portway_relay::Relay;
-use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
+use portway_relay::config::{Config, Listen};
 use portway_relay_proto::auth::ephemeral_credentials;
-use portway_relay_proto::peer_policy::PeerPolicy;
-use portway_relay_proto::quota::Quota;
-use rustls::pki_types::PrivateKeyDer;
-
-const SECRET: &[u8] = b"a secret of tests";
-
-fn listen(transport: Transport, address: &str) -> Listen {
-    Listen {
-        transport,
-        address: address.parse().unwrap(),
-    }
-}
-
-/// A certificate that nobody has signed; coturn's client does not look.
-fn certificate() -> Arc<rustls::ServerConfig> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    Arc::new(config)
-}
-
-/// A relay on loopback, whose peers may be there too.
-fn relay(workers: usize) -> Relay {
-    Relay::start(&config(workers)).unwrap()
-}
-
-fn config(workers: usize) -> Config {
-    Config {
-        listen: vec![
-            listen(Transport::Udp, "127.0.0.1:0"),
-            listen(Transport::Udp, "[::1]:0"),
-            listen(Transport::Tcp, "127.0.0.1:0"),
-            listen(Transport::Tls, "127.0.0.1:0"),
-        ],
-        tls: Some(certificate()),
-        relay_ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-        external_ips: Vec::new(),
-        relay_ports: RELAY_PORTS,
-        realm: "tests".to_owned(),
-        users: vec![("ann".to_owned(), "ann's".to_owned())],
-        secrets: vec![SECRET.to_vec()],
-        session_separator: None,
-        peers: PeerPolicy {
-            allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
-            ..PeerPolicy::default()
-        },
-        quota: Quota::default(),
-        announce_sha256: false,
-        workers: NonZeroUsize::new(workers).unwrap(),
-    }
-}
 
 /// Runs a tool of coturn against an address; what it printed.
 fn run(tool: &str, args: &[&str], server: SocketAddr) -> String {

@@ -184,7 +184,6 @@ impl World {
         self.with_peers(client, CHANNEL_BIND, &[peer], Some(number))
     }
 
-    /// Peer addresses are masked with the transaction, so these are made in one go.
     fn with_peers(
         &mut self,
         client: &Client,
@@ -192,17 +191,7 @@ impl World {
         peers: &[SocketAddr],
         number: Option<u16>,
     ) -> Vec<u8> {
-        let mut message = Message::builder_request(method, MessageWriteVec::new());
-        let transaction = message.transaction_id();
-        if let Some(number) = number {
-            message.add_attribute(&ChannelNumber::new(number)).unwrap();
-        }
-        for peer in peers {
-            message
-                .add_attribute(&XorPeerAddress::new(*peer, transaction))
-                .unwrap();
-        }
-        let request = sign(client, message);
+        let request = naming_peers(client, method, peers, number);
         assert_eq!(self.send(client, &request), FromClient::Answered);
         self.settle().unwrap()
     }
@@ -222,7 +211,27 @@ pub(crate) fn signed(
     sign(client, request(method, attributes))
 }
 
-fn request(method: Method, attributes: &[&dyn AttributeWrite]) -> MessageWriteVec {
+/// Peer addresses are masked with the transaction, so these are made in one go.
+pub(crate) fn naming_peers(
+    client: &Client,
+    method: Method,
+    peers: &[SocketAddr],
+    number: Option<u16>,
+) -> Vec<u8> {
+    let mut message = Message::builder_request(method, MessageWriteVec::new());
+    let transaction = message.transaction_id();
+    if let Some(number) = number {
+        message.add_attribute(&ChannelNumber::new(number)).unwrap();
+    }
+    for peer in peers {
+        message
+            .add_attribute(&XorPeerAddress::new(*peer, transaction))
+            .unwrap();
+    }
+    sign(client, message)
+}
+
+pub(crate) fn request(method: Method, attributes: &[&dyn AttributeWrite]) -> MessageWriteVec {
     let mut message = Message::builder_request(method, MessageWriteVec::new());
     for attribute in attributes {
         message.add_attribute(*attribute).unwrap();
