@@ -174,6 +174,22 @@ pub(crate) enum RelayCommand {
         #[arg(long = "for", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
         lifetime: std::time::Duration,
     },
+    /// Show a running relay: who is there, by which addresses, and how much has passed
+    Status,
+    /// End what a user relays, or one session, at once
+    ///
+    /// A session of ephemeral credentials (EXPIRY:NAME) belongs to NAME. Revoking NAME also refuses the
+    /// credentials that were handed out for it until now. A user with a password in the configuration
+    /// may come back until it is removed there.
+    Revoke {
+        /// Name of a user, or id of a session as `portway relay status` shows it
+        #[arg(value_name = "USER|SESSION")]
+        target: String,
+        /// Lifetime of the ephemeral credentials that you hand out: those of the user that end within
+        /// it from now are refused. Too short lets older ones in again; too long refuses newer ones, too
+        #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+    },
 }
 
 impl Relay {

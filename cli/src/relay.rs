@@ -6,6 +6,8 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_protocol::id::GrantId;
@@ -16,11 +18,12 @@ use portway_relay_proto::peer_policy::{Others, PeerPolicy};
 
 use crate::args;
 use crate::config::relay::RelayFile;
+use crate::control::relay::Operated;
 use crate::exit::Failure;
 use crate::links::unix_now;
 
 /// How long credentials are good for. A relayed session ends with them, and the client connects anew.
-const CREDENTIALS_LIFETIME: u64 = 12 * 3600;
+const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Ports that the system gives to sockets which ask for none, as a gateway's do.
 const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -30,7 +33,7 @@ const DEFAULT_EPHEMERAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// A relay that runs beside signaling.
 pub(crate) struct Beside {
-    running: Relay,
+    running: Operated,
     url: String,
     secret: [u8; 32],
 }
@@ -75,7 +78,7 @@ impl Beside {
         let running = Relay::start(&config)
             .map_err(|error| Failure::configuration(format!("the relay: {error}")))?;
         Ok(Self {
-            running,
+            running: Operated::new(Arc::new(running), &config),
             url: format!("turn:{host}?transport=udp"),
             secret,
         })
@@ -86,16 +89,26 @@ impl Beside {
         &self.url
     }
 
-    /// Ends what a grant has relayed; returns how many allocations there were.
+    /// As its operator sees it.
+    pub(crate) const fn operated(&self) -> &Operated {
+        &self.running
+    }
+
+    /// Ends what a grant has relayed, and refuses the credentials made for it; returns how many
+    /// allocations there were.
     pub(crate) fn revoke(&self, grant: &GrantId) -> usize {
-        self.running.revoke(&grant.to_string())
+        let revoked = self
+            .running
+            .relay
+            .revoke(&grant.to_string(), CREDENTIALS_LIFETIME);
+        revoked.ended
     }
 
     /// Makes credentials, for [`offer_relay`](portway_signaling::Signaling::offer_relay).
     pub(crate) fn issue(&self) -> impl Fn(&GrantId, u64) -> IceServer + Send + Sync + use<> {
         let (url, secret) = (self.url.clone(), self.secret);
         move |grant, expires| {
-            let expires = expires.min(unix_now() + CREDENTIALS_LIFETIME);
+            let expires = expires.min(unix_now() + CREDENTIALS_LIFETIME.as_secs());
             let (username, credential) =
                 ephemeral_credentials(&secret, &grant.to_string(), expires);
             IceServer {

@@ -1,6 +1,11 @@
 //! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
+//! [`operate`]: what its operator asks while it runs.
 
+mod operate;
+
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,14 +18,17 @@ use portway_relay::config::{Config, Listen, Transport};
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
+use crate::control;
+use crate::control::relay::Operated;
 use crate::exit::{self, Failure};
 use crate::links::{random_id, unix_now};
 use crate::output;
+use crate::state::State;
 
 /// Name of the user that a relay without users makes up.
 const TRIAL_USER: &str = "trial";
@@ -31,6 +39,9 @@ struct Ready {
     event: &'static str,
     relay: Vec<String>,
     realm: String,
+    /// The socket that `status` and `revoke` ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trial: Option<Credentials>,
 }
@@ -64,17 +75,21 @@ pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<E
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(RelayCommand::Status) => operate::status(global).map(|()| ExitCode::SUCCESS),
+        Some(RelayCommand::Revoke { target, lifetime }) => {
+            operate::revoke(global, target, *lifetime).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 
 fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> {
-    let file = File::load(global)?.relay;
-    let mut config = file.resolve(args)?;
+    let file = File::load(global)?;
+    let mut config = file.relay.resolve(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let scrapes = match file.metrics(args) {
+    let scrapes = match file.relay.metrics(args) {
         Some(address) => Some(runtime.block_on(listen(address))?),
         None => None,
     };
@@ -92,10 +107,13 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     let running =
         Relay::start(&config).map_err(|error| Failure::configuration(error.to_string()))?;
     let running = Arc::new(running);
+    let control = runtime.block_on(bind_control(global, &file));
+    let (control, socket) = control.unzip();
     let ready = Ready {
         event: "ready",
         relay: urls(&config, running.listening()),
         realm: config.realm.clone(),
+        control: socket.clone(),
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
@@ -113,8 +131,15 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         tokio::select! {
             code = wait(reload) => code,
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
+            ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }
-    })?;
+    });
+    if let Some(socket) = socket {
+        drop(fs::remove_file(socket));
+    }
+    let code = code?;
+    // With it go those who are being answered.
+    drop(runtime);
     let passed = running.metrics();
     drop(running);
     tracing::info!(
@@ -140,6 +165,33 @@ async fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCod
                 Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
             },
         }
+    }
+}
+
+/// The control socket and its path. A relay that cannot have one still relays.
+async fn bind_control(global: &args::Global, file: &File) -> Option<(UnixListener, PathBuf)> {
+    let bound = async {
+        let state = State::configured(global, file)?;
+        state.prepare()?;
+        let path = state.path(control::relay::SOCKET);
+        anyhow::Ok((control::bind(&path).await?, path))
+    };
+    bound
+        .await
+        .inspect_err(|error| {
+            tracing::warn!("this relay answers no `relay status` and `relay revoke`: {error:#}");
+        })
+        .ok()
+}
+
+/// Answers the operator, if there is a place for that. Ends with what went wrong only.
+async fn serve_control(listener: Option<UnixListener>, relay: Operated) -> anyhow::Error {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    match control::relay::serve(listener, relay).await {
+        Ok(()) => anyhow::anyhow!("the control socket ended by itself"),
+        Err(error) => error,
     }
 }
 
@@ -224,6 +276,9 @@ fn human(ready: &Ready, config: &Config) -> String {
         text.push_str(
             "  Peers in private networks are refused; allow yours with --allow-peer 192.168.0.0/16.\n",
         );
+    }
+    if ready.control.is_some() {
+        text.push_str("  `portway relay status` shows who is there.\n");
     }
     text.push_str("  Ctrl-C ends it.\n");
     text

@@ -3,7 +3,8 @@
 //!
 //! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
 //! - [`allocation`], [`permission`], [`channel`]: what a client holds. [`five_tuple`]: who a client is.
-//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], `strangers`: who may do what, how much, how often.
+//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], [`revocation`], `strangers`: who may do what, how
+//!   much, how often. [`session`]: what an operator sees.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -21,7 +22,9 @@ pub mod permission;
 pub mod quota;
 pub mod request;
 pub mod response;
+pub mod revocation;
 pub mod server;
+pub mod session;
 mod strangers;
 pub mod wire;
 

@@ -40,6 +40,8 @@ use crate::permission::Permissions;
 use crate::quota::{Ledger, Quota};
 use crate::request::{Allocate, Families, Port, Refusal, Request};
 use crate::response::Response;
+use crate::revocation::{Revocations, Revoked};
+use crate::session::{Session, Traffic};
 use crate::strangers::Strangers;
 use crate::wire::indication::Prefix;
 use crate::wire::{channel_data, indication};
@@ -124,6 +126,7 @@ pub struct Server {
     allocations: Allocations,
     by_client: HashMap<FiveTuple, AllocationId>,
     reservations: HashMap<ReservationId, Reservation>,
+    revocations: Revocations,
     expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
     /// Names of reservations and Data indications; unguessable is only the nonce.
@@ -160,6 +163,7 @@ impl Server {
             allocations: Allocations::default(),
             by_client: HashMap::new(),
             reservations: HashMap::new(),
+            revocations: Revocations::default(),
             expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
@@ -192,7 +196,7 @@ impl Server {
         length: usize,
         now: Now,
     ) -> FromPeer {
-        let Some(allocation) = self.allocations.get(relay.allocation) else {
+        let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
             return FromPeer::Dropped(Drop::NoAllocation);
         };
         let now = now.monotonic;
@@ -209,10 +213,11 @@ impl Server {
                 Prefix::data_indication(peer, length, self.counter)
             }
         };
-        match prefix {
-            Some(prefix) => FromPeer::ToClient { client, prefix },
-            None => FromPeer::Dropped(Drop::Malformed),
-        }
+        let Some(prefix) = prefix else {
+            return FromPeer::Dropped(Drop::Malformed);
+        };
+        allocation.traffic.count_to_client(length);
+        FromPeer::ToClient { client, prefix }
     }
 
     /// Ends what is due.
@@ -268,8 +273,10 @@ impl Server {
         }
     }
 
-    /// Ends every allocation of a user; returns how many.
-    pub fn revoke(&mut self, user: &str) -> usize {
+    /// Ends every allocation of a user, and refuses its ephemeral credentials that end at `until`
+    /// (seconds since 1970) or before. `EXPIRY:NAME` is taken for NAME.
+    pub fn revoke(&mut self, user: &str, until: u64, now: Now) -> Revoked {
+        let user = self.users.user_of(user);
         let ids: Vec<AllocationId> = self
             .allocations
             .iter()
@@ -279,7 +286,41 @@ impl Server {
         for id in &ids {
             self.end(*id);
         }
-        ids.len()
+        Revoked {
+            ended: ids.len(),
+            is_remembered: self.revocations.add(user, until, now.unix),
+            has_password: self.users.has_password(user),
+        }
+    }
+
+    /// Ends one allocation; returns whose it was. Its user may come back.
+    pub fn revoke_session(&mut self, id: AllocationId) -> Option<Arc<str>> {
+        let user = self.allocations.get(id)?.identity.user.clone();
+        self.end(id);
+        Some(user)
+    }
+
+    /// Who holds what.
+    pub fn sessions(&self, now: Now) -> impl Iterator<Item = Session> {
+        let now = now.monotonic;
+        let allocations = self.allocations.iter();
+        allocations.map(move |(id, allocation)| Session {
+            id,
+            user: allocation.identity.user.clone(),
+            client: allocation.client,
+            relayed: allocation.relays.iter().collect(),
+            permissions: allocation.permissions.count(now),
+            channels: allocation.channels.count(now),
+            age: now.saturating_sub(allocation.started),
+            expires_in: allocation.expires.saturating_sub(now),
+            traffic: allocation.traffic,
+        })
+    }
+
+    /// Users whose ephemeral credentials are refused.
+    #[must_use]
+    pub fn revocation_count(&self, now: Now) -> usize {
+        self.revocations.count(now.unix)
     }
 
     /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
@@ -325,11 +366,11 @@ impl Server {
 
 /// Data.
 impl Server {
-    fn channel_data(&self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
+    fn channel_data(&mut self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
         let Some((number, payload)) = channel_data::parse(packet) else {
             return FromClient::Dropped(Drop::Malformed);
         };
-        let Some((id, allocation)) = self.of(client) else {
+        let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
         let Some(peer) = allocation.channels.peer(number, now) else {
@@ -338,15 +379,16 @@ impl Server {
         Self::to_peer(id, allocation, peer, payload, now)
     }
 
-    fn send_indication(&self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
+    fn send_indication(&mut self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
         let Some((peer, payload)) = indication::parse_send(packet) else {
             return FromClient::Dropped(Drop::Malformed);
         };
-        let Some((id, allocation)) = self.of(client) else {
+        // A permission has been judged when it was installed; the rules may have changed since.
+        let is_permitted = self.peers.permits(&peer);
+        let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
-        // A permission has been judged when it was installed; the rules may have changed since.
-        if !self.peers.permits(&peer) {
+        if !is_permitted {
             return FromClient::Dropped(Drop::Forbidden);
         }
         Self::to_peer(id, allocation, peer, payload, now)
@@ -354,7 +396,7 @@ impl Server {
 
     fn to_peer(
         id: AllocationId,
-        allocation: &Allocation,
+        allocation: &mut Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
         now: Duration,
@@ -362,6 +404,7 @@ impl Server {
         if !allocation.permissions.allows(peer.ip(), now) {
             return FromClient::Dropped(Drop::NoPermission);
         }
+        allocation.traffic.count_to_peer(payload.len());
         let relay = RelayId {
             allocation: id,
             family: Family::of(&peer),
@@ -376,6 +419,11 @@ impl Server {
     fn of(&self, client: &FiveTuple) -> Option<(AllocationId, &Allocation)> {
         let id = *self.by_client.get(client)?;
         Some((id, self.allocations.get(id)?))
+    }
+
+    fn of_mut(&mut self, client: &FiveTuple) -> Option<(AllocationId, &mut Allocation)> {
+        let id = *self.by_client.get(client)?;
+        Some((id, self.allocations.get_mut(id)?))
     }
 }
 
@@ -468,6 +516,7 @@ impl Server {
         }
         self.users
             .verify(message, &username, now.unix)
+            .filter(|identity| !self.revocations.refuses(identity))
             .ok_or(Refusal::Unauthorized)
     }
 
@@ -535,11 +584,13 @@ impl Server {
         let allocation = Allocation {
             client,
             identity: identity.clone(),
+            started: now.monotonic,
             expires: now.monotonic + lifetime,
             scheduled: now.monotonic + lifetime,
             relays: Relays::default(),
             permissions: Permissions::default(),
             channels: Channels::default(),
+            traffic: Traffic::default(),
             state: State::Binding(Pending {
                 request: message.as_bytes().to_vec(),
                 missing: families.len(),

@@ -1,11 +1,12 @@
 //! A STUN/TURN relay: sockets, threads and counters around the machine of `portway-relay-proto`.
 //!
-//! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
+//! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
 //! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
 //! - [`metrics`]: what has passed, and what has not and why.
 
+pub mod admin;
 mod batch;
 pub mod config;
 pub mod metrics;
@@ -51,6 +52,8 @@ pub enum StartError {
 /// A running relay. Ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
+    /// Which run this is: a random number in the names of its sessions.
+    run: u32,
     workers: Vec<Handle>,
     listening: Vec<Listen>,
 }
@@ -78,8 +81,9 @@ impl Relay {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
         let ledger = Arc::new(Ledger::default());
-        let mut nonce_key = [0; 32];
+        let (mut nonce_key, mut run) = ([0; 32], [0; 4]);
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
+        getrandom::fill(&mut run).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
         if config.workers.get() > 1 {
             worker::probe(config)?;
@@ -107,7 +111,11 @@ impl Relay {
                 thread: Some(thread),
             });
         }
-        Ok(Self { workers, listening })
+        Ok(Self {
+            run: u32::from_ne_bytes(run),
+            workers,
+            listening,
+        })
     }
 
     /// Where it listens.
@@ -132,20 +140,6 @@ impl Relay {
             })));
         }
         Ok(())
-    }
-
-    /// Ends all allocations of a user; returns how many there were.
-    #[must_use]
-    pub fn revoke(&self, user: &str) -> usize {
-        let (answers, answered) = sync_channel(self.workers.len());
-        for worker in &self.workers {
-            worker.order(Order::Revoke {
-                user: user.to_owned(),
-                ended: answers.clone(),
-            });
-        }
-        drop(answers);
-        answered.iter().sum()
     }
 
     /// What has passed so far.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -59,18 +59,17 @@ const SWEEP: Duration = Duration::from_secs(5);
 const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is asked from outside.
-#[derive(Debug)]
 pub(crate) enum Order {
-    /// End the allocations of a user, and say how many there were.
-    Revoke {
-        user: String,
-        ended: SyncSender<usize>,
-    },
+    /// Do this with the machine.
+    Ask(Question),
     /// Let in others, by other rules.
     Reload(Box<Reload>),
     /// End.
     End,
 }
+
+/// Something that is done with the machine between two packets; its answer is its own affair.
+pub(crate) type Question = Box<dyn FnOnce(&mut Server, Now) + Send>;
 
 /// What may change while a worker runs.
 #[derive(Debug)]
@@ -234,12 +233,9 @@ impl Worker {
     fn obey(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Revoke { user, ended } => {
-                    let count = self.core.server.revoke(&user);
+                Order::Ask(question) => {
+                    question(&mut self.core.server, self.core.now);
                     self.core.settle();
-                    if ended.send(count).is_err() {
-                        tracing::debug!("nobody waits for the end of a user");
-                    }
                 }
                 Order::Reload(new) => self.core.reload(*new),
                 Order::End => return false,

@@ -1,0 +1,125 @@
+//! `portway relay` as its operator has it: the real binary, and coturn's client as a user.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod running;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use running::{Relay, SECRET, Talker};
+use serde_json::Value;
+
+#[test]
+fn an_operator_sees_who_is_there_and_ends_one_session() {
+    let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
+    let quiet = relay.ask(&["status"]);
+    assert_eq!((&quiet["v"], &quiet["allocations"]), (&1.into(), &0.into()));
+    assert_eq!(quiet["listeners"][0]["transport"], "udp");
+    assert_eq!(quiet["realm"], "portway");
+    let _ann = Talker::start(&relay, "ann");
+    let busy = relay.until(|status| talking(status).is_some());
+    let session = talking(&busy).unwrap();
+    assert_eq!(
+        (&session["user"], &session["transport"]),
+        (&"ann".into(), &"udp".into())
+    );
+    assert!(
+        session["client"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    assert!(session["expires_in_s"].as_u64().unwrap() <= 600);
+    let table = relay.told(&["status"]);
+    let id = session["session"].as_str().unwrap();
+    assert!(table.contains(id) && table.contains("ann"), "{table}");
+
+    let ended = relay.ask(&["revoke", id]);
+    assert_eq!(
+        (&ended["revoked"], &ended["user"]),
+        (&"session".into(), &"ann".into())
+    );
+    let refused = relay.command(&["revoke", id]);
+    assert_eq!(refused.status.code(), Some(1));
+    let left = relay.ask(&["status"]);
+    let is_left = |session: &Value| session["session"] == id;
+    assert!(!left["sessions"].as_array().unwrap().iter().any(is_left));
+}
+
+#[test]
+fn a_revoked_name_is_out_and_stays_out() {
+    let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
+    let ann = Talker::start(&relay, "ann");
+    let bob = Talker::start(&relay, "bob");
+    relay.until(|status| {
+        ["ann", "bob"]
+            .iter()
+            .all(|name| sessions_of(status, name) > 0)
+    });
+    let revoked = relay.ask(&["revoke", "ann", "--lifetime", "10m"]);
+    assert!(revoked["ended"].as_u64().unwrap() > 0, "{revoked}");
+    assert_eq!(revoked["has_password"], false);
+    let after = relay.ask(&["status"]);
+    assert_eq!(sessions_of(&after, "ann"), 0);
+    assert!(sessions_of(&after, "bob") > 0, "{after}");
+    assert_eq!(after["revocations"], 1);
+    let said = ann.tries_again(&relay);
+    assert!(said.contains("Cannot complete Allocation"), "{said}");
+    let said = bob.tries_again(&relay);
+    assert!(!said.contains("Cannot complete Allocation"), "{said}");
+    assert!(!relay.told(&["status"]).contains(SECRET));
+}
+
+#[test]
+fn the_control_socket_is_private_and_leaves_with_the_relay() {
+    let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
+    let socket = relay.state().join("relay.sock");
+    assert_eq!(relay.ready["control"], socket.display().to_string());
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // A second one on the same directory relays, without a word for its operator.
+    let second = Relay::start_in(relay.home.clone(), &["--listen", "udp://127.0.0.1:0"]);
+    assert!(second.ready.get("control").is_none(), "{}", second.ready);
+    let listening = &relay.ask(&["status"])["listeners"][0]["address"];
+    let url = relay.ready["relay"][0].as_str().unwrap();
+    assert!(url.contains(listening.as_str().unwrap()), "{url}");
+    drop(second);
+    assert!(socket.exists());
+
+    assert_eq!(relay.end("INT").code(), Some(130));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn without_a_relay_the_operator_is_told_what_to_do() {
+    let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
+    let elsewhere = relay.home.path().join("elsewhere");
+    let output = running::portway()
+        .args(["relay", "status", "--state"])
+        .arg(elsewhere)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("no relay runs on") && said.contains("--state"),
+        "{said}"
+    );
+}
+
+fn sessions_of(status: &Value, user: &str) -> usize {
+    let sessions = status["sessions"].as_array().unwrap();
+    let theirs = sessions.iter().filter(|session| session["user"] == user);
+    theirs.count()
+}
+
+/// A session with a permission that has passed something in both directions.
+fn talking(status: &Value) -> Option<&Value> {
+    let passed = |session: &&Value| {
+        ["permissions", "packets_to_peers", "bytes_to_client"]
+            .iter()
+            .all(|key| session[key] != 0)
+    };
+    status["sessions"].as_array()?.iter().find(passed)
+}
