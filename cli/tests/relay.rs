@@ -71,6 +71,32 @@ fn a_revoked_name_is_out_and_stays_out() {
 }
 
 #[test]
+fn a_scrape_tells_what_a_user_passes_while_it_does() {
+    let relay = Relay::configured("metrics = \"127.0.0.1:0\"\nper_user_metrics = true\n");
+    let _ann = Talker::start(&relay, "ann");
+    relay.until(|status| talking(status).is_some());
+    let first = relay.scrape();
+    let passed = "portway_relay_user_bytes_to_peers_total{user=\"ann\"}";
+    assert!(value(&first, passed) > 0, "{first}");
+    assert!(value(&first, "portway_relay_allocations{transport=\"udp\"}") > 0);
+    assert!(value(&first, "portway_relay_refused_total{code=\"401\"}") > 0);
+    let more = relay.until(|_| value(&relay.scrape(), passed) > value(&first, passed));
+    let live = relay.ask(&["revoke", "ann"])["ended"].as_u64().unwrap();
+    assert!(live > 0, "{more}");
+    let last = relay.scrape();
+    let ended = "portway_relay_allocations_ended_total{reason=\"revoked\"}";
+    assert_eq!(value(&last, ended), live);
+    assert_eq!(
+        value(&last, "portway_relay_user_allocations{user=\"ann\"}"),
+        0
+    );
+    assert!(
+        value(&last, passed) > value(&first, passed),
+        "it never falls"
+    );
+}
+
+#[test]
 fn the_control_socket_is_private_and_leaves_with_the_relay() {
     let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
     let socket = relay.state().join("relay.sock");
@@ -106,6 +132,16 @@ fn without_a_relay_the_operator_is_told_what_to_do() {
         said.contains("no relay runs on") && said.contains("--state"),
         "{said}"
     );
+}
+
+/// A value of a scrape.
+fn value(scrape: &str, name: &str) -> u64 {
+    let line = scrape.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    value
+        .unwrap_or_else(|| panic!("{name} in {scrape}"))
+        .parse()
+        .unwrap()
 }
 
 fn sessions_of(status: &Value, user: &str) -> usize {

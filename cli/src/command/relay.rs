@@ -15,6 +15,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, Transport};
+use portway_relay::metrics::users_prometheus;
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
@@ -42,6 +43,9 @@ struct Ready {
     /// The socket that `status` and `revoke` ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     control: Option<PathBuf>,
+    /// Where scrapes are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trial: Option<Credentials>,
 }
@@ -90,7 +94,10 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         .build()
         .context("cannot start the runtime")?;
     let scrapes = match file.relay.metrics(args) {
-        Some(address) => Some(runtime.block_on(listen(address))?),
+        Some(address) => Some(Scrapes {
+            listener: runtime.block_on(listen(address))?,
+            names_users: file.relay.names_users(),
+        }),
         None => None,
     };
     let trial = (config.users.is_empty() && config.secrets.is_empty()).then(|| Credentials {
@@ -114,6 +121,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         relay: urls(&config, running.listening()),
         realm: config.realm.clone(),
         control: socket.clone(),
+        metrics: scrapes.as_ref().map(Scrapes::url).transpose()?,
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
@@ -200,23 +208,45 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
+/// Where metrics are served, and which.
+struct Scrapes {
+    listener: TcpListener,
+    names_users: bool,
+}
+
+impl Scrapes {
+    fn url(&self) -> anyhow::Result<String> {
+        Ok(format!("http://{}/metrics", self.listener.local_addr()?))
+    }
+}
+
 /// Answers scrapes, if there is a place for them. Ends with what went wrong only.
-async fn serve_metrics(scrapes: Option<TcpListener>, relay: Arc<Relay>) -> anyhow::Error {
+async fn serve_metrics(scrapes: Option<Scrapes>, relay: Arc<Relay>) -> anyhow::Error {
     let Some(scrapes) = scrapes else {
         return std::future::pending().await;
     };
     let answer = move |headers: HeaderMap| {
-        let metrics = is_plain_host(&headers).then(|| relay.metrics().prometheus());
+        let relay = relay.clone();
         async move {
+            if !is_plain_host(&headers) {
+                return StatusCode::MISDIRECTED_REQUEST.into_response();
+            }
+            let metrics = tokio::task::spawn_blocking(move || {
+                let mut text = relay.metrics().prometheus();
+                if scrapes.names_users {
+                    text.push_str(&users_prometheus(&relay.users()));
+                }
+                text
+            });
             let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            match metrics {
-                Some(text) => (content, text).into_response(),
-                None => StatusCode::MISDIRECTED_REQUEST.into_response(),
+            match metrics.await {
+                Ok(text) => (content, text).into_response(),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             }
         }
     };
     let router = axum::Router::new().route("/metrics", get(answer));
-    match axum::serve(scrapes, router).await {
+    match axum::serve(scrapes.listener, router).await {
         Ok(()) => anyhow::anyhow!("the metrics server ended by itself"),
         Err(error) => error.into(),
     }
@@ -276,6 +306,9 @@ fn human(ready: &Ready, config: &Config) -> String {
         text.push_str(
             "  Peers in private networks are refused; allow yours with --allow-peer 192.168.0.0/16.\n",
         );
+    }
+    if let Some(metrics) = &ready.metrics {
+        text.push_str(&format!("  metrics {metrics}\n"));
     }
     if ready.control.is_some() {
         text.push_str("  `portway relay status` shows who is there.\n");

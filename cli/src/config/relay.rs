@@ -62,6 +62,7 @@ pub(crate) struct RelayFile {
     sha256: bool,
     threads: Option<NonZeroUsize>,
     metrics: Option<SocketAddr>,
+    per_user_metrics: bool,
     tls: TlsPart,
     #[serde(skip)]
     parsed: Parsed,
@@ -122,6 +123,11 @@ impl RelayFile {
     /// Where metrics are served.
     pub(crate) fn metrics(&self, args: &Relay) -> Option<SocketAddr> {
         args.metrics.or(self.metrics)
+    }
+
+    /// Whether metrics name users.
+    pub(crate) const fn names_users(&self) -> bool {
+        self.per_user_metrics
     }
 
     /// Whether `up` runs one.

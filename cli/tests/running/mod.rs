@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -48,6 +49,20 @@ impl Relay {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("secret"), SECRET).unwrap();
         Self::start_in(Arc::new(home), args)
+    }
+
+    /// With these lines below `[relay]` in its configuration.
+    pub(crate) fn configured(lines: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("secret"), SECRET).unwrap();
+        let file = home.path().join("portway.toml");
+        std::fs::write(
+            &file,
+            format!("[relay]\nlisten = [\"udp://127.0.0.1:0\"]\n{lines}"),
+        )
+        .unwrap();
+        let file = file.display().to_string();
+        Self::start_in(Arc::new(home), &["--config", &file])
     }
 
     /// In a directory that another one uses, too.
@@ -118,6 +133,24 @@ impl Relay {
             assert!(begun.elapsed() < PATIENCE, "it never came: {status}");
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// What Prometheus would read.
+    pub(crate) fn scrape(&self) -> String {
+        let url = self.ready["metrics"].as_str().unwrap();
+        let address = url
+            .trim_start_matches("http://")
+            .trim_end_matches("/metrics");
+        let mut connection = TcpStream::connect(address).unwrap();
+        write!(
+            connection,
+            "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
     }
 
     /// Sends a signal.

@@ -29,6 +29,7 @@ use crate::allocation::{Allocation, AllocationId, Allocations, Pending, Relays, 
 use crate::auth::{Identity, Users};
 use crate::channel::{ChannelNumber, Channels, Conflict};
 use crate::command::{Command, Family, PortWish, RelayId, ReservationId};
+use crate::event::{Ending, Event};
 use crate::expiry::Expiry;
 use crate::five_tuple::FiveTuple;
 use crate::limits::{
@@ -231,7 +232,7 @@ impl Server {
                         let due = allocation.expires;
                         self.schedule(due, deadline);
                     }
-                    Some(_) => self.end(id),
+                    Some(_) => self.end(id, Ending::Expired),
                     None => {}
                 },
                 Deadline::Reservation(id) => {
@@ -284,7 +285,7 @@ impl Server {
             .map(|(id, _)| id)
             .collect();
         for id in &ids {
-            self.end(*id);
+            self.end(*id, Ending::Revoked);
         }
         Revoked {
             ended: ids.len(),
@@ -296,7 +297,7 @@ impl Server {
     /// Ends one allocation; returns whose it was. Its user may come back.
     pub fn revoke_session(&mut self, id: AllocationId) -> Option<Arc<str>> {
         let user = self.allocations.get(id)?.identity.user.clone();
-        self.end(id);
+        self.end(id, Ending::Revoked);
         Some(user)
     }
 
@@ -334,7 +335,7 @@ impl Server {
             .map(|(id, _)| id)
             .collect();
         for id in gone {
-            self.end(id);
+            self.end(id, Ending::Revoked);
         }
         for allocation in self.allocations.iter_mut() {
             allocation
@@ -347,7 +348,7 @@ impl Server {
     /// The connection of a client has closed.
     pub fn client_gone(&mut self, client: &FiveTuple) {
         if let Some(id) = self.by_client.get(client) {
-            self.end(*id);
+            self.end(*id, Ending::ClientGone);
         }
     }
 
@@ -436,7 +437,10 @@ impl Server {
             }
             let response = match Request::parse(message) {
                 Ok(_) => Response::success(message).with(&mapped(message, client)),
-                Err(refusal) => Response::error(message, &refusal),
+                Err(refusal) => {
+                    self.refused(&refusal);
+                    Response::error(message, &refusal)
+                }
             };
             self.reply(client, response.finish(None, message));
             return FromClient::Answered;
@@ -447,6 +451,7 @@ impl Server {
                 return FromClient::Dropped(Drop::TooMany);
             }
             Err(refusal) => {
+                self.refused(&refusal);
                 let response = self.challenge(&client, message, &refusal, now);
                 self.reply(client, response.finish(None, message));
                 return FromClient::Answered;
@@ -469,7 +474,10 @@ impl Server {
             Ok(Some(response)) => response,
             // It follows when the sockets are bound, or has been repeated.
             Ok(None) => return FromClient::Answered,
-            Err(refusal) => Response::error(message, &refusal),
+            Err(refusal) => {
+                self.refused(&refusal);
+                Response::error(message, &refusal)
+            }
         };
         self.reply(client, response.finish(Some(&identity.key), message));
         FromClient::Answered
@@ -664,7 +672,9 @@ impl Server {
         let addresses: Vec<SocketAddr> = allocation.relays.iter().collect();
         if addresses.is_empty() {
             let response = Response::error(&message, &Refusal::InsufficientCapacity);
-            self.end(id);
+            // Nobody was told of it: it does not count as one that ended.
+            self.end(id, Ending::Deleted);
+            self.refused(&Refusal::InsufficientCapacity);
             return self.reply(client, response.finish(Some(&key), &message));
         }
         let mut response = Response::success(&message);
@@ -687,6 +697,10 @@ impl Server {
             response: response.clone(),
         };
         let user = allocation.identity.user.clone();
+        self.commands.push_back(Command::Tell(Event::Allocated {
+            user: user.clone(),
+            listener: client.listener,
+        }));
         if let Some(id) = reservation {
             let due = now.monotonic + RESERVATION_LIFETIME;
             self.reservations
@@ -710,7 +724,7 @@ impl Server {
             return Err(Refusal::PeerFamilyMismatch);
         }
         if wanted == Some(Duration::ZERO) {
-            self.end(id);
+            self.end(id, Ending::Deleted);
             return Ok(Duration::ZERO);
         }
         let lifetime = lifetime(wanted, identity, now);
@@ -836,11 +850,19 @@ impl Server {
             });
     }
 
-    fn end(&mut self, id: AllocationId) {
+    fn end(&mut self, id: AllocationId, why: Ending) {
         let Some(allocation) = self.allocations.remove(id) else {
             return;
         };
         self.by_client.remove(&allocation.client);
+        if let State::Open { .. } = allocation.state {
+            self.commands.push_back(Command::Tell(Event::Ended {
+                user: allocation.identity.user.clone(),
+                listener: allocation.client.listener,
+                why,
+                traffic: allocation.traffic,
+            }));
+        }
         for family in [Family::V4, Family::V6] {
             if allocation.relays.get(family).is_some() {
                 let relay = RelayId {
@@ -850,6 +872,11 @@ impl Server {
                 self.commands.push_back(Command::Close(relay));
             }
         }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        let event = Event::Refused(refusal.code());
+        self.commands.push_back(Command::Tell(event));
     }
 
     fn reply(&mut self, to: FiveTuple, message: Vec<u8>) {

@@ -44,6 +44,14 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Adds what another has passed.
+    pub const fn add(&mut self, other: &Self) {
+        self.packets_to_peers += other.packets_to_peers;
+        self.bytes_to_peers += other.bytes_to_peers;
+        self.packets_to_client += other.packets_to_client;
+        self.bytes_to_client += other.bytes_to_client;
+    }
+
     pub(crate) const fn count_to_peer(&mut self, length: usize) {
         self.packets_to_peers += 1;
         self.bytes_to_peers += length as u64;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use portway_relay_proto::allocation::AllocationId;
 use portway_relay_proto::auth::{Users, ephemeral_credentials};
 use portway_relay_proto::command::Family;
+use portway_relay_proto::event::{Ending, Event};
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 use portway_relay_proto::server::{Drop, FromClient, FromPeer};
@@ -440,6 +441,48 @@ fn a_session_tells_what_it_holds_and_can_be_ended_alone() {
     assert_eq!(world.server.revoke_session(id), None);
     assert_eq!(world.server.allocation_count(), 1);
     assert_eq!(code(&world.allocate(&ann)), None, "it may come back");
+}
+
+#[test]
+fn what_happens_is_told_with_its_reason() {
+    let mut world = World::new();
+    let clients: Vec<Client> = (1..=4)
+        .map(|i| world.client(&format!("192.0.2.{i}:1"), "ann", "ann's"))
+        .collect();
+    world.events.clear();
+    for client in &clients {
+        world.allocate(client);
+    }
+    world.bind(&clients[0], 0x4000, peer());
+    world.send(&clients[0], &send_packet(peer(), b"hello"));
+    assert_eq!(code(&world.allocate(&clients[0])), Some(437));
+    assert_eq!(world.events.last(), Some(&Event::Refused(437)));
+    world.ask(&clients[0], REFRESH, &[&Lifetime::new(0)]);
+    world.server.client_gone(&clients[1].tuple);
+    let id = world.server.sessions(world.now).next().unwrap().id;
+    world.server.revoke_session(id);
+    world.settle();
+    world.pass(601);
+    let refused = world.naked(&clients[0], ALLOCATE, &[&RequestedTransport::new(17)]);
+    assert_eq!(code(&refused), Some(401));
+    let is_begun = |event: &&Event| matches!(event, Event::Allocated { .. });
+    assert_eq!(world.events.iter().filter(is_begun).count(), 4);
+    let endings: Vec<(Ending, u64)> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Ended { why, traffic, .. } => Some((*why, traffic.bytes_to_peers)),
+            Event::Allocated { .. } | Event::Refused(_) => None,
+        })
+        .collect();
+    let expected = [
+        (Ending::Deleted, 5),
+        (Ending::ClientGone, 0),
+        (Ending::Revoked, 0),
+        (Ending::Expired, 0),
+    ];
+    assert_eq!(endings, expected);
+    assert_eq!(world.events.last(), Some(&Event::Refused(401)));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Each worker answers for its own clients, between two packets. These calls wait for that, so they are
 //! not for a thread that must not wait.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -15,6 +16,7 @@ use portway_relay_proto::server::Server;
 use portway_relay_proto::session::{self, Traffic};
 
 use crate::config::Transport;
+use crate::users::UserTotals;
 use crate::worker::Order;
 use crate::{Handle, Relay};
 
@@ -105,6 +107,28 @@ impl Relay {
         sessions.sort_by(|a, b| (&a.user, b.age, a.id).cmp(&(&b.user, a.age, b.id)));
         sessions.truncate(limit);
         sessions
+    }
+
+    /// What each user holds and has passed, by name. The empty name: all who came after
+    /// [`MAX_USERS`](crate::users::MAX_USERS) others.
+    #[must_use]
+    pub fn users(&self) -> Vec<(String, UserTotals)> {
+        let ask = |worker: &Handle| {
+            let counters = worker.counters.clone();
+            worker.ask(move |server, now| {
+                let mut sums = HashMap::new();
+                counters.users().add_to(server, now, &mut sums);
+                sums
+            })
+        };
+        let answers: Vec<_> = self.workers.iter().map(ask).collect();
+        let mut users: BTreeMap<String, UserTotals> = BTreeMap::new();
+        for (name, totals) in answers.into_iter().flatten().flatten() {
+            let sum = users.entry(name.to_string()).or_default();
+            sum.allocations += totals.allocations;
+            sum.traffic.add(&totals.traffic);
+        }
+        users.into_iter().collect()
     }
 
     /// Ends all allocations of a user, and refuses its ephemeral credentials that end within `lifetime`

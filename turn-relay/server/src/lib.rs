@@ -4,7 +4,7 @@
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
 //! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
-//! - [`metrics`]: what has passed, and what has not and why.
+//! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
 pub mod admin;
 mod batch;
@@ -12,6 +12,7 @@ pub mod config;
 pub mod metrics;
 mod ports;
 mod stream;
+pub mod users;
 mod worker;
 
 use std::io;

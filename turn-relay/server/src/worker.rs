@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
+use portway_relay_proto::event::Event;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::limits::MAX_CONTROL;
 use portway_relay_proto::peer_policy::PeerPolicy;
@@ -84,6 +85,15 @@ pub(crate) struct Reload {
 enum Listener {
     Udp(UdpListener),
     Stream(StreamListener),
+}
+
+impl Listener {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Udp(_) => Transport::Udp,
+            Self::Stream(listener) => listener.transport(),
+        }
+    }
 }
 
 /// A listening socket of datagrams.
@@ -552,11 +562,34 @@ impl Core {
                     self.ports.close(relay, &self.registry);
                 }
                 Command::Release(id) => self.ports.release(id),
+                Command::Tell(event) => self.count(event),
             }
         }
         self.counters
             .allocations
             .set(self.server.allocation_count());
+    }
+
+    fn count(&self, event: Event) {
+        let transport = |listener: ListenerId| self.listeners[usize::from(listener.0)].transport();
+        match event {
+            Event::Allocated { user, listener } => {
+                self.counters.allocations_started_total.add(1);
+                self.counters.of(transport(listener)).add(1);
+                self.counters.users().begin(user);
+            }
+            Event::Ended {
+                user,
+                listener,
+                why,
+                traffic,
+            } => {
+                self.counters.ended(why);
+                self.counters.of(transport(listener)).less(1);
+                self.counters.users().end(&user, &traffic);
+            }
+            Event::Refused(code) => self.counters.refused(code),
+        }
     }
 
     fn expire(&mut self) {
