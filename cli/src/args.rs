@@ -157,6 +157,9 @@ pub(crate) struct Relay {
     /// Serve metrics for Prometheus here, at /metrics, e.g. 127.0.0.1:9641
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// After SIGTERM, how long those who are there may go on; nobody new is let in [default: 30s]
+    #[arg(long, value_parser = parse_wait, value_name = "DURATION")]
+    pub(crate) drain: Option<std::time::Duration>,
 }
 
 /// `portway relay …`.
@@ -389,6 +392,15 @@ impl std::str::FromStr for Exposed {
 
 /// `90`, `30s`, `15m`, `2h`, `7d`.
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let duration = parse_wait(text)?;
+    if duration.is_zero() {
+        return Err(format!("`{text}` is out of range"));
+    }
+    Ok(duration)
+}
+
+/// The same, or `0`: not at all.
+pub(crate) fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
         .parse()
@@ -402,7 +414,6 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     };
     number
         .checked_mul(unit)
-        .filter(|seconds| *seconds > 0)
         .map(std::time::Duration::from_secs)
         .ok_or_else(|| format!("`{text}` is out of range"))
 }

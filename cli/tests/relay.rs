@@ -97,6 +97,52 @@ fn a_scrape_tells_what_a_user_passes_while_it_does() {
 }
 
 #[test]
+fn a_relay_that_drains_ends_with_its_last_client() {
+    let mut relay = Relay::start(&["--listen", "udp://127.0.0.1:0", "--drain", "1h"]);
+    let ann = Talker::start(&relay, "ann");
+    relay.until(|status| talking(status).is_some());
+    relay.signal("TERM");
+    let before = relay.until(|status| status["draining"] == true);
+    let said = ann.tries_again(&relay);
+    assert!(said.contains("508"), "nobody new is let in: {said}");
+    relay.until(|status| passed(status) > passed(&before));
+    assert!(relay.is_running());
+    relay.ask(&["revoke", "ann"]);
+    assert_eq!(relay.ended().code(), Some(0));
+    assert!(relay.log().contains("draining"), "{}", relay.log());
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let mut relay = Relay::configured("drain = \"1s\"\n");
+    let _ann = Talker::start(&relay, "ann");
+    relay.until(|status| talking(status).is_some());
+    relay.signal("TERM");
+    assert_eq!(relay.ended().code(), Some(0));
+    assert!(relay.log().contains("cut off"), "{}", relay.log());
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    for (second, code) in [("TERM", 0), ("INT", 130)] {
+        let mut relay = Relay::start(&["--listen", "udp://127.0.0.1:0", "--drain", "1h"]);
+        let _ann = Talker::start(&relay, "ann");
+        relay.until(|status| talking(status).is_some());
+        relay.signal("TERM");
+        relay.until(|status| status["draining"] == true);
+        relay.signal(second);
+        assert_eq!(relay.ended().code(), Some(code));
+    }
+}
+
+#[test]
+fn a_relay_without_clients_ends_at_once() {
+    let mut relay = Relay::start(&["--listen", "udp://127.0.0.1:0", "--drain", "1h"]);
+    relay.signal("TERM");
+    assert_eq!(relay.ended().code(), Some(0));
+}
+
+#[test]
 fn the_control_socket_is_private_and_leaves_with_the_relay() {
     let relay = Relay::start(&["--listen", "udp://127.0.0.1:0"]);
     let socket = relay.state().join("relay.sock");
@@ -132,6 +178,10 @@ fn without_a_relay_the_operator_is_told_what_to_do() {
         said.contains("no relay runs on") && said.contains("--state"),
         "{said}"
     );
+}
+
+fn passed(status: &Value) -> u64 {
+    status["bytes_to_peers"].as_u64().unwrap()
 }
 
 /// A value of a scrape.

@@ -4,10 +4,12 @@
 mod operate;
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -33,6 +35,10 @@ use crate::state::State;
 
 /// Name of the user that a relay without users makes up.
 const TRIAL_USER: &str = "trial";
+
+/// How often a relay that drains looks whether somebody is left, and how often it tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Printed when everything runs.
 #[derive(Serialize)]
@@ -125,6 +131,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
+    let drain = file.relay.drain(args);
     let reload = || {
         let mut new = File::load(global)?.relay.resolve(args)?;
         // Passwords of clients belong to the realm that they were told.
@@ -137,7 +144,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            code = wait(reload) => code,
+            code = wait(reload, &running, drain) => code,
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
             ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }
@@ -159,20 +166,64 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
-/// Waits for a signal to end; SIGHUP reloads.
-async fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+/// Waits for a signal to end: SIGINT at once, SIGTERM when those who are there have gone. SIGHUP reloads.
+async fn wait(
+    reload: impl Fn() -> anyhow::Result<()>,
+    relay: &Relay,
+    drain: Duration,
+) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = terminate.recv() => break,
             _ = hangup.recv() => match reload() {
                 Ok(()) => tracing::info!("the configuration was reloaded"),
                 Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
             },
         }
+    }
+    tokio::select! {
+        () = drained(relay, drain) => Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(ExitCode::from(exit::INTERRUPTED)),
+    }
+}
+
+/// Lets nobody new in, and waits until the others have gone, up to a limit.
+async fn drained(relay: &Relay, limit: Duration) {
+    relay.drain();
+    let ends = Instant::now() + limit;
+    let mut look = tokio::time::interval(LOOK_AGAIN);
+    let mut tell = Instant::now();
+    for turn in 0_u64.. {
+        look.tick().await;
+        let allocations = relay.metrics().allocations;
+        let now = Instant::now();
+        if allocations == 0 {
+            tracing::info!("nobody is left");
+            return;
+        }
+        if now >= ends {
+            tracing::warn!(allocations, "the time to drain is over: these are cut off");
+            return;
+        }
+        let left_s = (ends - now).as_secs();
+        if turn == 0 {
+            tracing::warn!(allocations, left_s, "draining: nobody new is let in");
+            if std::io::stderr().is_terminal() {
+                eprintln!(
+                    "portway: ending when those who are there have gone (once more: at once)"
+                );
+            }
+        } else if now >= tell {
+            tracing::info!(allocations, left_s, "draining");
+        } else {
+            continue;
+        }
+        tell = now + TELL_AGAIN;
     }
 }
 

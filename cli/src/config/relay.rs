@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
@@ -16,7 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{ListenUrl, PortRange, Relay};
+use crate::args::{ListenUrl, PortRange, Relay, parse_wait};
 use crate::exit::Failure;
 
 /// Where clients come unless told otherwise: the port of RFC 8656 §4.
@@ -35,6 +36,9 @@ const DEFAULT_LISTEN: &[Listen] = &[
 ];
 
 const DEFAULT_REALM: &str = "portway";
+
+/// Time that those who are there have after SIGTERM: within what systemd and Kubernetes give.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 /// Largest file with a secret that is read.
 const MAX_SECRET: u64 = 4096;
@@ -63,6 +67,7 @@ pub(crate) struct RelayFile {
     threads: Option<NonZeroUsize>,
     metrics: Option<SocketAddr>,
     per_user_metrics: bool,
+    drain: Option<Spanned<String>>,
     tls: TlsPart,
     #[serde(skip)]
     parsed: Parsed,
@@ -94,6 +99,19 @@ struct Parsed {
     relay_ports: Option<PortRange>,
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
+    drain: Option<Wait>,
+}
+
+/// A time to wait.
+#[derive(Debug, Clone, Copy)]
+struct Wait(Duration);
+
+impl std::str::FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_wait(text).map(Self)
+    }
 }
 
 impl RelayFile {
@@ -107,6 +125,10 @@ impl RelayFile {
             },
             allow_peers: parse_all(text, &self.allow_peers)?,
             deny_peers: parse_all(text, &self.deny_peers)?,
+            drain: match &self.drain {
+                Some(drain) => Some(parse(text, drain)?),
+                None => None,
+            },
         };
         let paths = [&mut self.secret_file, &mut self.tls.cert, &mut self.tls.key];
         for path in paths.into_iter().flatten() {
@@ -123,6 +145,12 @@ impl RelayFile {
     /// Where metrics are served.
     pub(crate) fn metrics(&self, args: &Relay) -> Option<SocketAddr> {
         args.metrics.or(self.metrics)
+    }
+
+    /// How long those who are there may go on after SIGTERM.
+    pub(crate) fn drain(&self, args: &Relay) -> Duration {
+        let own = self.parsed.drain.map(|Wait(drain)| drain);
+        args.drain.or(own).unwrap_or(DEFAULT_DRAIN)
     }
 
     /// Whether metrics name users.

@@ -64,6 +64,7 @@ impl Operated {
         let sessions = self.relay.sessions(MAX_SESSIONS);
         Status {
             version: crate::VERSION.to_owned(),
+            draining: self.relay.is_draining(),
             uptime_s: self.about.started.elapsed().as_secs(),
             realm: self.about.realm.clone(),
             listeners: self.relay.listening().iter().map(listener).collect(),
@@ -109,6 +110,8 @@ impl Operated {
 pub(crate) struct Status {
     pub(crate) version: String,
     pub(crate) uptime_s: u64,
+    /// It takes no new clients and will end.
+    pub(crate) draining: bool,
     pub(crate) realm: String,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) relay_ip: Vec<IpAddr>,

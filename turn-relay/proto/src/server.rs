@@ -128,6 +128,7 @@ pub struct Server {
     by_client: HashMap<FiveTuple, AllocationId>,
     reservations: HashMap<ReservationId, Reservation>,
     revocations: Revocations,
+    is_draining: bool,
     expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
     /// Names of reservations and Data indications; unguessable is only the nonce.
@@ -165,6 +166,7 @@ impl Server {
             by_client: HashMap::new(),
             reservations: HashMap::new(),
             revocations: Revocations::default(),
+            is_draining: false,
             expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
@@ -316,6 +318,11 @@ impl Server {
             expires_in: allocation.expires.saturating_sub(now),
             traffic: allocation.traffic,
         })
+    }
+
+    /// No allocation is made any more; those that are there go on. For good: its process is to end.
+    pub const fn drain(&mut self) {
+        self.is_draining = true;
     }
 
     /// Users whose ephemeral credentials are refused.
@@ -574,6 +581,11 @@ impl Server {
                 }
                 State::Open { .. } | State::Binding(_) => Err(Refusal::AllocationMismatch),
             };
+        }
+        if self.is_draining {
+            // RFC 8656 §7.4: the client may look for another server, and waits a minute before it asks
+            // this one again.
+            return Err(Refusal::InsufficientCapacity);
         }
         let families = match wish.families {
             Families::One(family) => vec![family],

@@ -486,6 +486,23 @@ fn what_happens_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_server_that_drains_keeps_its_clients_and_takes_no_more() {
+    let mut world = World::new();
+    let ann = world.ann();
+    let bob = world.client("192.0.2.2:2", "bob", "bob's");
+    let request = signed(&ann, ALLOCATE, &[&RequestedTransport::new(17)]);
+    world.send(&ann, &request);
+    let answer = world.settle();
+    world.server.drain();
+    world.send(&ann, &request);
+    assert_eq!(world.settle(), answer, "its answer was lost");
+    assert_eq!(code(&world.allocate(&bob)), Some(508));
+    assert_eq!(code(&world.bind(&ann, 0x4000, peer())), None);
+    assert_eq!(code(&world.ask(&ann, REFRESH, &[])), None);
+    assert_eq!(code(&world.naked(&bob, BINDING, &[])), None);
+}
+
+#[test]
 fn a_reload_cuts_off_who_is_gone_and_what_is_denied() {
     let mut world = World::new();
     let ann = world.ann();

@@ -1,4 +1,4 @@
-//! What an operator asks a running relay: who is there, and that somebody goes.
+//! What an operator asks a running relay: who is there, that somebody goes, that nobody comes.
 //!
 //! Each worker answers for its own clients, between two packets. These calls wait for that, so they are
 //! not for a thread that must not wait.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -167,6 +168,24 @@ impl Relay {
         let worker = self.workers.get(usize::from(id.worker))?;
         let answer = worker.ask(move |server, _| server.revoke_session(allocation));
         answer.recv().ok().flatten()
+    }
+
+    /// No allocation is made any more, those that are there go on. For good: the process is to end when
+    /// [`Relay::metrics`] tells that none is left.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        let answers: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| worker.ask(|server, _| server.drain()))
+            .collect();
+        answers.into_iter().flatten().for_each(drop);
+    }
+
+    /// Whether it drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Users whose ephemeral credentials are refused.

@@ -1,6 +1,6 @@
 //! A STUN/TURN relay: sockets, threads and counters around the machine of `portway-relay-proto`.
 //!
-//! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation.
+//! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation, drain.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
 //! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
@@ -18,6 +18,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -57,6 +58,7 @@ pub struct Relay {
     run: u32,
     workers: Vec<Handle>,
     listening: Vec<Listen>,
+    is_draining: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl Relay {
             run: u32::from_ne_bytes(run),
             workers,
             listening,
+            is_draining: AtomicBool::new(false),
         })
     }
 

@@ -63,6 +63,9 @@ fn human(status: &Status) -> String {
     for listener in &status.listeners {
         text.push_str(&format!(", {}://{}", listener.transport, listener.address));
     }
+    if status.draining {
+        text.push_str("\ndraining: it lets nobody new in, and ends");
+    }
     let list = |ips: &[std::net::IpAddr]| {
         let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
         ips.join(", ")
