@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::config::relay::RelayFile;
+use crate::control::relay::Operated;
 use crate::exit::Failure;
 use crate::links::unix_now;
 
@@ -34,7 +35,7 @@ const LOOKS: u32 = 10;
 
 /// A relay that runs beside signaling.
 pub(crate) struct Beside {
-    running: Relay,
+    running: Operated,
     urls: Vec<String>,
     secret: [u8; 32],
     lifetime: Duration,
@@ -83,7 +84,7 @@ impl Beside {
         let running = Relay::start(&config)
             .map_err(|error| Failure::configuration(format!("the relay: {error}")))?;
         Ok(Self {
-            running,
+            running: Operated::new(Arc::new(running), &config),
             urls: urls.to_vec(),
             secret,
             lifetime: file.credentials(),
@@ -109,16 +110,24 @@ impl Beside {
             };
             let sessions = gateway.sessions().into_iter().map(name).collect();
             let relay = self.clone();
-            let told = tokio::task::spawn_blocking(move || relay.running.prolong(sessions)).await;
+            let told =
+                tokio::task::spawn_blocking(move || relay.running.relay.prolong(sessions)).await;
             if let Err(panic) = told {
                 tracing::error!(%panic, "the relay was not told which sessions live");
             }
         }
     }
 
-    /// Ends what a grant has relayed; returns how many allocations there were.
+    /// As its operator sees it.
+    pub(crate) const fn operated(&self) -> &Operated {
+        &self.running
+    }
+
+    /// Ends what a grant has relayed, and refuses the credentials made for it; returns how many
+    /// allocations there were.
     pub(crate) fn revoke(&self, grant: &GrantId) -> usize {
-        self.running.revoke(&grant.to_string())
+        let revoked = self.running.relay.revoke(&grant.to_string(), self.lifetime);
+        revoked.ended
     }
 }
 
@@ -135,7 +144,7 @@ impl portway_signaling::relay::Relay for Beside {
     }
 
     fn take(&self, connection: StunConnection) {
-        self.running.take(Arrived {
+        self.running.relay.take(Arrived {
             socket: connection.socket,
             tls: connection.tls,
             client: connection.peer,
@@ -145,7 +154,9 @@ impl portway_signaling::relay::Relay for Beside {
 
 impl Shortcut for Beside {
     fn attach(&self, local: SocketAddr, inbox: Arc<Inbox>) -> Box<dyn Attached> {
-        Box::new(Place(self.running.attach(local, Arc::new(Mouth(inbox)))))
+        Box::new(Place(
+            self.running.relay.attach(local, Arc::new(Mouth(inbox))),
+        ))
     }
 }
 

@@ -17,7 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{ListenUrl, PortRange, Relay, Span};
+use crate::args::{ListenUrl, PortRange, Relay, Span, parse_wait};
 use crate::exit::Failure;
 
 /// Where clients come unless told otherwise: the port of RFC 8656 §4.
@@ -36,6 +36,9 @@ const DEFAULT_LISTEN: &[Listen] = &[
 ];
 
 const DEFAULT_REALM: &str = "portway";
+
+/// Time that those who are there have after SIGTERM: within what systemd and Kubernetes give.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 /// Largest file with a secret that is read.
 const MAX_SECRET: u64 = 4096;
@@ -67,6 +70,8 @@ pub(crate) struct RelayFile {
     threads: Option<NonZeroUsize>,
     metrics: Option<SocketAddr>,
     credentials: Option<Spanned<String>>,
+    per_user_metrics: bool,
+    drain: Option<Spanned<String>>,
     tls: TlsPart,
     #[serde(skip)]
     parsed: Parsed,
@@ -99,6 +104,19 @@ struct Parsed {
     credentials: Option<Span>,
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
+    drain: Option<Wait>,
+}
+
+/// A time to wait.
+#[derive(Debug, Clone, Copy)]
+struct Wait(Duration);
+
+impl std::str::FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_wait(text).map(Self)
+    }
 }
 
 impl RelayFile {
@@ -116,6 +134,10 @@ impl RelayFile {
             },
             allow_peers: parse_all(text, &self.allow_peers)?,
             deny_peers: parse_all(text, &self.deny_peers)?,
+            drain: match &self.drain {
+                Some(drain) => Some(parse(text, drain)?),
+                None => None,
+            },
         };
         let paths = [&mut self.secret_file, &mut self.tls.cert, &mut self.tls.key];
         for path in paths.into_iter().flatten() {
@@ -141,6 +163,17 @@ impl RelayFile {
             .credentials
             .map_or(MAX_CREDENTIALS, |span| span.0);
         wanted.min(MAX_CREDENTIALS)
+    }
+
+    /// How long those who are there may go on after SIGTERM.
+    pub(crate) fn drain(&self, args: &Relay) -> Duration {
+        let own = self.parsed.drain.map(|Wait(drain)| drain);
+        args.drain.or(own).unwrap_or(DEFAULT_DRAIN)
+    }
+
+    /// Whether metrics name users.
+    pub(crate) const fn names_users(&self) -> bool {
+        self.per_user_metrics
     }
 
     /// Whether `up` runs one.

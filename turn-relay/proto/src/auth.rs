@@ -141,6 +141,21 @@ impl Users {
         }
     }
 
+    /// The name that [`Identity::user`] has, of a user name as a client sends it.
+    #[must_use]
+    pub fn user_of<'a>(&self, username: &'a str) -> &'a str {
+        match ephemeral(username) {
+            Some((_, name)) if !self.has_password(username) => name,
+            Some(_) | None => username,
+        }
+    }
+
+    /// Whether a user has a password of its own, which no time ends.
+    #[must_use]
+    pub fn has_password(&self, user: &str) -> bool {
+        self.passwords.contains_key(user)
+    }
+
     /// The name behind a hash.
     #[must_use]
     pub fn name_of(&self, hash: &[u8; 32]) -> Option<&str> {

@@ -1,24 +1,27 @@
 //! A STUN/TURN relay: sockets, threads and counters around the machine of `portway-relay-proto`.
 //!
-//! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
+//! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation, drain.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
-//! - [`LocalPeer`]: a peer in the same process. `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
-//! - [`metrics`]: what has passed, and what has not and why.
+//! - [`LocalPeer`]: a peer in the same process. `ports`: relay sockets. `batch`: packets of one flow
+//!   leave together. `stream`: TCP and TLS.
+//! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
+pub mod admin;
 mod batch;
 pub mod config;
 mod local;
 pub mod metrics;
 mod ports;
 mod stream;
+pub mod users;
 mod worker;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -61,6 +64,9 @@ pub enum StartError {
 /// A running relay. Ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
+    /// Which run this is: a random number in the names of its sessions.
+    run: u32,
+    is_draining: AtomicBool,
     workers: Arc<[Handle]>,
     threads: Vec<JoinHandle<()>>,
     relayed: Arc<Relayed>,
@@ -92,8 +98,9 @@ impl Relay {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
         let (ledger, kept) = (Arc::new(Ledger::default()), Arc::new(Kept::default()));
-        let mut nonce_key = [0; 32];
+        let (mut nonce_key, mut run) = ([0; 32], [0; 4]);
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
+        getrandom::fill(&mut run).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
         if config.workers.get() > 1 {
             worker::probe(config)?;
@@ -126,6 +133,8 @@ impl Relay {
             threads.push(thread);
         }
         Ok(Self {
+            run: u32::from_ne_bytes(run),
+            is_draining: AtomicBool::new(false),
             workers: workers.into(),
             threads,
             relayed,
@@ -156,20 +165,6 @@ impl Relay {
             })));
         }
         Ok(())
-    }
-
-    /// Ends all allocations of a user; returns how many there were.
-    #[must_use]
-    pub fn revoke(&self, user: &str) -> usize {
-        let (answers, answered) = sync_channel(self.workers.len());
-        for worker in &*self.workers {
-            worker.order(Order::Revoke {
-                user: user.to_owned(),
-                ended: answers.clone(),
-            });
-        }
-        drop(answers);
-        answered.iter().sum()
     }
 
     /// Makes a peer in this process known, whose packets then take no way through the kernel.

@@ -18,6 +18,7 @@ use portway_relay_proto::wire::channel_data;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::Type;
 
+use crate::config::Transport;
 use crate::ports;
 
 /// Connections of a worker at a time.
@@ -240,6 +241,13 @@ pub(crate) struct StreamListener {
 }
 
 impl StreamListener {
+    pub(crate) const fn transport(&self) -> Transport {
+        match self.tls {
+            Some(_) => Transport::Tls,
+            None => Transport::Tcp,
+        }
+    }
+
     pub(crate) fn bind(
         address: SocketAddr,
         id: ListenerId,

@@ -12,13 +12,14 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
+use portway_relay_proto::event::Event;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::limits::MAX_CONTROL;
 use portway_relay_proto::peer_policy::PeerPolicy;
@@ -62,16 +63,13 @@ const FIRST_CONNECTION: usize = 1 << 32;
 /// How often connections without an allocation are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// What connections speak that are handed over: they have listeners after those of the configuration.
+pub(crate) const GIVEN: [Transport; 2] = [Transport::Tcp, Transport::Tls];
+
 const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is asked from outside.
-#[derive(Debug)]
 pub(crate) enum Order {
-    /// End the allocations of a user, and say how many there were.
-    Revoke {
-        user: String,
-        ended: SyncSender<usize>,
-    },
     /// Serve a connection.
     Take(Arrived),
     /// This peer is in the same process.
@@ -80,11 +78,16 @@ pub(crate) enum Order {
     Detach(SocketAddr),
     /// Prolong the credentials of these sessions.
     Prolong(Arc<Sessions>),
+    /// Do this with the machine.
+    Ask(Question),
     /// Let in others, by other rules.
     Reload(Box<Reload>),
     /// End.
     End,
 }
+
+/// Something that is done with the machine between two packets; its answer is its own affair.
+pub(crate) type Question = Box<dyn FnOnce(&mut Server, Now) + Send>;
 
 /// What may change while a worker runs.
 #[derive(Debug)]
@@ -112,7 +115,17 @@ enum Listener {
     Udp(UdpListener),
     Stream(StreamListener),
     /// Somebody else's, who hands connections over.
-    Given,
+    Given(Transport),
+}
+
+impl Listener {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Udp(_) => Transport::Udp,
+            Self::Stream(listener) => listener.transport(),
+            Self::Given(transport) => *transport,
+        }
+    }
 }
 
 /// A listening socket of datagrams.
@@ -143,7 +156,7 @@ struct Core {
     attached_only: bool,
     inbox: Arc<Inbox>,
     connections: Connections,
-    /// The listener of connections that were handed over.
+    /// The first of the listeners of connections that were handed over, see [`GIVEN`].
     given: ListenerId,
     /// Connections that have something to send.
     unflushed: Vec<stream::Slot>,
@@ -180,7 +193,7 @@ impl Worker {
             listeners.push(listener);
         }
         let given = ListenerId(u16::try_from(listeners.len()).map_err(io::Error::other)?);
-        listeners.push(Listener::Given);
+        listeners.extend(GIVEN.map(Listener::Given));
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let server = Server::new(
@@ -285,12 +298,9 @@ impl Worker {
     fn obey(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Revoke { user, ended } => {
-                    let count = self.core.server.revoke(&user);
+                Order::Ask(question) => {
+                    question(&mut self.core.server, self.core.now);
                     self.core.settle();
-                    if ended.send(count).is_err() {
-                        tracing::debug!("nobody waits for the end of a user");
-                    }
                 }
                 Order::Take(arrived) => {
                     if let Some(slot) = self.core.take(arrived) {
@@ -423,9 +433,8 @@ impl Core {
     /// Takes a connection that somebody else has accepted; returns its place.
     fn take(&mut self, arrived: Arrived) -> Option<stream::Slot> {
         let now = self.now.monotonic;
-        let added = self
-            .connections
-            .add(arrived, self.given, &self.registry, now);
+        let listener = ListenerId(self.given.0 + u16::from(arrived.tls.is_some()));
+        let added = self.connections.add(arrived, listener, &self.registry, now);
         added.unwrap_or_else(|error| {
             tracing::warn!(%error, "a connection was not taken over");
             None
@@ -462,7 +471,7 @@ impl Core {
             None => match self.listeners.get(token.0)? {
                 Listener::Udp(listener) => &listener.bound,
                 Listener::Stream(_) => return Some(self.accept(token.0)),
-                Listener::Given => return Some(More::No),
+                Listener::Given(_) => return Some(More::No),
             },
             // Closed since it was ready.
             Some(slot) => match self.ports.get(slot) {
@@ -591,7 +600,7 @@ impl Core {
                 }
                 self.to_clients.push(flow, parts);
             }
-            Listener::Stream(_) | Listener::Given => {
+            Listener::Stream(_) | Listener::Given(_) => {
                 let Some((slot, connection)) = self.connections.of(&client) else {
                     return;
                 };
@@ -666,11 +675,34 @@ impl Core {
                     self.ports.close(relay, &self.registry);
                 }
                 Command::Release(id) => self.ports.release(id),
+                Command::Tell(event) => self.count(event),
             }
         }
         self.counters
             .allocations
             .set(self.server.allocation_count());
+    }
+
+    fn count(&self, event: Event) {
+        let transport = |listener: ListenerId| self.listeners[usize::from(listener.0)].transport();
+        match event {
+            Event::Allocated { user, listener } => {
+                self.counters.allocations_started_total.add(1);
+                self.counters.of(transport(listener)).add(1);
+                self.counters.users().begin(user);
+            }
+            Event::Ended {
+                user,
+                listener,
+                why,
+                traffic,
+            } => {
+                self.counters.ended(why);
+                self.counters.of(transport(listener)).less(1);
+                self.counters.users().end(&user, &traffic);
+            }
+            Event::Refused(code) => self.counters.refused(code),
+        }
     }
 
     fn expire(&mut self) {
