@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use portway_protocol::id::ClusterName;
+use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -125,6 +126,12 @@ impl File {
 }
 
 impl Settings {
+    /// The certificate, if this end speaks TLS itself.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsFiles { certificate, key })
+    }
+
     /// What the command line says, and for the rest the file, and for the rest the defaults.
     pub(crate) fn resolve(args: &Up, file: &File) -> anyhow::Result<Self> {
         let mut expose = args.expose.clone();

@@ -11,6 +11,7 @@ mod links;
 mod logging;
 mod output;
 mod relay;
+mod signals;
 mod state;
 
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ use portway_gateway::session::table::SessionView;
 use portway_gateway::shortcut::{Attached, Inbox, Shortcut};
 use portway_protocol::id::GrantId;
 use portway_protocol::signal::IceServer;
+use portway_relay::config::Config;
 use portway_relay::{Arrived, Attachment, LocalPeer, Relay};
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
@@ -37,6 +38,7 @@ const LOOKS: u32 = 10;
 pub(crate) struct Beside {
     running: Operated,
     urls: Vec<String>,
+    listen: SocketAddr,
     secret: [u8; 32],
     lifetime: Duration,
 }
@@ -48,21 +50,9 @@ impl Beside {
         listen: SocketAddr,
         name: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let mut addresses = vec![listen];
-        if listen.ip() == Ipv6Addr::UNSPECIFIED {
-            // Signaling takes both families on this address; a UDP socket of ours takes one.
-            addresses.push((Ipv4Addr::UNSPECIFIED, listen.port()).into());
-        }
-        let mut config = file.resolve(&args::Relay::at(addresses))?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        config.secrets = vec![secret.to_vec()];
-        config.users.clear();
-        config.session_separator = Some(SEPARATOR);
-        config.peers = PeerPolicy {
-            attached_only: true,
-            ..PeerPolicy::default()
-        };
+        let config = config(file, listen, &secret)?;
         let public: IpAddr = *config
             .external_ips
             .first()
@@ -86,9 +76,16 @@ impl Beside {
         Ok(Self {
             running: Operated::new(Arc::new(running), &config),
             urls: urls.to_vec(),
+            listen,
             secret,
             lifetime: file.credentials(),
         })
+    }
+
+    /// Takes what may change of a configuration: quotas.
+    pub(crate) fn reload(&self, file: &RelayFile) -> anyhow::Result<()> {
+        let config = config(file, self.listen, &self.secret)?;
+        Ok(self.running.relay.reload(&config)?)
     }
 
     /// Its address over UDP, as browsers have it.
@@ -129,6 +126,24 @@ impl Beside {
         let revoked = self.running.relay.revoke(&grant.to_string(), self.lifetime);
         revoked.ended
     }
+}
+
+/// What the file says, and what is never otherwise beside signaling.
+fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8; 32]) -> anyhow::Result<Config> {
+    let mut addresses = vec![listen];
+    if listen.ip() == Ipv6Addr::UNSPECIFIED {
+        // Signaling takes both families on this address; a UDP socket of ours takes one.
+        addresses.push((Ipv4Addr::UNSPECIFIED, listen.port()).into());
+    }
+    let mut config = file.resolve(&args::Relay::at(addresses))?;
+    config.secrets = vec![secret.to_vec()];
+    config.users.clear();
+    config.session_separator = Some(SEPARATOR);
+    config.peers = PeerPolicy {
+        attached_only: true,
+        ..PeerPolicy::default()
+    };
+    Ok(config)
 }
 
 impl portway_signaling::relay::Relay for Beside {

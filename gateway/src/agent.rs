@@ -1,6 +1,6 @@
 //! Owns the task tree of a node; what the command line talks to.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, ServiceName};
@@ -20,6 +20,8 @@ use crate::{health, signaling};
 pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) context: Arc<Context>,
+    /// Whom signaling is believed to be, if it speaks TLS.
+    pub(crate) tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
     /// Something of the announcement has changed.
     pub(crate) changed: Arc<Notify>,
     /// Whether signaling knows what this node offers.
@@ -62,6 +64,7 @@ impl Gateway {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Ok(Self(Arc::new(Shared {
+            tls: RwLock::new(config.signaling.tls.clone()),
             config,
             context: Arc::new(context),
             changed: Arc::default(),
@@ -121,6 +124,11 @@ impl GatewayHandle {
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
         self.0.context.services.all()
+    }
+
+    /// Believes another certificate of signaling from the next connection on.
+    pub fn trust(&self, tls: Arc<rustls::ClientConfig>) {
+        *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
     }
 
     /// All sessions.

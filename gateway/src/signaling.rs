@@ -6,6 +6,7 @@
 
 mod peers;
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -95,7 +96,12 @@ async fn connect_and_serve(
         .await
         .map_err(|_| SocketError::Timeout)??;
     stream.set_nodelay(true)?;
-    match &endpoint.tls {
+    let tls = shared
+        .tls
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    match tls {
         None => serve(shared, peers, from_peers, backoff, "ws", stream).await,
         Some(config) => {
             let name = endpoint
@@ -107,7 +113,7 @@ async fn connect_and_serve(
             let name = name
                 .try_into()
                 .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
-            let connector = TlsConnector::from(config.clone());
+            let connector = TlsConnector::from(config);
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))
                 .await
                 .map_err(|_| SocketError::Timeout)??;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -38,6 +38,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// Ports tried where any will do.
+const BIND_ATTEMPTS: u32 = 16;
+
 /// Pause after a failed accept, e.g. when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,7 +67,6 @@ pub enum SignalingError {
 pub struct Signaling {
     listener: TcpListener,
     stun: Option<UdpSocket>,
-    tls: Option<TlsAcceptor>,
     state: AppState,
 }
 
@@ -89,7 +91,7 @@ impl Signaling {
             address: config.listen,
             source,
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
+        let (listener, datagrams) = bind(config.listen, config.stun).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let hosts = Hosts::new(
             config.cluster.clone(),
@@ -98,7 +100,8 @@ impl Signaling {
             config.scheme(),
         );
         let stun = match config.stun {
-            Stun::Own => Some(UdpSocket::bind(address).await.map_err(bind_error)?),
+            Stun::Own => datagrams,
+            // It binds its own.
             Stun::Nobody | Stun::Relay => None,
         };
         // Both ends of a session on one machine have nothing to ask.
@@ -108,6 +111,7 @@ impl Signaling {
         let state = AppState(Arc::new(Inner {
             keys: TrustedKeys::new(config.cluster_keys.iter().copied()),
             config,
+            tls: RwLock::new(tls),
             relay: OnceLock::new(),
             hosts,
             assets,
@@ -123,7 +127,6 @@ impl Signaling {
         Ok(Self {
             listener,
             stun,
-            tls,
             state,
         })
     }
@@ -177,7 +180,7 @@ impl Signaling {
                 Ok((stream, peer, Some(slot))) => {
                     let connection = Connection {
                         router: router.clone(),
-                        tls: self.tls.clone(),
+                        tls: self.state.0.tls(),
                         relay: self.state.0.relay.get().cloned(),
                         peer,
                         cancel: cancel.clone(),
@@ -208,6 +211,24 @@ impl SignalingHandle {
         self.state.0.hosts.origin(of)
     }
 
+    /// Greets newcomers with the certificate of these files, if TLS is spoken.
+    ///
+    /// # Errors
+    /// If they cannot be used; the certificate is the old one then.
+    pub fn renew(&self, files: &TlsFiles) -> Result<(), TlsFilesError> {
+        let renewed = acceptor(files)?;
+        let mut tls = self
+            .state
+            .0
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(tls) = tls.as_mut() {
+            *tls = renewed;
+        }
+        Ok(())
+    }
+
     /// The last `limit` entries of the event log, oldest first.
     ///
     /// # Errors
@@ -220,6 +241,24 @@ impl SignalingHandle {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.state.0.registry.nodes()
+    }
+}
+
+/// A listener, and a socket for datagrams if somebody answers STUN there. Where any port will do, it is
+/// one that is free for both.
+async fn bind(address: SocketAddr, stun: Stun) -> io::Result<(TcpListener, Option<UdpSocket>)> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let listener = TcpListener::bind(address).await?;
+        if stun == Stun::Nobody {
+            return Ok((listener, None));
+        }
+        match UdpSocket::bind(listener.local_addr()?).await {
+            Ok(socket) => return Ok((listener, Some(socket))),
+            Err(error) if address.port() != 0 || attempt == BIND_ATTEMPTS => return Err(error),
+            Err(_) => {}
+        }
     }
 }
 
@@ -247,7 +286,7 @@ struct Connection {
 /// What a connection turned out to be.
 enum Opened {
     Http(TcpStream),
-    Https(TlsStream<TcpStream>),
+    Https(Box<TlsStream<TcpStream>>),
     Stun(TcpStream, Option<Box<rustls::ServerConnection>>),
 }
 
@@ -260,7 +299,7 @@ impl Connection {
         let peer = self.peer;
         match opened {
             Ok(Ok(Opened::Http(stream))) => self.serve_http(stream).await,
-            Ok(Ok(Opened::Https(stream))) => self.serve_http(stream).await,
+            Ok(Ok(Opened::Https(stream))) => self.serve_http(*stream).await,
             Ok(Ok(Opened::Stun(stream, tls))) => self.give_away(stream, tls),
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection did not begin well"),
             Err(_) => tracing::debug!(%peer, "a connection did not begin in time"),
@@ -285,7 +324,7 @@ impl Connection {
                 return Ok(Opened::Stun(stream, Some(Box::new(tls))));
             }
         }
-        Ok(Opened::Https(stream))
+        Ok(Opened::Https(Box::new(stream)))
     }
 
     fn give_away(&self, stream: TcpStream, tls: Option<Box<rustls::ServerConnection>>) {

@@ -1,10 +1,11 @@
 //! What handlers share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,8 @@ pub(crate) struct AppState(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
+    /// With the certificate that counts now, if TLS is spoken.
+    pub(crate) tls: RwLock<Option<TlsAcceptor>>,
     /// The relay beside this service, if there is one.
     pub(crate) relay: OnceLock<Arc<dyn Relay>>,
     pub(crate) hosts: Hosts,
@@ -34,6 +37,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
+        tls.clone()
+    }
+
     /// STUN and TURN servers for a client.
     pub(crate) fn ice_servers(&self, lease: &Lease) -> Vec<IceServer> {
         let mut servers = self.config.ice_servers.clone();

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::authority;
 use crate::ready::until_it_says;
 use crate::{LOOK_AGAIN, PATIENCE};
 
@@ -72,6 +73,10 @@ impl Browser {
             preferences += FIREFOX_PREFERENCES;
             std::fs::write(profile.path().join("user.js"), preferences)?;
         }
+        authority::trust(&profile.path().join(match kind {
+            Kind::Chromium => ".pki/nssdb",
+            Kind::Firefox => "",
+        }))?;
         let mut process = command(kind, profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -435,6 +440,7 @@ fn command(kind: Kind, profile: &Path) -> Command {
                 "--window-size=1200,800",
             ]);
             command.arg(format!("--user-data-dir={}", profile.display()));
+            command.env("HOME", profile);
             command
         }
         Kind::Firefox => {

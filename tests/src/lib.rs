@@ -3,6 +3,7 @@
 //! Tests drive the executable and read its `--json`; only [`bare`] links our transport, to talk with a
 //! browser over nothing else.
 
+pub mod authority;
 pub mod bare;
 pub mod browser;
 pub mod coturn;

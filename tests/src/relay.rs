@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::PATIENCE;
+use crate::authority;
 use crate::coturn::own_ip;
 use crate::portway::binary;
 use crate::ready::until_it_says;
@@ -30,9 +31,14 @@ impl Relay {
     pub async fn start(scheme: &str) -> anyhow::Result<Self> {
         let ip = own_ip()?.to_string();
         let home = tempfile::tempdir()?;
+        let certificate = authority::issue(&["localhost"])?;
         let mut process = Command::new(binary())
-            .args(["relay", "--json", "--listen", &format!("{scheme}://{ip}:0")])
-            .args(["--allow-peer", &ip])
+            .args(["relay", "--json", "--listen"])
+            .arg(format!("{scheme}://127.0.0.1:0"))
+            .args(["--relay-ip", &ip, "--allow-peer", &ip, "--tls-cert"])
+            .arg(certificate.certificate)
+            .arg("--tls-key")
+            .arg(certificate.key)
             .env("XDG_CONFIG_HOME", home.path())
             .env("XDG_STATE_HOME", home.path())
             .stdin(Stdio::null())
@@ -60,13 +66,11 @@ impl Relay {
         })
     }
 
-    /// For `--ice-server`.
+    /// For `--ice-server`. Names the host, for Firefox takes no address after `turns:`.
     #[must_use]
     pub fn url(&self) -> String {
-        self.ready["relay"][0]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        let url = self.ready["relay"][0].as_str().unwrap_or_default();
+        url.replace("127.0.0.1", "localhost")
     }
 
     /// For `--turn-username`.

@@ -49,6 +49,7 @@ const BROWSERS: &[(&str, &str)] = &[
     COTURN,
     ("chromium", "chromium"),
     ("firefox-esr", "firefox-esr"),
+    ("certutil", "libnss3-tools"),
     ("ip", "iproute2"),
 ];
 

@@ -22,15 +22,15 @@ use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
 use crate::control;
 use crate::control::relay::Operated;
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::links::{random_id, unix_now};
 use crate::output;
+use crate::signals::{Asked, Signals};
 use crate::state::State;
 
 /// Name of the user that a relay without users makes up.
@@ -122,6 +122,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     let running = Arc::new(running);
     let control = runtime.block_on(bind_control(global, &file));
     let (control, socket) = control.unzip();
+    let signals = runtime.block_on(async { Signals::hear() })?;
     let ready = Ready {
         event: "ready",
         relay: urls(&config, running.listening()),
@@ -144,7 +145,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            code = wait(reload, &running, drain) => code,
+            code = wait(signals, reload, &running, drain) => Ok(code),
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
             ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }
@@ -168,27 +169,24 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
 
 /// Waits for a signal to end: SIGINT at once, SIGTERM when those who are there have gone. SIGHUP reloads.
 async fn wait(
+    mut signals: Signals,
     reload: impl Fn() -> anyhow::Result<()>,
     relay: &Relay,
     drain: Duration,
-) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+) -> ExitCode {
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => match reload() {
+        match signals.next().await {
+            Asked::Interrupt => return Asked::Interrupt.code(),
+            Asked::Terminate => break,
+            Asked::Reload => match reload() {
                 Ok(()) => tracing::info!("the configuration was reloaded"),
                 Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
             },
         }
     }
     tokio::select! {
-        () = drained(relay, drain) => Ok(ExitCode::SUCCESS),
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(ExitCode::from(exit::INTERRUPTED)),
+        () = drained(relay, drain) => ExitCode::SUCCESS,
+        asked = signals.end() => asked.code(),
     }
 }
 

@@ -11,20 +11,19 @@ use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::session::DRAIN_TIMEOUT;
 use portway_gateway::shortcut::Shortcut;
-use portway_gateway::{Gateway, GatewayConfig, GatewayHandle};
+use portway_gateway::{Gateway, GatewayConfig};
 use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
-use portway_signaling::config::{Stun, TlsFiles};
+use portway_signaling::config::Stun;
 use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,9 +31,10 @@ use crate::args::{Format, Global, Up};
 use crate::config::{File, Settings};
 use crate::control::{self, Exposed, NewService};
 use crate::demo::Demo;
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::links::{Links, random_id, unix_now};
 use crate::relay::Beside;
+use crate::signals::{Asked, Signals};
 use crate::state::State;
 use crate::{assets, output};
 
@@ -170,14 +170,15 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         () = links.gateway.online() => {}
         Some(ended) = tasks.join_next() => ended??,
     }
+    let signals = Signals::hear()?;
     announce(global.format(), &settings, &links, &exposed)?;
     let reload = Reload {
         global,
         args,
         settings,
-        gateway: links.gateway.clone(),
+        links,
     };
-    let code = supervise(&mut tasks, &drain, reload).await?;
+    let code = supervise(&mut tasks, &drain, signals, reload).await?;
     drop(fs::remove_file(state.path(control::SOCKET)));
     Ok(code)
 }
@@ -198,16 +199,15 @@ fn wants_relay(settings: &Settings, file: &File) -> bool {
 async fn supervise(
     tasks: &mut JoinSet<anyhow::Result<()>>,
     drain: &CancellationToken,
+    mut signals: Signals,
     mut reload: Reload<'_>,
 ) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let outcome = loop {
         tokio::select! {
-            _ = interrupt.recv() => break Ok(ExitCode::from(exit::INTERRUPTED)),
-            _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
-            _ = hangup.recv() => reload.run(),
+            asked = signals.next() => match asked {
+                Asked::Reload => reload.run(),
+                end @ (Asked::Interrupt | Asked::Terminate) => break Ok(end.code()),
+            },
             Some(ended) = tasks.join_next() => break match ended {
                 Ok(Ok(())) => Err(anyhow::anyhow!("a part of portway ended by itself")),
                 Ok(Err(error)) => Err(error),
@@ -223,8 +223,7 @@ async fn supervise(
     tokio::select! {
         () = ended => {}
         () = tokio::time::sleep(END_TIMEOUT) => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = signals.end() => {}
     }
     outcome
 }
@@ -234,31 +233,45 @@ struct Reload<'a> {
     global: &'a Global,
     args: &'a Up,
     settings: Settings,
-    gateway: GatewayHandle,
+    links: Links,
 }
 
 impl Reload<'_> {
-    /// Reads the configuration again and applies its services. A bad one changes nothing.
+    /// Reads the configuration again and applies its services, quotas of the relay and the
+    /// certificate. A bad one changes nothing.
     fn run(&mut self) {
-        let read = File::load(self.global).and_then(|file| Settings::resolve(self.args, &file));
-        let new = match read {
-            Ok(new) => new,
-            Err(error) => {
-                tracing::error!("the configuration is kept as it was: {error:#}");
-                return;
+        let read = File::load(self.global)
+            .and_then(|file| Ok((Settings::resolve(self.args, &file)?, file.relay)));
+        let applied = read.and_then(|(new, relay)| {
+            if let Some(files) = self.settings.tls() {
+                let trusted = own_certificate(&files.certificate)?;
+                self.links.signaling.renew(&files)?;
+                self.links.gateway.trust(trusted);
             }
-        };
+            if let Some(beside) = &self.links.relay {
+                beside.reload(&relay)?;
+            }
+            self.services(new);
+            Ok(())
+        });
+        match applied {
+            Ok(()) => tracing::info!("the configuration was reloaded"),
+            Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
+        }
+    }
+
+    fn services(&mut self, new: Settings) {
+        let gateway = &self.links.gateway;
         let mut expose = Vec::new();
         for old in &self.settings.expose {
             if new.expose.iter().any(|service| service.name == old.name) {
                 continue;
             }
-            self.gateway.remove_service(&old.name);
+            gateway.remove_service(&old.name);
         }
         for service in &new.expose {
             let known = self.settings.expose.contains(service);
-            if !known && let Err(error) = self.gateway.add_service(NewService::from(service).spec())
-            {
+            if !known && let Err(error) = gateway.add_service(NewService::from(service).spec()) {
                 tracing::error!(service = %service.name, %error, "a service is left out");
                 continue;
             }
@@ -273,10 +286,9 @@ impl Reload<'_> {
             ..new
         };
         if rest != wanted {
-            tracing::warn!("services were reloaded; other settings take effect at the next start");
+            tracing::warn!("settings of other kinds take effect at the next start");
         }
         self.settings = rest;
-        tracing::info!("the configuration was reloaded");
     }
 }
 
@@ -337,7 +349,6 @@ fn signaling_config(
     cluster_key: &SigningKey,
     with_relay: bool,
 ) -> anyhow::Result<Config> {
-    let tls = settings.tls_cert.clone().zip(settings.tls_key.clone());
     Ok(Config {
         listen: settings.listen,
         cluster: settings.cluster.clone(),
@@ -346,7 +357,7 @@ fn signaling_config(
             .domain
             .clone()
             .unwrap_or_else(|| "localhost".to_owned()),
-        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+        tls: settings.tls(),
         ice_servers: ice_servers(settings)?,
         stun: match (settings.stun, with_relay) {
             (false, _) => Stun::Nobody,

@@ -7,6 +7,7 @@ use portway_tests::PATIENCE;
 use portway_tests::browser::Browser;
 use portway_tests::coturn::{Coturn, USERNAME};
 use portway_tests::portway::{Portway, State};
+use portway_tests::relay::Relay;
 use portway_tests::upstream::Upstream;
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use crate::{APP, BOTH, in_app, story};
 pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, our_relay_carries_a_session),
     story!(BOTH, our_relay_carries_a_session_over_tcp),
+    story!(BOTH, our_relay_carries_a_session_over_tls),
     story!(BOTH, a_relayed_session_outlives_its_credentials),
     story!(BOTH, coturn_carries_a_session),
 ];
@@ -36,6 +38,17 @@ async fn our_relay_carries_a_session_over_tcp(browser: &mut Browser) -> anyhow::
     let expose = format!("app={}", upstream.target());
     let portway = Portway::up(&state, "0.0.0.0:0", &["--expose", &expose]).await?;
     work_over_a_relay(browser, &portway, "tcp").await
+}
+
+/// The network lets nothing but TLS through.
+async fn our_relay_carries_a_session_over_tls(browser: &mut Browser) -> anyhow::Result<()> {
+    let relay = Relay::start("tls").await?;
+    let turn = Turn {
+        url: relay.url(),
+        username: relay.username(),
+        password: relay.password_file(),
+    };
+    work_over(browser, &turn, "tcp").await
 }
 
 /// Credentials are good for seconds here: nobody can use them later, but who works goes on working.
@@ -81,7 +94,7 @@ async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
         username: USERNAME.to_owned(),
         password: coturn.password_file(),
     };
-    work_over(browser, &turn).await
+    work_over(browser, &turn, "udp").await
 }
 
 /// A TURN server that `up` is told of.
@@ -91,7 +104,7 @@ struct Turn {
     password: PathBuf,
 }
 
-async fn work_over(browser: &mut Browser, turn: &Turn) -> anyhow::Result<()> {
+async fn work_over(browser: &mut Browser, turn: &Turn, transport: &str) -> anyhow::Result<()> {
     let upstream = Upstream::start().await?;
     let state = State::new()?;
     let (expose, password) = (
@@ -109,7 +122,7 @@ async fn work_over(browser: &mut Browser, turn: &Turn) -> anyhow::Result<()> {
         &password,
     ];
     let portway = Portway::up(&state, "127.0.0.1:0", &args).await?;
-    work_over_a_relay(browser, &portway, "udp").await
+    work_over_a_relay(browser, &portway, transport).await
 }
 
 /// Opens the app with relayed paths only, and loads something.
