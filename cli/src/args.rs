@@ -135,6 +135,9 @@ pub(crate) struct Relay {
     /// [default: the one that packets leave from anyway]
     #[arg(long, value_name = "IP")]
     pub(crate) relay_ip: Vec<IpAddr>,
+    /// Second address and port for clients that find out what NAT they are behind (RFC 5780)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) alternate: Option<SocketAddr>,
     /// Address that peers see, if a NAT stands before this machine
     #[arg(long, value_name = "IP")]
     pub(crate) external_ip: Vec<IpAddr>,
@@ -250,6 +253,31 @@ impl std::str::FromStr for PortRange {
             (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Self(first, last)),
             _ => Err(wrong()),
         }
+    }
+}
+
+/// Bytes in a second, written as `800kbit/s`, `10Mbit/s`, `1Gbit/s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) std::num::NonZeroU64);
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: expected a rate, e.g. 800kbit/s, 10Mbit/s, 1Gbit/s");
+        let bits = text.strip_suffix("bit/s").ok_or_else(wrong)?;
+        let (number, unit) = match bits.char_indices().next_back().ok_or_else(wrong)? {
+            (at, 'k') => (&bits[..at], 1_000),
+            (at, 'M') => (&bits[..at], 1_000_000),
+            (at, 'G') => (&bits[..at], 1_000_000_000),
+            _ => (bits, 1),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let bytes = number.checked_mul(unit).map(|bits| bits / 8);
+        bytes
+            .and_then(std::num::NonZeroU64::new)
+            .map(Self)
+            .ok_or_else(wrong)
     }
 }
 
@@ -477,6 +505,26 @@ mod tests {
             "=http://x",
         ] {
             assert!(bad.parse::<Exposed>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_in_bits() {
+        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.0.get()).ok();
+        assert_eq!(rate("10Mbit/s"), Some(1_250_000));
+        assert_eq!(rate("800kbit/s"), Some(100_000));
+        assert_eq!(rate("16bit/s"), Some(2));
+        for wrong in [
+            "",
+            "10",
+            "10M",
+            "bit/s",
+            "7bit/s",
+            "1.5Mbit/s",
+            "-8bit/s",
+            "99999999999Gbit/s",
+        ] {
+            assert_eq!(rate(wrong), None, "{wrong}");
         }
     }
 

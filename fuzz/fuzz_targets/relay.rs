@@ -24,6 +24,8 @@ fuzz_target!(|packets: Vec<(u8, Vec<u8>)>| {
         quota: Quota::default(),
         families: vec![Family::V4, Family::V6],
         announce_sha256: true,
+        mobility: true,
+        discovery: None,
         nonce_key: [0; 32],
     };
     let mut server = Server::new(config, Arc::new(Ledger::default()), 0);

@@ -17,7 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{ListenUrl, PortRange, Relay, Span, parse_wait};
+use crate::args::{ListenUrl, PortRange, Rate, Relay, Span, parse_wait};
 use crate::exit::Failure;
 
 /// Where clients come unless told otherwise: the port of RFC 8656 §4.
@@ -57,6 +57,7 @@ pub(crate) struct RelayFile {
     enabled: Option<bool>,
     realm: Option<String>,
     listen: Vec<Spanned<String>>,
+    alternate: Option<SocketAddr>,
     relay_ip: Vec<IpAddr>,
     external_ip: Vec<IpAddr>,
     relay_ports: Option<Spanned<String>>,
@@ -93,6 +94,8 @@ struct QuotaFile {
     allocations_per_source: Option<usize>,
     permissions: Option<usize>,
     channels: Option<usize>,
+    bandwidth_per_user: Option<Spanned<String>>,
+    bandwidth_per_source: Option<Spanned<String>>,
     strangers_per_second: Option<u32>,
 }
 
@@ -102,6 +105,8 @@ struct Parsed {
     listen: Vec<ListenUrl>,
     relay_ports: Option<PortRange>,
     credentials: Option<Span>,
+    bandwidth_per_user: Option<Rate>,
+    bandwidth_per_source: Option<Rate>,
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
     drain: Option<Wait>,
@@ -124,20 +129,13 @@ impl RelayFile {
     pub(super) fn understand(&mut self, text: &str, folder: &Path) -> Result<(), String> {
         self.parsed = Parsed {
             listen: parse_all(text, &self.listen)?,
-            relay_ports: match &self.relay_ports {
-                Some(range) => Some(parse(text, range)?),
-                None => None,
-            },
-            credentials: match &self.credentials {
-                Some(span) => Some(parse(text, span)?),
-                None => None,
-            },
+            relay_ports: optional(text, self.relay_ports.as_ref())?,
+            credentials: optional(text, self.credentials.as_ref())?,
             allow_peers: parse_all(text, &self.allow_peers)?,
             deny_peers: parse_all(text, &self.deny_peers)?,
-            drain: match &self.drain {
-                Some(drain) => Some(parse(text, drain)?),
-                None => None,
-            },
+            bandwidth_per_user: optional(text, self.quota.bandwidth_per_user.as_ref())?,
+            bandwidth_per_source: optional(text, self.quota.bandwidth_per_source.as_ref())?,
+            drain: optional(text, self.drain.as_ref())?,
         };
         let paths = [&mut self.secret_file, &mut self.tls.cert, &mut self.tls.key];
         for path in paths.into_iter().flatten() {
@@ -226,6 +224,7 @@ impl RelayFile {
                 .unwrap_or_else(|| DEFAULT_REALM.to_owned()),
             users: self.users.clone().into_iter().collect(),
             secrets: self.secrets(args.secret_file.as_deref())?,
+            alternate: args.alternate.or(self.alternate),
             session_separator: None,
             peers: PeerPolicy {
                 allow: first(&args.allow_peer, &self.parsed.allow_peers),
@@ -243,6 +242,8 @@ impl RelayFile {
                     .unwrap_or(quota.allocations_per_source),
                 permissions: self.quota.permissions.unwrap_or(quota.permissions),
                 channels: self.quota.channels.unwrap_or(quota.channels),
+                bandwidth_per_user: self.parsed.bandwidth_per_user.map(|rate| rate.0),
+                bandwidth_per_source: self.parsed.bandwidth_per_source.map(|rate| rate.0),
                 strangers_per_second: self
                     .quota
                     .strangers_per_second
@@ -313,6 +314,13 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     values.iter().map(|value| parse(text, value)).collect()
+}
+
+fn optional<T>(text: &str, value: Option<&Spanned<String>>) -> Result<Option<T>, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    value.map(|value| parse(text, value)).transpose()
 }
 
 fn parse<T>(text: &str, value: &Spanned<String>) -> Result<T, String>

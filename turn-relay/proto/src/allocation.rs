@@ -61,7 +61,9 @@ pub struct Allocation {
     pub(crate) channels: Channels,
     pub(crate) traffic: Traffic,
     pub(crate) state: State,
-    pub(crate) _place: Place,
+    pub(crate) place: Place,
+    /// How often it has moved, if it may.
+    pub(crate) moves: Option<u32>,
 }
 
 /// Whether its sockets are there.

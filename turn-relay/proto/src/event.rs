@@ -26,6 +26,8 @@ pub enum Event {
         /// What has passed.
         traffic: Traffic,
     },
+    /// A client has come from elsewhere with what it holds.
+    Moved,
     /// A request was refused with this error code.
     Refused(u16),
 }

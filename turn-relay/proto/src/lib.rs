@@ -5,8 +5,9 @@
 //!   [`event`]: what it may count.
 //! - [`allocation`], [`permission`], [`channel`], `reservation`: what a client holds. [`five_tuple`]:
 //!   who a client is.
-//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], [`revocation`], `strangers`: who may do what, how
+//! - [`auth`], [`nonce`], [`quota`], `meter`, [`peer_policy`], [`revocation`], `strangers`: who may do what, how
 //!   much, how often. [`session`]: what an operator sees.
+//! - [`mobility`]: clients that move. [`discovery`]: what NAT a client is behind.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -15,10 +16,13 @@ pub mod allocation;
 pub mod auth;
 pub mod channel;
 pub mod command;
+pub mod discovery;
 pub mod event;
 mod expiry;
 pub mod five_tuple;
 pub mod limits;
+mod meter;
+pub mod mobility;
 pub mod nonce;
 pub mod peer_policy;
 pub mod permission;

@@ -17,7 +17,9 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 
 use crate::channel::ChannelNumber;
 use crate::command::{Family, ReservationId};
+use crate::discovery::CHANGE_REQUEST;
 use crate::limits::MAX_PEERS;
+use crate::mobility::Mobility;
 
 /// Why a request is refused: the error codes of RFC 8489 §14.8 and RFC 8656 §19.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +97,8 @@ pub enum Request {
         lifetime: Option<Duration>,
         /// Which of its families it is sure of.
         family: Option<Family>,
+        /// Whether it has moved.
+        mobility: Mobility,
     },
     /// These peers may send to me.
     CreatePermission {
@@ -119,6 +123,8 @@ pub struct Allocate {
     pub port: Port,
     /// How long.
     pub lifetime: Option<Duration>,
+    /// Whether it may move.
+    pub is_mobile: bool,
 }
 
 /// Families of relayed addresses.
@@ -164,6 +170,7 @@ const KNOWN: &[AttributeType] = &[
     DontFragment::TYPE,
     ReservationToken::TYPE,
     ChannelNumberAttribute::TYPE,
+    CHANGE_REQUEST,
 ];
 
 impl Request {
@@ -187,6 +194,7 @@ impl Request {
             REFRESH => Ok(Self::Refresh {
                 lifetime: lifetime(message)?,
                 family: family(message, RequestedAddressFamily::TYPE)?,
+                mobility: Mobility::of(message).ok_or(Refusal::BadRequest)?,
             }),
             CREATE_PERMISSION => Ok(Self::CreatePermission {
                 peers: peers(message)?,
@@ -226,10 +234,17 @@ fn allocate(message: &Message<'_>) -> Result<Allocate, Refusal> {
         Some(_) => Families::Both,
         None => Families::One(requested.unwrap_or(Family::V4)),
     };
+    // RFC 8016 §3.1.2: who has nothing has no ticket.
+    let is_mobile = match Mobility::of(message) {
+        Some(Mobility::Unwanted) => false,
+        Some(Mobility::Wanted) => true,
+        Some(Mobility::Ticket(_)) | None => return Err(Refusal::BadRequest),
+    };
     Ok(Allocate {
         families,
         port,
         lifetime: lifetime(message)?,
+        is_mobile,
     })
 }
 

@@ -29,14 +29,16 @@ use crate::allocation::{Allocation, AllocationId, Allocations, Pending, Relays, 
 use crate::auth::{Identity, Users};
 use crate::channel::{ChannelNumber, Channels, Conflict};
 use crate::command::{Command, Family, PortWish, RelayId, ReservationId};
+use crate::discovery::{CHANGE_REQUEST, Discovery};
 use crate::event::{Ending, Event};
 use crate::expiry::Expiry;
 use crate::five_tuple::FiveTuple;
 use crate::limits::{DEFAULT_LIFETIME, MAX_CONTROL, MAX_LIFETIME, RESERVATION_LIFETIME};
+use crate::mobility::{Mobility, Tickets};
 use crate::nonce::Nonces;
 use crate::peer_policy::PeerPolicy;
 use crate::permission::Permissions;
-use crate::quota::{Ledger, Quota};
+use crate::quota::{Direction, Ledger, Quota};
 use crate::request::{Allocate, Families, Port, Refusal, Request};
 use crate::response::Response;
 use crate::revocation::{Revocations, Revoked};
@@ -58,6 +60,11 @@ pub struct Config {
     pub families: Vec<Family>,
     /// Whether SHA-256 is announced: 401s are 24 bytes larger then.
     pub announce_sha256: bool,
+    /// Whether clients may move. Only of use where packets from anywhere come to this server: others
+    /// know nothing of its allocations.
+    pub mobility: bool,
+    /// Listeners for the discovery of NATs, if there are.
+    pub discovery: Option<Discovery>,
     /// Key of the nonces: this server's own, random.
     pub nonce_key: [u8; 32],
 }
@@ -109,6 +116,8 @@ pub enum Drop {
     Forbidden,
     /// Its network has had its share of answers without proof.
     TooMany,
+    /// Its user or its source has had its share of the bandwidth.
+    TooFast,
 }
 
 /// A STUN/TURN server.
@@ -120,6 +129,8 @@ pub struct Server {
     families: Vec<Family>,
     announce_sha256: bool,
     nonces: Nonces,
+    tickets: Option<Tickets>,
+    discovery: Option<Discovery>,
     strangers: Strangers,
     ledger: Arc<Ledger>,
     allocations: Allocations,
@@ -145,6 +156,8 @@ impl Server {
     pub fn new(config: Config, ledger: Arc<Ledger>, seed: u64) -> Self {
         Self {
             nonces: Nonces::new(&config.nonce_key, config.announce_sha256),
+            tickets: config.mobility.then(|| Tickets::new(&config.nonce_key)),
+            discovery: config.discovery,
             strangers: Strangers::new(),
             users: config.users,
             peers: config.peers,
@@ -196,6 +209,10 @@ impl Server {
             return FromPeer::Dropped(Drop::NoPermission);
         }
         let client = allocation.client;
+        let place = &allocation.place;
+        if !place.may_pass(Direction::ToClient, length, &self.quota, now) {
+            return FromPeer::Dropped(Drop::TooFast);
+        }
         let prefix = match allocation.channels.number(&peer, now) {
             Some(number) => u16::try_from(length)
                 .ok()
@@ -365,8 +382,9 @@ impl Server {
 
     /// The connection of a client has closed.
     pub fn client_gone(&mut self, client: &FiveTuple) {
-        if let Some(id) = self.by_client.get(client) {
-            self.end(*id, Ending::ClientGone);
+        // Who may move has the rest of its time to come back by another connection.
+        if let Some((id, Allocation { moves: None, .. })) = self.of(client) {
+            self.end(id, Ending::ClientGone);
         }
     }
 
@@ -389,13 +407,14 @@ impl Server {
         let Some((number, payload)) = channel_data::parse(packet) else {
             return FromClient::Dropped(Drop::Malformed);
         };
+        let quota = self.quota;
         let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
         let Some(peer) = allocation.channels.peer(number, now) else {
             return FromClient::Dropped(Drop::NoChannel);
         };
-        Self::to_peer(id, allocation, peer, payload, now)
+        Self::to_peer(id, allocation, peer, payload, &quota, now)
     }
 
     fn send_indication(&mut self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
@@ -403,14 +422,14 @@ impl Server {
             return FromClient::Dropped(Drop::Malformed);
         };
         // A permission has been judged when it was installed; the rules may have changed since.
-        let is_permitted = self.peers.permits(&peer);
+        let (quota, is_permitted) = (self.quota, self.peers.permits(&peer));
         let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
         if !is_permitted {
             return FromClient::Dropped(Drop::Forbidden);
         }
-        Self::to_peer(id, allocation, peer, payload, now)
+        Self::to_peer(id, allocation, peer, payload, &quota, now)
     }
 
     fn to_peer(
@@ -418,12 +437,20 @@ impl Server {
         allocation: &mut Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
+        quota: &Quota,
         now: Duration,
     ) -> FromClient {
         if !allocation.permissions.allows(peer.ip(), now) {
             return FromClient::Dropped(Drop::NoPermission);
         }
-        allocation.traffic.count_to_peer(payload.len());
+        let length = payload.len();
+        if !allocation
+            .place
+            .may_pass(Direction::ToPeer, length, quota, now)
+        {
+            return FromClient::Dropped(Drop::TooFast);
+        }
+        allocation.traffic.count_to_peer(length);
         let relay = RelayId {
             allocation: id,
             family: Family::of(&peer),
@@ -453,14 +480,11 @@ impl Server {
             if !self.may_hear(&client, now) {
                 return FromClient::Dropped(Drop::TooMany);
             }
-            let response = match Request::parse(message) {
-                Ok(_) => Response::success(message).with(&mapped(message, client)),
-                Err(refusal) => {
-                    self.refused(&refusal);
-                    Response::error(message, &refusal)
-                }
-            };
-            self.reply(client, response.finish(None, message));
+            let (to, response) = self.binding(client, message).unwrap_or_else(|refusal| {
+                self.refused(&refusal);
+                (client, Response::error(message, &refusal))
+            });
+            self.reply(to, response.finish(None, message));
             return FromClient::Answered;
         }
         let identity = match self.authenticate(&client, message, now) {
@@ -478,9 +502,17 @@ impl Server {
         let outcome = Request::parse(message).and_then(|request| match request {
             Request::Binding => Err(Refusal::BadRequest),
             Request::Allocate(wish) => self.allocate(client, message, wish, &identity, now),
-            Request::Refresh { lifetime, family } => self
-                .refresh(&client, lifetime, family, &identity, now)
-                .map(|lifetime| Some(Response::success(message).with(&seconds(lifetime)))),
+            Request::Refresh {
+                lifetime,
+                family,
+                mobility,
+            } => self
+                .follow(client, mobility, &identity)
+                .and_then(|()| self.refresh(&client, lifetime, family, &identity, now))
+                .map(|lifetime| {
+                    let response = Response::success(message).with(&seconds(lifetime));
+                    Some(self.ticketed(response, &client))
+                }),
             Request::CreatePermission { peers } => self
                 .create_permission(&client, &peers, &identity, now)
                 .map(|()| Some(Response::success(message))),
@@ -499,6 +531,32 @@ impl Server {
         };
         self.reply(client, response.finish(Some(&identity.key), message));
         FromClient::Answered
+    }
+
+    /// RFC 8489 §12, RFC 5780 §6: whom to answer, and what.
+    fn binding(
+        &self,
+        client: FiveTuple,
+        message: &Message<'_>,
+    ) -> Result<(FiveTuple, Response), Refusal> {
+        Request::parse(message)?;
+        let response = Response::success(message).with(&mapped(message, client));
+        let origin = match &self.discovery {
+            Some(discovery) => discovery.origin(client.listener, message)?,
+            None => None,
+        };
+        let Some(origin) = origin else {
+            if message.has_attribute(CHANGE_REQUEST) {
+                return Err(Refusal::UnknownAttribute(vec![CHANGE_REQUEST.value()]));
+            }
+            return Ok((client, response));
+        };
+        let [from, other] = origin.attributes();
+        let to = FiveTuple {
+            listener: origin.listener,
+            ..client
+        };
+        Ok((to, response.with(&from).with(&other)))
     }
 
     /// Whether a client that has proved nothing is answered once more.
@@ -633,7 +691,8 @@ impl Server {
                 lifetime,
                 reservation,
             }),
-            _place: place,
+            place,
+            moves: (wish.is_mobile && self.tickets.is_some()).then_some(0),
         };
         let expires = allocation.expires;
         let id = self.allocations.insert(allocation);
@@ -713,6 +772,9 @@ impl Server {
         if let Some(ReservationId(token)) = reservation {
             response = response.with(&ReservationToken::new(token));
         }
+        if let (Some(tickets), Some(moves)) = (&self.tickets, allocation.moves) {
+            response = response.with(&tickets.issue(id, moves).attribute());
+        }
         let response = response.finish(Some(&key), &message);
         allocation.state = State::Open {
             transaction: transaction.into(),
@@ -729,6 +791,53 @@ impl Server {
             self.schedule(due, Deadline::Reservation(id));
         }
         self.reply(client, response);
+    }
+
+    /// RFC 8016 §3.2: a client that is heard from elsewhere takes with it what its ticket is for. From
+    /// now on it is heard there only.
+    fn follow(
+        &mut self,
+        client: FiveTuple,
+        mobility: Mobility,
+        identity: &Identity,
+    ) -> Result<(), Refusal> {
+        let (Mobility::Ticket(ticket), Some(tickets)) = (mobility, &self.tickets) else {
+            return Ok(());
+        };
+        // It is there already: the answer was lost, or nothing has changed.
+        if self.by_client.contains_key(&client) {
+            return Ok(());
+        }
+        let (id, moves) = tickets.check(&ticket).ok_or(Refusal::BadRequest)?;
+        let allocation = self.allocations.get_mut(id).ok_or(Refusal::BadRequest)?;
+        if allocation.moves != Some(moves) {
+            return Err(Refusal::BadRequest);
+        }
+        if allocation.identity.user != identity.user {
+            return Err(Refusal::WrongCredentials);
+        }
+        allocation.moves = Some(moves.wrapping_add(1));
+        let old = std::mem::replace(&mut allocation.client, client);
+        self.by_client.remove(&old);
+        self.by_client.insert(client, id);
+        self.commands.push_back(Command::Tell(Event::Moved));
+        Ok(())
+    }
+
+    /// With the ticket of a client that may move.
+    fn ticketed(&self, response: Response, client: &FiveTuple) -> Response {
+        match (&self.tickets, self.of(client)) {
+            (
+                Some(tickets),
+                Some((
+                    id,
+                    Allocation {
+                        moves: Some(moves), ..
+                    },
+                )),
+            ) => response.with(&tickets.issue(id, *moves).attribute()),
+            _ => response,
+        }
     }
 
     /// RFC 8656 §8.2. Returns what is left.

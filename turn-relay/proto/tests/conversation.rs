@@ -5,6 +5,7 @@
 mod world;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 
 use portway_relay_proto::allocation::AllocationId;
 use portway_relay_proto::auth::{Users, ephemeral_credentials};
@@ -339,6 +340,49 @@ fn prolonged_credentials_keep_an_allocation_and_make_no_other() {
     world.server.prolong(|_| None);
     world.pass(40);
     assert_eq!(world.server.allocation_count(), 0);
+}
+
+#[test]
+fn bandwidth_is_shared_by_all_that_a_user_holds() {
+    let quota = Quota {
+        // A burst is half a second: five packets.
+        bandwidth_per_user: NonZeroU64::new(10_000),
+        ..Quota::default()
+    };
+    let mut world = World::with(quota, vec![Family::V4]);
+    let clients: Vec<Client> = [
+        ("1", "ann", "ann's"),
+        ("2", "ann", "ann's"),
+        ("3", "bob", "bob's"),
+    ]
+    .iter()
+    .map(|(n, user, password)| world.client(&format!("192.0.2.{n}:1"), user, password))
+    .collect();
+    for client in &clients {
+        assert_eq!(code(&world.allocate(client)), None);
+        assert_eq!(code(&world.bind(client, 0x4000, peer())), None);
+    }
+    let passes = |world: &mut World, client: &Client| {
+        let packet = [&[0x40, 0, 3, 0xe8][..], &[0; 1000]].concat();
+        match world.send(client, &packet) {
+            FromClient::ToPeer { .. } => true,
+            FromClient::Dropped(Drop::TooFast) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    for client in [0, 0, 1, 1, 0] {
+        assert!(passes(&mut world, &clients[client]));
+    }
+    assert!(!passes(&mut world, &clients[0]));
+    assert!(!passes(&mut world, &clients[1]), "the same user");
+    assert!(passes(&mut world, &clients[2]), "another user");
+    world.pass(1);
+    assert!(passes(&mut world, &clients[0]));
+    // The other direction has a meter of its own.
+    let relay = world.last_relay.unwrap();
+    let sent = (0..6).map(|_| world.server.handle_peer(relay, peer(), 1000, world.now));
+    let dropped = sent.filter(|sent| *sent == FromPeer::Dropped(Drop::TooFast));
+    assert_eq!(dropped.count(), 1);
 }
 
 #[test]

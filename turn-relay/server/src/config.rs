@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Family;
+use portway_relay_proto::discovery::Discovery;
+use portway_relay_proto::five_tuple::ListenerId;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 
@@ -44,6 +46,9 @@ pub struct Listen {
 pub struct Config {
     /// Where clients come.
     pub listen: Vec<Listen>,
+    /// Another address and port: with the first UDP listener, which must name its address, they make
+    /// the four at which clients find out what NAT they are behind (RFC 5780).
+    pub alternate: Option<SocketAddr>,
     /// Certificate and key of TLS listeners.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where relay sockets are bound, one address of each family that is offered.
@@ -88,6 +93,12 @@ pub enum ConfigError {
     /// An external address without one that stands behind it.
     #[error("the external address {0} has no relay address of its family")]
     ExternalWithoutRelay(IpAddr),
+    /// The alternate address does not differ in both, or there is nothing that it is the alternate of.
+    #[error(
+        "the alternate address {0} needs a UDP listener of its family that names another address and \
+         another port"
+    )]
+    Alternate(SocketAddr),
     /// An empty range, or port 0.
     #[error("no ports to relay from: {0}-{1}")]
     NoPorts(u16, u16),
@@ -128,6 +139,11 @@ impl Config {
                 return Err(ConfigError::ExternalWithoutRelay(*ip));
             }
         }
+        if let Some(alternate) = self.alternate
+            && self.primary().is_none()
+        {
+            return Err(ConfigError::Alternate(alternate));
+        }
         if self.relay_ports.is_empty() || *self.relay_ports.start() == 0 {
             let (start, end) = self.relay_ports.clone().into_inner();
             return Err(ConfigError::NoPorts(start, end));
@@ -136,6 +152,52 @@ impl Config {
             return Err(ConfigError::Realm);
         }
         Ok(())
+    }
+
+    /// The listener of which there is an alternate.
+    fn primary(&self) -> Option<(usize, SocketAddr)> {
+        let alternate = self.alternate?;
+        let udp = |(_, listen): &(usize, &Listen)| listen.transport == Transport::Udp;
+        let (index, listen) = self.listen.iter().enumerate().find(udp)?;
+        let primary = listen.address;
+        let is_usable =
+            |address: &SocketAddr| !address.ip().is_unspecified() && address.port() != 0;
+        let fits = is_usable(&primary)
+            && is_usable(&alternate)
+            && primary.is_ipv4() == alternate.is_ipv4()
+            && primary.ip() != alternate.ip()
+            && primary.port() != alternate.port();
+        fits.then_some((index, primary))
+    }
+
+    /// All listeners: after those that are named come those for the discovery of NATs.
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        let mut listeners = self.listen.clone();
+        if let (Some(other), Some((_, primary))) = (self.alternate, self.primary()) {
+            let pairs = [
+                (primary.ip(), other.port()),
+                (other.ip(), primary.port()),
+                (other.ip(), other.port()),
+            ];
+            listeners.extend(pairs.map(|(ip, port)| Listen {
+                transport: Transport::Udp,
+                address: SocketAddr::new(ip, port),
+            }));
+        }
+        listeners
+    }
+
+    pub(crate) fn discovery(&self) -> Option<Discovery> {
+        let (index, _) = self.primary()?;
+        let listeners = self.listeners();
+        let (first, named) = (index, self.listen.len());
+        let at = |index: usize| {
+            let id = u16::try_from(index).ok().map(ListenerId)?;
+            Some((id, listeners.get(index)?.address))
+        };
+        Some(Discovery {
+            listeners: [[at(first)?, at(named)?], [at(named + 1)?, at(named + 2)?]],
+        })
     }
 
     pub(crate) fn users(&self) -> Users {

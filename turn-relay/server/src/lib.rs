@@ -101,7 +101,7 @@ impl Relay {
         let (mut nonce_key, mut run) = ([0; 32], [0; 4]);
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
         getrandom::fill(&mut run).map_err(io::Error::other)?;
-        let mut listening = config.listen.clone();
+        let mut listening = config.listeners();
         if config.workers.get() > 1 {
             worker::probe(config)?;
         }

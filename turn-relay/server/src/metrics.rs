@@ -52,6 +52,8 @@ counters! {
     allocations_tls,
     /// Allocations made so far.
     allocations_started_total,
+    /// Times that a client took its allocation to another network.
+    allocations_moved_total,
     /// Ended: their client did not refresh them.
     ended_expired,
     /// Ended: their client wanted no more.
@@ -110,6 +112,8 @@ counters! {
     dropped_forbidden,
     /// Dropped: a network had its share of answers without proof.
     dropped_too_many,
+    /// Dropped: a user or source had its share of the bandwidth.
+    dropped_too_fast,
     /// Dropped: the system did not take it.
     dropped_unsent,
 }
@@ -241,6 +245,7 @@ impl Counters {
             Drop::NoPermission => &self.dropped_no_permission,
             Drop::Forbidden => &self.dropped_forbidden,
             Drop::TooMany => &self.dropped_too_many,
+            Drop::TooFast => &self.dropped_too_fast,
         };
         counter.add(1);
     }

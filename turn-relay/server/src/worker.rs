@@ -203,6 +203,8 @@ impl Worker {
                 quota: config.quota,
                 families: config.families(),
                 announce_sha256: config.announce_sha256,
+                mobility: config.workers.get() == 1,
+                discovery: config.discovery(),
                 nonce_key: shared.nonce_key,
             },
             shared.ledger,
@@ -701,6 +703,7 @@ impl Core {
                 self.counters.of(transport(listener)).less(1);
                 self.counters.users().end(&user, &traffic);
             }
+            Event::Moved => self.counters.allocations_moved_total.add(1),
             Event::Refused(code) => self.counters.refused(code),
         }
     }
@@ -740,7 +743,7 @@ fn now(started: Instant) -> Now {
 
 /// Whether the addresses are free. Workers share theirs, and so would a second relay, silently.
 pub(crate) fn probe(config: &Config) -> Result<(), StartError> {
-    for listen in &config.listen {
+    for listen in config.listeners() {
         let bound = match listen.transport {
             Transport::Udp => udp_listener(listen.address, false).map(drop),
             Transport::Tcp | Transport::Tls => {

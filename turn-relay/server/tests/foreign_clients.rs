@@ -4,7 +4,7 @@
 
 mod loopback;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -145,4 +145,45 @@ fn a_port_that_is_taken_is_told() {
         error.to_string().starts_with("cannot listen on 127.0.0.1:"),
         "{error}"
     );
+}
+
+/// Two ports that are free now, on both addresses.
+fn two_ports() -> (u16, u16) {
+    let free = || {
+        let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        UdpSocket::bind(("127.0.0.2", port)).map(|second| (port, first, second))
+    };
+    let sockets: Vec<_> = std::iter::repeat_with(free).flatten().take(2).collect();
+    (sockets[0].0, sockets[1].0)
+}
+
+#[test]
+fn a_client_finds_out_what_nat_it_is_behind() {
+    let (first, second) = two_ports();
+    let primary: SocketAddr = ([127, 0, 0, 1], first).into();
+    let relay = Relay::start(&Config {
+        listen: vec![Listen {
+            transport: Transport::Udp,
+            address: primary,
+        }],
+        alternate: Some(([127, 0, 0, 2], second).into()),
+        ..config(1)
+    })
+    .unwrap();
+    let said = run("turnutils_natdiscovery", &["-m", "-f"], primary);
+    for found in [
+        "NAT with Endpoint Independent Mapping",
+        "NAT with Endpoint Independent Filtering",
+    ] {
+        assert!(said.contains(found), "{said}");
+    }
+    drop(relay);
+}
+
+#[test]
+fn a_client_that_could_move_is_served() {
+    let relay = relay(1);
+    let said = exchange(&["-M"], "ann", "ann's", relay.listening()[0]);
+    assert!(said.contains(NOTHING_LOST), "{said}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::{Command, Family, PortWish, RelayId};
+use portway_relay_proto::discovery::Discovery;
 use portway_relay_proto::event::Event;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::peer_policy::PeerPolicy;
@@ -30,6 +31,13 @@ pub(crate) fn peer() -> SocketAddr {
     "8.8.8.8:5000".parse().unwrap()
 }
 
+/// A listener for the discovery of NATs: 1 and 2 on one address, 3 and 4 on another.
+pub(crate) fn discoverer(listener: u16) -> (ListenerId, SocketAddr) {
+    let (ip, port) = ((listener - 1) / 2 + 1, 3478 + (listener - 1) % 2);
+    let address = format!("198.51.100.{ip}:{port}").parse().unwrap();
+    (ListenerId(listener), address)
+}
+
 /// A server whose sockets are always to be had.
 pub(crate) struct World {
     pub(crate) server: Server,
@@ -39,6 +47,7 @@ pub(crate) struct World {
     pub(crate) released: usize,
     pub(crate) events: Vec<Event>,
     pub(crate) last_relay: Option<RelayId>,
+    pub(crate) last_reply: Option<FiveTuple>,
 }
 
 pub(crate) struct Client {
@@ -64,6 +73,10 @@ impl World {
             quota,
             families,
             announce_sha256: false,
+            mobility: true,
+            discovery: Some(Discovery {
+                listeners: [[1, 2], [3, 4]].map(|ports| ports.map(discoverer)),
+            }),
             nonce_key: [1; 32],
         };
         Self {
@@ -77,6 +90,7 @@ impl World {
             released: 0,
             events: Vec::new(),
             last_relay: None,
+            last_reply: None,
         }
     }
 
@@ -99,7 +113,10 @@ impl World {
         let mut answer = None;
         while let Some(command) = self.server.next_command() {
             match command {
-                Command::Reply { message, .. } => answer = Some(message),
+                Command::Reply { to, message } => {
+                    self.last_reply = Some(to);
+                    answer = Some(message);
+                }
                 Command::Bind { relay, port } => {
                     let step = if port == PortWish::Any { 1 } else { 2 };
                     self.next_port = self.next_port.next_multiple_of(step) + step;

@@ -44,6 +44,7 @@ fn relay(workers: &str) -> anyhow::Result<()> {
         realm: REALM.to_owned(),
         users: vec![(USER.to_owned(), PASSWORD.to_owned())],
         secrets: Vec::new(),
+        alternate: None,
         session_separator: None,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse()?],
