@@ -28,7 +28,7 @@ use quinn_udp::RecvMeta;
 use socket2::Type;
 
 use crate::StartError;
-use crate::batch::{Batch, Flow};
+use crate::batch::{Batch, Batches, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
 use crate::ports::{self, Bound, Ports, Slot};
@@ -42,9 +42,9 @@ const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 const BURST: usize = 16;
 const BURST_BYTES: usize = 64 * 1024 + 1536;
 
-/// Buffers of the first read of a relay socket: most hold one packet, and a second buffer that stays
+/// Buffers of the first read of a relay socket: most hold few packets, and a buffer that stays
 /// empty tells that there are no more.
-const FIRST_BURST: usize = 2;
+const FIRST_BURST: usize = 4;
 
 /// Reads of one socket before the next one has its turn.
 const READS: usize = 4;
@@ -119,8 +119,8 @@ struct Core {
     unflushed: Vec<stream::Slot>,
     swept: Duration,
     registry: mio::Registry,
-    to_peers: Batch<Slot>,
-    to_clients: Batch<ListenerId>,
+    to_peers: Batches<Slot>,
+    to_clients: Batches<ListenerId>,
     counters: Arc<Counters>,
     started: Instant,
     now: Now,
@@ -180,8 +180,8 @@ impl Worker {
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,
                 registry,
-                to_peers: Batch::new(),
-                to_clients: Batch::new(),
+                to_peers: Batches::new(),
+                to_clients: Batches::new(),
                 counters,
                 started,
                 now: now(started),
@@ -461,10 +461,9 @@ impl Core {
                     return;
                 };
                 let segments = socket.bound.state.max_gso_segments();
-                if !self.to_peers.takes(&flow, payload.len(), segments) {
-                    self.flush_to_peers();
-                }
-                self.to_peers.push(flow, &[payload]);
+                self.to_peers.push(flow, &[payload], segments, |batch| {
+                    send_to_peer(batch, &self.ports, &self.counters);
+                });
                 self.counters.packets_to_peers.add(1);
                 self.counters.bytes_to_peers.add(payload.len());
             }
@@ -500,12 +499,10 @@ impl Core {
                     to: client.client,
                     from: client.local,
                 };
-                let length = parts.iter().map(|part| part.len()).sum();
                 let segments = listener.bound.state.max_gso_segments();
-                if !self.to_clients.takes(&flow, length, segments) {
-                    self.flush_to_clients();
-                }
-                self.to_clients.push(flow, parts);
+                self.to_clients.push(flow, parts, segments, |batch| {
+                    send_to_client(batch, &self.listeners, &self.counters);
+                });
             }
             Listener::Stream(_) => {
                 let Some((slot, connection)) = self.connections.of(&client) else {
@@ -522,32 +519,13 @@ impl Core {
     }
 
     fn flush_to_peers(&mut self) {
-        let Some((flow, ready)) = self.to_peers.take() else {
-            return;
-        };
-        let Some(socket) = self.ports.get(flow.socket) else {
-            return;
-        };
-        let bound = &socket.bound;
-        if let Err(error) = ready.send(&flow, bound) {
-            tracing::trace!(%error, "packets to a peer were not sent");
-            self.counters.dropped_unsent.add(ready.count());
-        }
+        self.to_peers
+            .flush(|batch| send_to_peer(batch, &self.ports, &self.counters));
     }
 
     fn flush_to_clients(&mut self) {
-        let Some((flow, ready)) = self.to_clients.take() else {
-            return;
-        };
-        let Some(Listener::Udp(UdpListener { bound, .. })) =
-            self.listeners.get(usize::from(flow.socket.0))
-        else {
-            return;
-        };
-        if let Err(error) = ready.send(&flow, bound) {
-            tracing::trace!(%error, "packets to a client were not sent");
-            self.counters.dropped_unsent.add(ready.count());
-        }
+        self.to_clients
+            .flush(|batch| send_to_client(batch, &self.listeners, &self.counters));
     }
 
     /// Does what the machine wants.
@@ -594,6 +572,27 @@ impl Core {
         let sweep = (!self.connections.is_empty()).then_some(self.swept + SWEEP);
         let due = self.server.poll_timeout().into_iter().chain(sweep).min()?;
         Some(due.saturating_sub(self.started.elapsed()))
+    }
+}
+
+fn send_to_peer(batch: &Batch<Slot>, ports: &Ports, counters: &Counters) {
+    let Some(socket) = ports.get(batch.socket()) else {
+        return;
+    };
+    if let Err(error) = batch.send(&socket.bound) {
+        tracing::trace!(%error, "packets to a peer were not sent");
+        counters.dropped_unsent.add(batch.count());
+    }
+}
+
+fn send_to_client(batch: &Batch<ListenerId>, listeners: &[Listener], counters: &Counters) {
+    let listener = listeners.get(usize::from(batch.socket().0));
+    let Some(Listener::Udp(UdpListener { bound, .. })) = listener else {
+        return;
+    };
+    if let Err(error) = batch.send(bound) {
+        tracing::trace!(%error, "packets to a client were not sent");
+        counters.dropped_unsent.add(batch.count());
     }
 }
 
