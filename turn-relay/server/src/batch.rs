@@ -21,6 +21,15 @@ pub(crate) struct Flow<S> {
     pub(crate) from: Option<IpAddr>,
 }
 
+/// What is known of the packets behind one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// Some may join it.
+    More,
+    /// None is of its flow.
+    Nothing,
+}
+
 /// Batches of a few flows at a time: packets of many clients come in turn. Each flow keeps its order.
 #[derive(Debug)]
 pub(crate) struct Batches<S> {
@@ -39,6 +48,12 @@ impl<S: Copy + PartialEq> Batches<S> {
             batches: Vec::new(),
             used: 0,
         }
+    }
+
+    /// Whether packets of a flow wait, so that others must not pass them.
+    pub(crate) fn has(&self, flow: &Flow<S>) -> bool {
+        let used = &self.batches[..self.used];
+        used.iter().any(|batch| batch.flow == *flow)
     }
 
     /// Adds a packet made of these parts. A batch that it cannot join, of at most so many segments,

@@ -28,7 +28,7 @@ use quinn_udp::RecvMeta;
 use socket2::Type;
 
 use crate::StartError;
-use crate::batch::{Batch, Batches, Flow};
+use crate::batch::{Ahead, Batch, Batches, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::metrics::Counters;
 use crate::ports::{self, Bound, Ports, Slot};
@@ -308,7 +308,7 @@ impl Core {
             return Some(More::No);
         };
         for range in frames.ranges {
-            self.hear_client(client, &frames.bytes[range]);
+            self.hear_client(client, &frames.bytes[range], Ahead::More);
         }
         // It may be writable again.
         self.unflushed.push(slot);
@@ -409,14 +409,18 @@ impl Core {
             // An ICMP message about something sent before; the next read is of the next packet.
             Err(_) => return None,
         };
-        for (meta, chunk) in metas
+        let metas = &metas[..count];
+        for (index, (meta, chunk)) in metas
             .iter()
-            .take(count)
             .zip(buffer.chunks_exact(BURST_BYTES))
+            .enumerate()
         {
+            let follows = |later: &RecvMeta| later.addr == meta.addr;
+            let is_lone = meta.stride >= meta.len && !metas[index + 1..].iter().any(follows);
+            let ahead = if is_lone { Ahead::Nothing } else { Ahead::More };
             for packet in chunk[..meta.len].chunks(meta.stride.max(1)) {
                 match token.0.checked_sub(FIRST_RELAY) {
-                    None => self.client_packet(token.0, meta, packet),
+                    None => self.client_packet(token.0, meta, packet, ahead),
                     Some(slot) => self.peer_packet(slot, meta.addr, packet),
                 }
             }
@@ -425,7 +429,7 @@ impl Core {
         (count < BUFFERS).then_some(More::No)
     }
 
-    fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8]) {
+    fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8], ahead: Ahead) {
         let Ok(id) = u16::try_from(listener) else {
             return;
         };
@@ -441,10 +445,10 @@ impl Core {
             client: meta.addr,
             local: meta.dst_ip.filter(|_| is_wildcard),
         };
-        self.hear_client(client, packet);
+        self.hear_client(client, packet, ahead);
     }
 
-    fn hear_client(&mut self, client: FiveTuple, packet: &[u8]) {
+    fn hear_client(&mut self, client: FiveTuple, packet: &[u8], ahead: Ahead) {
         match self.server.handle_client(client, packet, self.now) {
             FromClient::ToPeer {
                 relay,
@@ -460,10 +464,18 @@ impl Core {
                 let Some(socket) = self.ports.get(flow.socket) else {
                     return;
                 };
-                let segments = socket.bound.state.max_gso_segments();
-                self.to_peers.push(flow, &[payload], segments, |batch| {
-                    send_to_peer(batch, &self.ports, &self.counters);
-                });
+                if ahead == Ahead::Nothing && !self.to_peers.has(&flow) {
+                    // Copied nowhere. 0.1 us, for what many flows touch does not fit the first cache.
+                    if let Err(error) = socket.bound.socket.send_to(payload, peer) {
+                        tracing::trace!(%error, "a packet to a peer was not sent");
+                        self.counters.dropped_unsent.add(1);
+                    }
+                } else {
+                    let segments = socket.bound.state.max_gso_segments();
+                    self.to_peers.push(flow, &[payload], segments, |batch| {
+                        send_to_peer(batch, &self.ports, &self.counters);
+                    });
+                }
                 self.counters.packets_to_peers.add(1);
                 self.counters.bytes_to_peers.add(payload.len());
             }

@@ -22,8 +22,8 @@ const WINDOW: usize = 128;
 const WIDE_WINDOW: usize = 1024;
 const REST: Duration = Duration::from_micros(100);
 
-/// What is not there after this long is lost.
-const LOST: Duration = Duration::from_millis(100);
+/// What is not there after this long is lost: a server may have to wait for its core.
+const LOST: Duration = Duration::from_millis(500);
 
 /// Receive buffers of clients and the peer, bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -239,7 +239,11 @@ impl Flows {
         }
         let seconds = (last - start).as_secs_f64();
         let cpu = self.server.cpu()? - cpu;
-        ensure!(arrived > 0, "nothing arrives");
+        ensure!(
+            arrived > 0,
+            "nothing arrives: {load:?}, {:?}",
+            self.server.kind
+        );
         Ok(Sample {
             cost: cpu / 1e3 / arrived as f64,
             rate: arrived as f64 / seconds,
