@@ -28,11 +28,11 @@ use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
 use socket2::Type;
 
-use crate::batch::{Batch, Flow};
+use crate::batch::{Ahead, Batch, Batches, Flow};
 use crate::config::{Config, Listen, Transport};
 use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
-use crate::ports::{self, Bound, Kept, Ports, Slot};
+use crate::ports::{self, Bound, Kept, Ports, RelaySocket, Slot};
 use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
 use crate::{Sessions, StartError};
 
@@ -44,9 +44,9 @@ const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 const BURST: usize = 16;
 const BURST_BYTES: usize = 64 * 1024 + 1536;
 
-/// Buffers of the first read of a relay socket: most hold one packet, and a second buffer that stays
+/// Buffers of the first read of a relay socket: most hold few packets, and a buffer that stays
 /// empty tells that there are no more.
-const FIRST_BURST: usize = 2;
+const FIRST_BURST: usize = 4;
 
 /// Reads of one socket before the next one has its turn.
 const READS: usize = 4;
@@ -149,11 +149,7 @@ pub(crate) struct Worker {
 struct Core {
     server: Server,
     listeners: Vec<Listener>,
-    ports: Ports,
-    /// Peers in this process.
-    attached: HashMap<SocketAddr, Arc<dyn LocalPeer>>,
-    /// Whether there are no others.
-    attached_only: bool,
+    peers: Peers,
     inbox: Arc<Inbox>,
     connections: Connections,
     /// The first of the listeners of connections that were handed over, see [`GIVEN`].
@@ -162,8 +158,8 @@ struct Core {
     unflushed: Vec<stream::Slot>,
     swept: Duration,
     registry: mio::Registry,
-    to_peers: Batch<Slot>,
-    to_clients: Batch<ListenerId>,
+    to_peers: Batches<Slot>,
+    to_clients: Batches<ListenerId>,
     counters: Arc<Counters>,
     started: Instant,
     now: Now,
@@ -220,23 +216,25 @@ impl Worker {
             core: Core {
                 server,
                 listeners,
-                ports: Ports::new(
-                    config,
-                    FIRST_RELAY,
-                    shared.index,
-                    shared.kept,
-                    shared.relayed,
-                ),
-                attached: HashMap::new(),
-                attached_only: config.peers.attached_only,
+                peers: Peers {
+                    ports: Ports::new(
+                        config,
+                        FIRST_RELAY,
+                        shared.index,
+                        shared.kept,
+                        shared.relayed,
+                    ),
+                    attached: HashMap::new(),
+                    attached_only: config.peers.attached_only,
+                },
                 inbox: shared.inbox,
                 connections: Connections::new(FIRST_CONNECTION),
                 given,
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,
                 registry,
-                to_peers: Batch::new(),
-                to_clients: Batch::new(),
+                to_peers: Batches::new(),
+                to_clients: Batches::new(),
                 counters: shared.counters,
                 started,
                 now: now(started),
@@ -311,11 +309,11 @@ impl Worker {
                 }
                 Order::Attach(address, peer) => {
                     self.core.server.attach(address);
-                    self.core.attached.insert(address, peer);
+                    self.core.peers.attached.insert(address, peer);
                 }
                 Order::Detach(address) => {
                     self.core.server.detach(&address);
-                    self.core.attached.remove(&address);
+                    self.core.peers.attached.remove(&address);
                 }
                 Order::Prolong(sessions) => self.core.server.prolong(|identity| {
                     let session = identity.session.clone()?;
@@ -380,7 +378,7 @@ impl Core {
             return Some(More::No);
         };
         for range in frames.ranges {
-            self.hear_client(client, &frames.bytes[range]);
+            self.hear_client(client, &frames.bytes[range], Ahead::More);
         }
         // It may be writable again.
         self.unflushed.push(slot);
@@ -476,7 +474,7 @@ impl Core {
                 Listener::Given(_) => return Some(More::No),
             },
             // Closed since it was ready.
-            Some(slot) => match self.ports.get(slot) {
+            Some(slot) => match self.peers.ports.get(slot) {
                 Some(socket) => &socket.bound,
                 None => return Some(More::No),
             },
@@ -493,14 +491,18 @@ impl Core {
             // An ICMP message about something sent before; the next read is of the next packet.
             Err(_) => return None,
         };
-        for (meta, chunk) in metas
+        let metas = &metas[..count];
+        for (index, (meta, chunk)) in metas
             .iter()
-            .take(count)
             .zip(buffer.chunks_exact(BURST_BYTES))
+            .enumerate()
         {
+            let follows = |later: &RecvMeta| later.addr == meta.addr;
+            let is_lone = meta.stride >= meta.len && !metas[index + 1..].iter().any(follows);
+            let ahead = if is_lone { Ahead::Nothing } else { Ahead::More };
             for packet in packets(&chunk[..meta.len], meta.stride) {
                 match token.0.checked_sub(FIRST_RELAY) {
-                    None => self.client_packet(token.0, meta, packet),
+                    None => self.client_packet(token.0, meta, packet, ahead),
                     Some(slot) => self.peer_packet(slot, meta.addr, packet),
                 }
             }
@@ -509,7 +511,7 @@ impl Core {
         (count < BUFFERS).then_some(More::No)
     }
 
-    fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8]) {
+    fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8], ahead: Ahead) {
         let Ok(id) = u16::try_from(listener) else {
             return;
         };
@@ -525,10 +527,10 @@ impl Core {
             client: meta.addr,
             local: meta.dst_ip.filter(|_| is_wildcard),
         };
-        self.hear_client(client, packet);
+        self.hear_client(client, packet, ahead);
     }
 
-    fn hear_client(&mut self, client: FiveTuple, packet: &[u8]) {
+    fn hear_client(&mut self, client: FiveTuple, packet: &[u8], ahead: Ahead) {
         match self.server.handle_client(client, packet, self.now) {
             FromClient::ToPeer {
                 relay,
@@ -541,14 +543,18 @@ impl Core {
                     from: None,
                 };
                 let payload = &packet[payload];
-                let Some(socket) = self.ports.get(flow.socket) else {
+                let Some(socket) = self.peers.ports.get(flow.socket) else {
                     return;
                 };
-                let segments = socket.bound.state.max_gso_segments();
-                if !self.to_peers.takes(&flow, payload.len(), segments) {
-                    self.flush_to_peers();
+                if ahead == Ahead::Nothing && !self.to_peers.has(&flow) {
+                    // Copied nowhere. 0.1 us, for what many flows touch does not fit the first cache.
+                    self.peers.send_one(socket, peer, payload, &self.counters);
+                } else {
+                    let segments = socket.bound.state.max_gso_segments();
+                    self.to_peers.push(flow, &[payload], segments, |batch| {
+                        self.peers.send(batch, &self.counters);
+                    });
                 }
-                self.to_peers.push(flow, &[payload]);
                 self.counters.packets_to_peers.add(1);
                 self.counters.bytes_to_peers.add(payload.len());
             }
@@ -558,7 +564,7 @@ impl Core {
     }
 
     fn peer_packet(&mut self, slot: Slot, peer: SocketAddr, packet: &[u8]) {
-        let Some(socket) = self.ports.get(slot) else {
+        let Some(socket) = self.peers.ports.get(slot) else {
             return;
         };
         match self
@@ -595,12 +601,10 @@ impl Core {
                     to: client.client,
                     from: client.local,
                 };
-                let length = parts.iter().map(|part| part.len()).sum();
                 let segments = listener.bound.state.max_gso_segments();
-                if !self.to_clients.takes(&flow, length, segments) {
-                    self.flush_to_clients();
-                }
-                self.to_clients.push(flow, parts);
+                self.to_clients.push(flow, parts, segments, |batch| {
+                    send_to_client(batch, &self.listeners, &self.counters);
+                });
             }
             Listener::Stream(_) | Listener::Given(_) => {
                 let Some((slot, connection)) = self.connections.of(&client) else {
@@ -617,42 +621,13 @@ impl Core {
     }
 
     fn flush_to_peers(&mut self) {
-        let Some((flow, ready)) = self.to_peers.take() else {
-            return;
-        };
-        let Some(socket) = self.ports.get(flow.socket) else {
-            return;
-        };
-        if let Some(peer) = self.attached.get(&flow.to) {
-            let (packets, segment) = ready.packets();
-            peer.receive(socket.public, packets, segment);
-            return;
-        }
-        if self.attached_only {
-            // It was attached when it was named.
-            self.counters.dropped_forbidden.add(ready.count());
-            return;
-        }
-        let bound = &socket.bound;
-        if let Err(error) = ready.send(&flow, bound) {
-            tracing::trace!(%error, "packets to a peer were not sent");
-            self.counters.dropped_unsent.add(ready.count());
-        }
+        self.to_peers
+            .flush(|batch| self.peers.send(batch, &self.counters));
     }
 
     fn flush_to_clients(&mut self) {
-        let Some((flow, ready)) = self.to_clients.take() else {
-            return;
-        };
-        let Some(Listener::Udp(UdpListener { bound, .. })) =
-            self.listeners.get(usize::from(flow.socket.0))
-        else {
-            return;
-        };
-        if let Err(error) = ready.send(&flow, bound) {
-            tracing::trace!(%error, "packets to a client were not sent");
-            self.counters.dropped_unsent.add(ready.count());
-        }
+        self.to_clients
+            .flush(|batch| send_to_client(batch, &self.listeners, &self.counters));
     }
 
     /// Does what the machine wants.
@@ -664,7 +639,7 @@ impl Core {
                     self.counters.answers.add(1);
                 }
                 Command::Bind { relay, port } => {
-                    let address = self.ports.bind(relay, port, &self.registry);
+                    let address = self.peers.ports.bind(relay, port, &self.registry);
                     match &address {
                         Ok(_) => self.counters.sockets_total.add(1),
                         Err(error) => tracing::warn!(%error, "no relay socket is to be had"),
@@ -674,9 +649,9 @@ impl Core {
                 Command::Close(relay) => {
                     // What was read before is sent before.
                     self.flush_to_peers();
-                    self.ports.close(relay, &self.registry);
+                    self.peers.ports.close(relay, &self.registry);
                 }
-                Command::Release(id) => self.ports.release(id),
+                Command::Release(id) => self.peers.ports.release(id),
                 Command::Tell(event) => self.count(event),
             }
         }
@@ -730,6 +705,73 @@ impl Core {
 fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
     let empty = read.is_empty().then_some(read);
     empty.into_iter().chain(read.chunks(stride.max(1)))
+}
+
+/// Where packets for peers go.
+struct Peers {
+    ports: Ports,
+    /// Peers in this process.
+    attached: HashMap<SocketAddr, Arc<dyn LocalPeer>>,
+    /// Whether there are no others.
+    attached_only: bool,
+}
+
+impl Peers {
+    fn send(&self, batch: &Batch<Slot>, counters: &Counters) {
+        let flow = batch.flow();
+        let Some(socket) = self.ports.get(flow.socket) else {
+            return;
+        };
+        let (packets, segment) = batch.packets();
+        if self.is_local(socket, flow.to, packets, segment, counters) {
+            return;
+        }
+        if let Err(error) = batch.send(&socket.bound) {
+            tracing::trace!(%error, "packets to a peer were not sent");
+            counters.dropped_unsent.add(batch.count());
+        }
+    }
+
+    fn send_one(&self, socket: &RelaySocket, to: SocketAddr, packet: &[u8], counters: &Counters) {
+        if self.is_local(socket, to, packet, packet.len(), counters) {
+            return;
+        }
+        if let Err(error) = socket.bound.socket.send_to(packet, to) {
+            tracing::trace!(%error, "a packet to a peer was not sent");
+            counters.dropped_unsent.add(1);
+        }
+    }
+
+    /// Whether packets stay in this process: they have been taken by the peer there, or by none.
+    fn is_local(
+        &self,
+        socket: &RelaySocket,
+        to: SocketAddr,
+        packets: &[u8],
+        segment: usize,
+        counters: &Counters,
+    ) -> bool {
+        if let Some(peer) = self.attached.get(&to) {
+            peer.receive(socket.public, packets, segment);
+        } else if self.attached_only {
+            // It was attached when it was named.
+            counters.dropped_forbidden.add(1);
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
+fn send_to_client(batch: &Batch<ListenerId>, listeners: &[Listener], counters: &Counters) {
+    let listener = listeners.get(usize::from(batch.flow().socket.0));
+    let Some(Listener::Udp(UdpListener { bound, .. })) = listener else {
+        return;
+    };
+    if let Err(error) = batch.send(bound) {
+        tracing::trace!(%error, "packets to a client were not sent");
+        counters.dropped_unsent.add(batch.count());
+    }
 }
 
 fn now(started: Instant) -> Now {

@@ -18,8 +18,12 @@ use crate::turn_client::{CHANNEL, Client, receive};
 /// Packets under way at a time, less after a loss: coturn's relay sockets hold fewer of one flow.
 const WINDOW: usize = 128;
 
-/// What is not there after this long is lost.
-const LOST: Duration = Duration::from_millis(100);
+/// The window of [`Pace::InLumps`], and how long the generator then leaves its core to the server.
+const WIDE_WINDOW: usize = 1024;
+const REST: Duration = Duration::from_micros(100);
+
+/// What is not there after this long is lost: a server may have to wait for its core.
+const LOST: Duration = Duration::from_millis(500);
 
 /// Receive buffers of clients and the peer, bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -34,6 +38,15 @@ pub(crate) enum Direction {
     Up,
     /// From the peer to clients.
     Down,
+}
+
+/// How packets follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// As soon as there is room; the generator has its core alone.
+    Alone,
+    /// Half a window at a time, with rests in which the core does other work.
+    InLumps,
 }
 
 /// What is sent.
@@ -77,6 +90,7 @@ pub(crate) struct Flows {
     peer: Socket,
     buffers: Vec<Vec<u8>>,
     window: usize,
+    pace: Pace,
     /// Who sends next.
     turn: usize,
     /// Flows that something is to arrive of, the oldest first.
@@ -156,9 +170,16 @@ impl Flows {
             peer: Socket::new(peer)?,
             buffers: vec![vec![0; 64 * 1024]; MESSAGES],
             window: WINDOW,
+            pace: Pace::Alone,
             turn: 0,
             waiting: VecDeque::new(),
         })
+    }
+
+    /// Leaves a part of the generator's core to the server.
+    pub(crate) const fn share_core(mut self) -> Self {
+        (self.window, self.pace) = (WIDE_WINDOW, Pace::InLumps);
+        self
     }
 
     /// Sends for a while, and waits for the last packet.
@@ -184,11 +205,18 @@ impl Flows {
         loop {
             let now = Instant::now();
             let is_over = now - start > time;
-            while !is_over
-                && under_way + load.burst <= self.window.max(load.burst)
-                && self.send(load.direction, &burst, sent.len())?
-            {
-                under_way += load.burst;
+            let room = self.window.max(load.burst).saturating_sub(under_way);
+            let enough = match self.pace {
+                Pace::Alone => load.burst,
+                Pace::InLumps => self.window / 2,
+            };
+            if !is_over && room >= enough {
+                for _burst in 0..room / load.burst {
+                    if !self.send(load.direction, &burst, sent.len())? {
+                        break;
+                    }
+                    under_way += load.burst;
+                }
             }
             let count = self.receive(load.direction, received)?;
             if count > 0 {
@@ -202,9 +230,8 @@ impl Flows {
                 self.waiting.clear();
                 self.flows.iter_mut().for_each(|flow| flow.under_way = 0);
                 last = now;
-            } else {
-                // A worker may share this core.
-                std::thread::yield_now();
+            } else if self.pace == Pace::InLumps {
+                std::thread::sleep(REST);
             }
             if is_over && under_way == 0 {
                 break;
@@ -212,7 +239,11 @@ impl Flows {
         }
         let seconds = (last - start).as_secs_f64();
         let cpu = self.server.cpu()? - cpu;
-        ensure!(arrived > 0, "nothing arrives");
+        ensure!(
+            arrived > 0,
+            "nothing arrives: {load:?}, {:?}",
+            self.server.kind
+        );
         Ok(Sample {
             cost: cpu / 1e3 / arrived as f64,
             rate: arrived as f64 / seconds,

@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     let only = args.iter().find(|argument| !argument.starts_with("--"));
     let is_wanted = |part: &str| only.is_none_or(|only| only == part);
     let _first = First::go();
-    pin(&[GENERATOR_CORE])?;
+    pin(GENERATOR_CORE)?;
     report::print_header();
     let mut rows = Vec::new();
     let mut show = |row: Row| {

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use rustix::process::setpriority_process;
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
@@ -21,6 +21,9 @@ const START: Duration = Duration::from_secs(10);
 
 /// After the last packet, until a thread's times are up to date: it sleeps by then.
 const SETTLE: Duration = Duration::from_millis(5);
+
+/// For who shares a core with the generator.
+const LEAST_PRIORITY: i32 = 19;
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,18 +52,43 @@ pub(crate) struct Server {
 impl Server {
     /// On its own core, with one thread for packets.
     pub(crate) fn start(kind: Kind) -> anyhow::Result<Self> {
-        pinned(&[SERVER_CORE], || match kind {
+        // A child stays where its parent was.
+        pin(SERVER_CORE)?;
+        let started = match kind {
             Kind::Ours => Self::own(kind, &["relay", "1"]),
             Kind::Forwarder => Self::own(kind, &["forwarder"]),
             Kind::Coturn => Self::coturn(),
-        })
+        };
+        pin(GENERATOR_CORE)?;
+        started
     }
 
-    /// Our relay with two workers, on both cores.
+    /// Our relay with two workers, each on a core.
     pub(crate) fn two_workers() -> anyhow::Result<Self> {
-        pinned(&[SERVER_CORE, GENERATOR_CORE], || {
-            Self::own(Kind::Ours, &["relay", "2"])
-        })
+        let server = Self::own(Kind::Ours, &["relay", "2"])?;
+        // A thread has its name soon after it has begun.
+        let deadline = Instant::now() + START;
+        let mut found = 0;
+        while found < 2 && Instant::now() < deadline {
+            found = 0;
+            for task in std::fs::read_dir(format!("/proc/{}/task", server.process.id()))? {
+                let task = task?;
+                let core = match std::fs::read_to_string(task.path().join("comm"))?.trim() {
+                    "relay-0" => SERVER_CORE,
+                    "relay-1" => GENERATOR_CORE,
+                    _ => continue,
+                };
+                let id = Pid::from_raw(task.file_name().to_string_lossy().parse()?);
+                sched_setaffinity(id, &only(core))?;
+                if core == GENERATOR_CORE {
+                    // Else each packet that the generator sends there would interrupt it.
+                    setpriority_process(id, LEAST_PRIORITY)?;
+                }
+                found += 1;
+            }
+        }
+        ensure!(found == 2, "the relay has not started two workers");
+        Ok(server)
     }
 
     /// This executable, which says where it listens and ends with its standard input.
@@ -184,19 +212,13 @@ impl Drop for First {
     }
 }
 
-/// Stays on these cores.
-pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    for core in cores {
-        set.set(*core);
-    }
-    sched_setaffinity(None, &set).context("this bench needs two cores")
+/// Stays on this core.
+pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+    sched_setaffinity(None, &only(core)).context("this bench needs two cores")
 }
 
-/// What is started there stays on those cores.
-fn pinned<T>(cores: &[usize], start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    pin(cores)?;
-    let started = start();
-    pin(&[GENERATOR_CORE])?;
-    started
+fn only(core: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(core);
+    set
 }
