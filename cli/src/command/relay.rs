@@ -1,7 +1,8 @@
 //! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
-//! [`operate`]: what its operator asks while it runs.
+//! [`operate`]: what its operator asks while it runs. [`mod@test`]: any relay, seen from outside.
 
 mod operate;
+mod test;
 
 use std::fs;
 use std::io::IsTerminal as _;
@@ -85,6 +86,7 @@ pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<E
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(RelayCommand::Test(args)) => test::run(global, args),
         Some(RelayCommand::Status) => operate::status(global).map(|()| ExitCode::SUCCESS),
         Some(RelayCommand::Revoke { target, lifetime }) => {
             operate::revoke(global, target, *lifetime).map(|()| ExitCode::SUCCESS)
