@@ -252,6 +252,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -276,6 +278,26 @@ mod tests {
         );
         let other = Proof::new(&credentials("wrong"), "here", "n");
         assert!(matches!(hear(&success, Some(&other)), Heard::Noise));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_sends_is_survived(mut packet: Vec<u8>, is_stun: bool) {
+            let credentials = Credentials {
+                username: "ann".into(),
+                password: "ann's".into(),
+            };
+            let proof = Proof::new(&credentials, "here", "n");
+            if is_stun && packet.len() >= 20 {
+                let length = u16::try_from(packet.len() - 20).unwrap_or(0) & !3;
+                packet[0] &= 1;
+                packet[2..4].copy_from_slice(&length.to_be_bytes());
+                packet[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+                packet.truncate(20 + usize::from(length));
+            }
+            hear(&packet, None);
+            hear(&packet, Some(&proof));
+        }
     }
 
     #[test]

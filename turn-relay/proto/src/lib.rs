@@ -1,8 +1,8 @@
 //! A STUN/TURN server without sockets, clock or threads: packets and time go in, packets, wishes for
 //! sockets and the next deadline come out. Sans-IO.
 //!
-//! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do. [`event`]: what
-//!   it may count.
+//! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
+//!   [`event`]: what it may count.
 //! - [`allocation`], [`permission`], [`channel`]: what a client holds. [`five_tuple`]: who a client is.
 //! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], [`revocation`], `strangers`: who may do what, how
 //!   much, how often. [`session`]: what an operator sees.
