@@ -5,7 +5,7 @@ mod operate;
 mod test;
 
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
@@ -132,6 +132,10 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         metrics: scrapes.as_ref().map(Scrapes::url).transpose()?,
         trial,
     };
+    let signals = {
+        let _context = runtime.enter();
+        Signals::hear()?
+    };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
     let drain = file.relay.drain(args);
     let reload = || {
@@ -146,7 +150,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            code = wait(reload, &running, drain) => code,
+            code = wait(reload, &running, drain, signals) => Ok(code),
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
             ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }
@@ -168,29 +172,44 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
+/// Signals that are heard from now on: before anybody is told that the relay runs.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn hear() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for a signal to end: SIGINT at once, SIGTERM when those who are there have gone. SIGHUP reloads.
 async fn wait(
     reload: impl Fn() -> anyhow::Result<()>,
     relay: &Relay,
     drain: Duration,
-) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    mut signals: Signals,
+) -> ExitCode {
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => match reload() {
+            _ = signals.interrupt.recv() => return ExitCode::from(exit::INTERRUPTED),
+            _ = signals.terminate.recv() => break,
+            _ = signals.hangup.recv() => match reload() {
                 Ok(()) => tracing::info!("the configuration was reloaded"),
                 Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
             },
         }
     }
     tokio::select! {
-        () = drained(relay, drain) => Ok(ExitCode::SUCCESS),
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(ExitCode::from(exit::INTERRUPTED)),
+        () = drained(relay, drain) => ExitCode::SUCCESS,
+        _ = signals.terminate.recv() => ExitCode::SUCCESS,
+        _ = signals.interrupt.recv() => ExitCode::from(exit::INTERRUPTED),
     }
 }
 
@@ -215,7 +234,7 @@ async fn drained(relay: &Relay, limit: Duration) {
         let left_s = (ends - now).as_secs();
         if turn == 0 {
             tracing::warn!(allocations, left_s, "draining: nobody new is let in");
-            if std::io::stderr().is_terminal() {
+            if io::stderr().is_terminal() {
                 eprintln!(
                     "portway: ending when those who are there have gone (once more: at once)"
                 );
