@@ -180,6 +180,13 @@ pub(crate) enum RelayCommand {
         #[arg(long = "for", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
         lifetime: std::time::Duration,
     },
+    /// Tell whether a STUN/TURN server is good, ours or anybody's
+    ///
+    /// Does what a client does, step by step, and says what it finds: address, TLS, credentials,
+    /// relayed addresses, data, round trips, loss, throughput, IPv6, and whether peers are refused that
+    /// should be. Gentle: at most 2000 packets of data. Give credentials for all of it; they are never
+    /// taken from the command line.
+    Test(Box<RelayTest>),
     /// Show a running relay: who is there, by which addresses, and how much has passed
     Status,
     /// End what a user relays, or one session, at once
@@ -196,6 +203,35 @@ pub(crate) enum RelayCommand {
         #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
         lifetime: std::time::Duration,
     },
+}
+
+/// `portway relay test`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayTest {
+    /// As browsers have it, e.g. turn:turn.example.org:3478?transport=tcp; also turns:, stun:, stuns:
+    #[arg(value_name = "URL")]
+    pub(crate) url: portway_relay_client::url::Url,
+    /// User name
+    #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// File with the user's password; `-` reads it from standard input
+    #[arg(long, env = "PORTWAY_TURN_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) credential_file: Option<PathBuf>,
+    /// File with the server's secret instead: makes credentials for this test
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Something that sends UDP packets back, as a peer [default: the server relays to itself]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) peer: Option<SocketAddr>,
+    /// How long to measure, 1s to 60s
+    #[arg(long, default_value = "5s", value_parser = parse_measure, value_name = "DURATION")]
+    pub(crate) duration: std::time::Duration,
+    /// Authority (PEM) of the server's certificate [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Take any certificate
+    #[arg(long)]
+    pub(crate) insecure: bool,
 }
 
 impl Relay {
@@ -456,6 +492,15 @@ pub(crate) fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
         .checked_mul(unit)
         .map(std::time::Duration::from_secs)
         .ok_or_else(|| format!("`{text}` is out of range"))
+}
+
+/// A time that a test may take.
+fn parse_measure(text: &str) -> Result<std::time::Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration.as_secs() > 60 {
+        return Err(format!("`{text}` is too long: at most 60s"));
+    }
+    Ok(duration)
 }
 
 /// Shape of what is printed.

@@ -15,6 +15,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("signaling", &["protocol"]),
     ("turn-relay/proto", &[]),
     ("turn-relay/server", &["turn-relay/proto"]),
+    ("turn-relay/client", &["turn-relay/proto"]),
     ("gateway", &["protocol", "transport"]),
     ("web-client", &["protocol"]),
     (
@@ -26,6 +27,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "gateway",
             "turn-relay/proto",
             "turn-relay/server",
+            "turn-relay/client",
         ],
     ),
     ("bindgen", &[]),
@@ -135,6 +137,7 @@ fn package_name(folder: &str) -> String {
     match folder {
         "turn-relay/proto" => "portway-relay-proto".to_owned(),
         "turn-relay/server" => "portway-relay".to_owned(),
+        "turn-relay/client" => "portway-relay-client".to_owned(),
         _ => format!("portway-{folder}"),
     }
 }

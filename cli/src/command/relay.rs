@@ -1,10 +1,11 @@
 //! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
-//! [`operate`]: what its operator asks while it runs.
+//! [`operate`]: what its operator asks while it runs. [`mod@test`]: any relay, seen from outside.
 
 mod operate;
+mod test;
 
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +86,7 @@ pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<E
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(RelayCommand::Test(args)) => test::run(global, args),
         Some(RelayCommand::Status) => operate::status(global).map(|()| ExitCode::SUCCESS),
         Some(RelayCommand::Revoke { target, lifetime }) => {
             operate::revoke(global, target, *lifetime).map(|()| ExitCode::SUCCESS)
@@ -122,7 +124,6 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     let running = Arc::new(running);
     let control = runtime.block_on(bind_control(global, &file));
     let (control, socket) = control.unzip();
-    let signals = runtime.block_on(async { Signals::hear() })?;
     let ready = Ready {
         event: "ready",
         relay: urls(&config, running.listening()),
@@ -130,6 +131,10 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
         control: socket.clone(),
         metrics: scrapes.as_ref().map(Scrapes::url).transpose()?,
         trial,
+    };
+    let signals = {
+        let _context = runtime.enter();
+        Signals::hear()?
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
     let drain = file.relay.drain(args);
@@ -211,7 +216,7 @@ async fn drained(relay: &Relay, limit: Duration) {
         let left_s = (ends - now).as_secs();
         if turn == 0 {
             tracing::warn!(allocations, left_s, "draining: nobody new is let in");
-            if std::io::stderr().is_terminal() {
+            if io::stderr().is_terminal() {
                 eprintln!(
                     "portway: ending when those who are there have gone (once more: at once)"
                 );

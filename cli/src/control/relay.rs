@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use portway_relay::Relay;
 use portway_relay::admin::{Session, SessionId};
 use portway_relay::config::{Config, Listen, Transport};
-use portway_relay_proto::limits::MAX_REVOCATIONS;
+use portway_relay_proto::limits::{MAX_REVOCATIONS, MAX_USERNAME};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -88,6 +88,10 @@ impl Operated {
                 user: user.map(|user| user.to_string()),
             });
         }
+        anyhow::ensure!(
+            request.target.len() <= MAX_USERNAME,
+            "no user name is longer than {MAX_USERNAME} bytes"
+        );
         let lifetime = Duration::from_secs(request.lifetime_s);
         let done = self.relay.revoke(&request.target, lifetime);
         anyhow::ensure!(

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub(crate) fn portway() -> Command {
         "PORTWAY_CONFIG",
         "PORTWAY_LOG",
         "PORTWAY_RELAY_SECRET_FILE",
+        "PORTWAY_TURN_USERNAME",
+        "PORTWAY_TURN_PASSWORD_FILE",
     ] {
         command.env_remove(name);
     }
@@ -247,6 +249,79 @@ fn client(relay: &Relay, username: &str, credential: &str, messages: &str) -> Co
 }
 
 impl Drop for Talker {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// A TURN server that is not ours, whose peers may be on loopback.
+pub(crate) struct Coturn {
+    process: Child,
+    home: TempDir,
+    port: u16,
+}
+
+impl Coturn {
+    pub(crate) const USERNAME: &str = "ann";
+    pub(crate) const PASSWORD: &str = "a-password-of-the-tests";
+
+    /// Starts it on a free port, and waits until it answers.
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("password"), Self::PASSWORD).unwrap();
+        let file = |name: &str| home.path().join(name).display().to_string();
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let process = Command::new("turnserver")
+            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech"])
+            .args([
+                "--listening-ip",
+                "127.0.0.1",
+                "--listening-port",
+                &port.to_string(),
+            ])
+            .args(["--relay-ip", "127.0.0.1", "--allow-loopback-peers"])
+            .args(["--realm", "tests.example"])
+            .args(["--user", &format!("{}:{}", Self::USERNAME, Self::PASSWORD)])
+            .args(["--log-file", &file("log"), "--pidfile", &file("pid")])
+            .args(["--userdb", &file("users")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("coturn is installed by `cargo xtask test`");
+        let coturn = Self {
+            process,
+            home,
+            port,
+        };
+        let begun = Instant::now();
+        let url = format!("stun:127.0.0.1:{port}?transport=tcp");
+        while !portway()
+            .args(["-q", "relay", "test", &url])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
+            assert!(begun.elapsed() < PATIENCE, "coturn does not become ready");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        coturn
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("turn:127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn password_file(&self) -> String {
+        self.home.path().join("password").display().to_string()
+    }
+}
+
+impl Drop for Coturn {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());

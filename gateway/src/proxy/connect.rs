@@ -264,7 +264,11 @@ impl Connection for Stream {
     }
 }
 
-fn tls_config(trust: &Trust) -> Result<rustls::ClientConfig, ConnectorError> {
+/// A client of TLS that believes certificates like this.
+///
+/// # Errors
+/// If the authority's file cannot be used.
+pub fn tls_config(trust: &Trust) -> Result<rustls::ClientConfig, ConnectorError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;

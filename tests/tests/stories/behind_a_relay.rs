@@ -28,7 +28,16 @@ async fn our_relay_carries_a_session(browser: &mut Browser) -> anyhow::Result<()
     let expose = format!("app={}", upstream.target());
     let portway = Portway::up(&state, "0.0.0.0:0", &["--expose", &expose]).await?;
     assert!(portway.ready["relay"].is_string(), "{}", portway.ready);
-    work_over_a_relay(browser, &portway, "udp").await
+    work_over_a_relay(browser, &portway, "udp").await?;
+    // Its operator sees whose link it is, and what has passed.
+    let grant = portway.ask(&["sessions"]).await?["sessions"][0]["grant"].clone();
+    let status = portway.ask(&["relay", "status"]).await?;
+    let sessions = status["sessions"].as_array().cloned().unwrap_or_default();
+    let theirs = |session: &&Value| session["user"] == grant;
+    let passed = |session: &Value| session["bytes_to_client"].as_u64().unwrap_or_default();
+    let sum: u64 = sessions.iter().filter(theirs).map(passed).sum();
+    assert!(sum > 1_000_000, "{status}");
+    Ok(())
 }
 
 /// The network lets no UDP through at all: the relay is at the port of the page, too.

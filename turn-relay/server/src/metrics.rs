@@ -10,7 +10,7 @@ use crate::config::Transport;
 use crate::users::{UserTotals, Users};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// The counters of one worker. Hot path.
         #[derive(Debug, Default)]
         #[repr(align(64))]
@@ -23,8 +23,11 @@ macro_rules! counters {
         /// Sums over all workers.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
         pub struct Snapshot {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
+
+        /// What each counter is.
+        const HELP: &[(&str, &str)] = &[$((stringify!($name), concat!($($doc,)*)),)*];
 
         impl Counters {
             pub(crate) fn add_to(&self, sum: &mut Snapshot) {
@@ -50,7 +53,7 @@ counters! {
     allocations_tcp,
     /// Those of clients that come over TLS.
     allocations_tls,
-    /// Allocations made so far.
+    /// Allocations made.
     allocations_started_total,
     /// Times that a client took its allocation to another network.
     allocations_moved_total,
@@ -88,15 +91,15 @@ counters! {
     refused_508,
     /// Requests refused with any other code.
     refused_other,
-    /// Relay sockets bound so far.
+    /// Relay sockets bound.
     sockets_total,
     /// Packets of clients to peers.
     packets_to_peers,
-    /// Their payload, bytes.
+    /// Payload of clients to peers, bytes.
     bytes_to_peers,
     /// Packets of peers to clients.
     packets_to_clients,
-    /// Their payload, bytes.
+    /// Payload of peers to clients, bytes.
     bytes_to_clients,
     /// Control messages answered.
     answers,
@@ -125,7 +128,7 @@ impl Snapshot {
         let mut text = String::new();
         let mut last_family = String::new();
         for (name, value) in self.iter() {
-            let Some((family, label)) = family(name) else {
+            let Some((family, label, help)) = family(name) else {
                 continue;
             };
             if family != last_family {
@@ -134,7 +137,7 @@ impl Snapshot {
                 } else {
                     "gauge"
                 };
-                text.push_str(&format!("# TYPE portway_relay_{family} {kind}\n"));
+                text.push_str(&head(&family, kind, help));
             }
             text.push_str(&format!("portway_relay_{family}{label} {value}\n"));
             last_family = family;
@@ -143,51 +146,98 @@ impl Snapshot {
     }
 }
 
-/// Families of several counters: how their names begin, the family, and the label that tells them apart.
-const FAMILIES: &[(&str, &str, &str)] = &[
-    ("allocations_", "allocations", "transport"),
-    ("ended_", "allocations_ended_total", "reason"),
-    ("refused_", "refused_total", "code"),
-    ("dropped_", "dropped_total", "reason"),
+/// Families of several counters: how their names begin, the family, the label that tells them apart, and
+/// what it is.
+const FAMILIES: &[(&str, &str, &str, &str)] = &[
+    (
+        "allocations_",
+        "allocations",
+        "transport",
+        "Allocations that live, by how their clients come.",
+    ),
+    (
+        "ended_",
+        "allocations_ended_total",
+        "reason",
+        "Allocations that have ended, by why.",
+    ),
+    (
+        "refused_",
+        "refused_total",
+        "code",
+        "Requests refused, by error code.",
+    ),
+    (
+        "dropped_",
+        "dropped_total",
+        "reason",
+        "Packets that went nowhere, by why.",
+    ),
 ];
 
-/// Family and label of a counter; `None`: the sum of a family, which is left to who reads it.
-fn family(name: &str) -> Option<(String, String)> {
+/// Family and label of a counter, and what it is; `None`: the sum of a family, which is left to who
+/// reads it.
+fn family(name: &str) -> Option<(String, String, &'static str)> {
     if name == "allocations" {
         return None;
     }
+    let own = HELP.iter().find(|(own, _)| *own == name);
+    let help = own.map_or("", |(_, help)| help.trim());
     if name.ends_with("_total") {
-        return Some((name.to_owned(), String::new()));
+        return Some((name.to_owned(), String::new(), help));
     }
-    let labelled = FAMILIES.iter().find_map(|(prefix, family, label)| {
+    let labelled = FAMILIES.iter().find_map(|(prefix, family, label, help)| {
         let value = name.strip_prefix(prefix)?;
-        Some(((*family).to_owned(), format!("{{{label}=\"{value}\"}}")))
+        let label = format!("{{{label}=\"{value}\"}}");
+        Some(((*family).to_owned(), label, *help))
     });
-    Some(labelled.unwrap_or_else(|| (format!("{name}_total"), String::new())))
+    Some(labelled.unwrap_or_else(|| (format!("{name}_total"), String::new(), help)))
+}
+
+/// What stands before a family.
+fn head(family: &str, kind: &str, help: &str) -> String {
+    format!("# HELP portway_relay_{family} {help}\n# TYPE portway_relay_{family} {kind}\n")
 }
 
 /// What users hold and have passed, as Prometheus reads it. Without a name: all others.
 #[must_use]
 pub fn users_prometheus(users: &[(String, UserTotals)]) -> String {
     type Value = fn(&UserTotals) -> u64;
-    let families: [(&str, &str, Value); 5] = [
-        ("user_allocations", "gauge", |user| user.allocations),
-        ("user_packets_to_peers_total", "counter", |user| {
-            user.traffic.packets_to_peers
-        }),
-        ("user_bytes_to_peers_total", "counter", |user| {
-            user.traffic.bytes_to_peers
-        }),
-        ("user_packets_to_clients_total", "counter", |user| {
-            user.traffic.packets_to_client
-        }),
-        ("user_bytes_to_clients_total", "counter", |user| {
-            user.traffic.bytes_to_client
-        }),
+    let families: [(&str, &str, &str, Value); 5] = [
+        (
+            "user_allocations",
+            "gauge",
+            "Allocations that live, by user.",
+            |user| user.allocations,
+        ),
+        (
+            "user_packets_to_peers_total",
+            "counter",
+            "Packets of a user to peers.",
+            |user| user.traffic.packets_to_peers,
+        ),
+        (
+            "user_bytes_to_peers_total",
+            "counter",
+            "Payload of a user to peers, bytes.",
+            |user| user.traffic.bytes_to_peers,
+        ),
+        (
+            "user_packets_to_clients_total",
+            "counter",
+            "Packets of peers to a user.",
+            |user| user.traffic.packets_to_client,
+        ),
+        (
+            "user_bytes_to_clients_total",
+            "counter",
+            "Payload of peers to a user, bytes.",
+            |user| user.traffic.bytes_to_client,
+        ),
     ];
     let mut text = String::new();
-    for (family, kind, value) in families {
-        text.push_str(&format!("# TYPE portway_relay_{family} {kind}\n"));
+    for (family, kind, help, value) in families {
+        text.push_str(&head(family, kind, help));
         for (name, user) in users {
             text.push_str(&format!(
                 "portway_relay_{family}{{user=\"{}\"}} {}\n",
@@ -317,6 +367,7 @@ mod tests {
             "portway_relay_refused_total{code=\"401\"} 2",
             "# TYPE portway_relay_allocations_ended_total counter",
             "portway_relay_allocations_ended_total{reason=\"expired\"} 4",
+            "# HELP portway_relay_bytes_to_peers_total Payload of clients to peers, bytes.",
             "# TYPE portway_relay_bytes_to_peers_total counter",
             "portway_relay_bytes_to_peers_total 7",
             "portway_relay_dropped_total{reason=\"forbidden\"} 1",

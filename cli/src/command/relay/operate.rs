@@ -10,7 +10,7 @@ use crate::command::client::{ask_at, bytes, duration};
 use crate::control::relay::{Revoke, Revoked, SessionView, Status};
 use crate::control::{self, is_alive};
 use crate::exit::Failure;
-use crate::output;
+use crate::output::{self, printable};
 use crate::state::State;
 
 /// `portway relay status`.
@@ -165,29 +165,5 @@ fn what_happened(revoked: &Revoked, lifetime: Duration) -> String {
             };
             format!("{ended}; {then}")
         }
-    }
-}
-
-/// A name that an application made, without what a terminal would obey.
-fn printable(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| {
-            let (plain, escaped) = if c.is_control() {
-                (None, Some(c.escape_default()))
-            } else {
-                (Some(c), None)
-            };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_does_not_drive_the_terminal() {
-        assert_eq!(printable("änn\u{1b}[2J\n"), "änn\\u{1b}[2J\\n");
     }
 }
