@@ -157,6 +157,9 @@ pub(crate) struct Relay {
     /// Serve metrics for Prometheus here, at /metrics, e.g. 127.0.0.1:9641
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// After SIGTERM, how long those who are there may go on; nobody new is let in [default: 30s]
+    #[arg(long, value_parser = parse_wait, value_name = "DURATION")]
+    pub(crate) drain: Option<std::time::Duration>,
 }
 
 /// `portway relay …`.
@@ -172,6 +175,22 @@ pub(crate) enum RelayCommand {
         user: String,
         /// How long they are valid: 30s, 15m, 2h, 7d
         #[arg(long = "for", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+    },
+    /// Show a running relay: who is there, by which addresses, and how much has passed
+    Status,
+    /// End what a user relays, or one session, at once
+    ///
+    /// A session of ephemeral credentials (EXPIRY:NAME) belongs to NAME. Revoking NAME also refuses the
+    /// credentials that were handed out for it until now. A user with a password in the configuration
+    /// may come back until it is removed there.
+    Revoke {
+        /// Name of a user, or id of a session as `portway relay status` shows it
+        #[arg(value_name = "USER|SESSION")]
+        target: String,
+        /// Lifetime of the ephemeral credentials that you hand out: those of the user that end within
+        /// it from now are refused. Too short lets older ones in again; too long refuses newer ones, too
+        #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
         lifetime: std::time::Duration,
     },
 }
@@ -371,8 +390,29 @@ impl std::str::FromStr for Exposed {
     }
 }
 
+/// A span of time in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span(pub(crate) std::time::Duration);
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text).map(Self)
+    }
+}
+
 /// `90`, `30s`, `15m`, `2h`, `7d`.
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let duration = parse_wait(text)?;
+    if duration.is_zero() {
+        return Err(format!("`{text}` is out of range"));
+    }
+    Ok(duration)
+}
+
+/// The same, or `0`: not at all.
+pub(crate) fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
         .parse()
@@ -386,7 +426,6 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     };
     number
         .checked_mul(unit)
-        .filter(|seconds| *seconds > 0)
         .map(std::time::Duration::from_secs)
         .ok_or_else(|| format!("`{text}` is out of range"))
 }

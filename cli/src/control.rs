@@ -1,7 +1,10 @@
 //! The control socket of a running instance: HTTP with JSON over a Unix socket in the state
-//! directory. Who may open the file may control the instance.
+//! directory. Who may open the file may control the instance. [`relay`]: what a relay is asked there.
+
+pub(crate) mod relay;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -123,12 +126,34 @@ pub(crate) async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether somebody listens at a socket.
+pub(crate) fn is_alive(socket: &Path) -> anyhow::Result<bool> {
+    let Err(error) = std::os::unix::net::UnixStream::connect(socket) else {
+        return Ok(true);
+    };
+    if matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    ) {
+        return Ok(false);
+    }
+    if error.kind() == ErrorKind::PermissionDenied {
+        let message = format!(
+            "cannot open {}: it belongs to another user; run this as that user or as root",
+            socket.display()
+        );
+        return Err(Failure::new(Exit::Denied, message).into());
+    }
+    Err(error).with_context(|| format!("cannot open {}", socket.display()))
+}
+
 /// Serves until cancelled.
 pub(crate) async fn serve(
     listener: UnixListener,
     links: Links,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let operated = links.relay.as_ref().map(|relay| relay.operated().clone());
     let router = Router::new()
         .route("/nodes", get(nodes))
         .route("/services", get(services).post(expose))
@@ -136,7 +161,8 @@ pub(crate) async fn serve(
         .route("/events/{limit}", get(events))
         .route("/grants", post(grant))
         .route("/grants/{id}", delete(revoke))
-        .with_state(Arc::new(links));
+        .with_state(Arc::new(links))
+        .merge(relay::routes(operated));
     axum::serve(listener, router)
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await

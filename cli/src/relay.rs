@@ -1,42 +1,48 @@
-//! The relay of `portway up`: on the same port as signaling, over UDP, for this machine's gateway only.
+//! The relay of `portway up`: on the same port as signaling, over UDP, TCP and TLS, for this machine's
+//! gateway only.
 //!
-//! Security: its only peers are this machine's own addresses, above the ports of its services, so that
-//! a link opens no way to anything but a gateway; credentials are made for each client and end.
+//! Security: its only peers are the sockets of this process's gateway, which are attached to it, so
+//! that a link opens no way to anything else. Credentials are made for one session of a client and
+//! are good for minutes; what was allocated by them lives on while that session does.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use portway_gateway::GatewayHandle;
+use portway_gateway::session::table::SessionView;
+use portway_gateway::shortcut::{Attached, Inbox, Shortcut};
 use portway_protocol::id::GrantId;
 use portway_protocol::signal::IceServer;
-use portway_relay::Relay;
+use portway_relay::{Arrived, Attachment, LocalPeer, Relay};
 use portway_relay_proto::auth::ephemeral_credentials;
-use portway_relay_proto::peer_policy::{Others, PeerPolicy};
+use portway_relay_proto::peer_policy::PeerPolicy;
+use portway_signaling::relay::{Lease, StunConnection};
+use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::config::relay::RelayFile;
+use crate::control::relay::Operated;
 use crate::exit::Failure;
 use crate::links::unix_now;
 
-/// How long credentials are good for. A relayed session ends with them, and the client connects anew.
-const CREDENTIALS_LIFETIME: u64 = 12 * 3600;
+/// Parts the grant from the session in user names; no id contains it.
+const SEPARATOR: char = '.';
 
-/// Ports that the system gives to sockets which ask for none, as a gateway's do.
-const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-
-/// What that is where it cannot be read: the kernel's default.
-const DEFAULT_EPHEMERAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+/// Sessions are looked at this often within the lifetime of credentials.
+const LOOKS: u32 = 10;
 
 /// A relay that runs beside signaling.
 pub(crate) struct Beside {
-    running: Relay,
-    url: String,
+    running: Operated,
+    urls: Vec<String>,
     secret: [u8; 32],
+    lifetime: Duration,
 }
 
 impl Beside {
-    /// Starts it at the address of signaling. `name`: its host name, if it has one.
+    /// Starts it at the address of signaling. `name`: its host name, for which it has a certificate.
     pub(crate) fn start(
         file: &RelayFile,
         listen: SocketAddr,
@@ -52,15 +58,9 @@ impl Beside {
         getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         config.secrets = vec![secret.to_vec()];
         config.users.clear();
+        config.session_separator = Some(SEPARATOR);
         config.peers = PeerPolicy {
-            allow: config
-                .relay_ips
-                .iter()
-                .chain(&config.external_ips)
-                .map(|ip| (*ip).into())
-                .collect(),
-            others: Others::Refused,
-            ports: ephemeral_ports(),
+            attached_only: true,
             ..PeerPolicy::default()
         };
         let public: IpAddr = *config
@@ -68,50 +68,123 @@ impl Beside {
             .first()
             .or(config.relay_ips.first())
             .context("a relay has an address")?;
-        let host = name.map_or_else(
-            || SocketAddr::new(public, listen.port()).to_string(),
-            |name| format!("{name}:{}", listen.port()),
-        );
+        let urls = match name {
+            None => {
+                let host = SocketAddr::new(public, listen.port());
+                ["udp", "tcp"].map(|transport| format!("turn:{host}?transport={transport}"))
+            }
+            Some(name) => {
+                let host = format!("{name}:{}", listen.port());
+                [
+                    format!("turn:{host}?transport=udp"),
+                    format!("turns:{host}?transport=tcp"),
+                ]
+            }
+        };
         let running = Relay::start(&config)
             .map_err(|error| Failure::configuration(format!("the relay: {error}")))?;
         Ok(Self {
-            running,
-            url: format!("turn:{host}?transport=udp"),
+            running: Operated::new(Arc::new(running), &config),
+            urls: urls.to_vec(),
             secret,
+            lifetime: file.credentials(),
         })
     }
 
-    /// Its address, as browsers have it.
+    /// Its address over UDP, as browsers have it.
     pub(crate) fn url(&self) -> &str {
-        &self.url
+        &self.urls[0]
     }
 
-    /// Ends what a grant has relayed; returns how many allocations there were.
-    pub(crate) fn revoke(&self, grant: &GrantId) -> usize {
-        self.running.revoke(&grant.to_string())
-    }
-
-    /// Makes credentials, for [`offer_relay`](portway_signaling::Signaling::offer_relay).
-    pub(crate) fn issue(&self) -> impl Fn(&GrantId, u64) -> IceServer + Send + Sync + use<> {
-        let (url, secret) = (self.url.clone(), self.secret);
-        move |grant, expires| {
-            let expires = expires.min(unix_now() + CREDENTIALS_LIFETIME);
-            let (username, credential) =
-                ephemeral_credentials(&secret, &grant.to_string(), expires);
-            IceServer {
-                urls: vec![url.clone()],
-                username: Some(username),
-                credential: Some(credential),
+    /// Keeps alive what the sessions of a gateway have allocated, until cancelled.
+    pub(crate) async fn keep(self: Arc<Self>, gateway: GatewayHandle, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.lifetime / LOOKS) => {}
+                () = cancel.cancelled() => return,
+            }
+            let until = unix_now() + self.lifetime.as_secs();
+            let name = |view: SessionView| {
+                let user = view.grant.to_string().into();
+                ((user, view.session.to_string().into()), until)
+            };
+            let sessions = gateway.sessions().into_iter().map(name).collect();
+            let relay = self.clone();
+            let told =
+                tokio::task::spawn_blocking(move || relay.running.relay.prolong(sessions)).await;
+            if let Err(panic) = told {
+                tracing::error!(%panic, "the relay was not told which sessions live");
             }
         }
     }
+
+    /// As its operator sees it.
+    pub(crate) const fn operated(&self) -> &Operated {
+        &self.running
+    }
+
+    /// Ends what a grant has relayed, and refuses the credentials made for it; returns how many
+    /// allocations there were.
+    pub(crate) fn revoke(&self, grant: &GrantId) -> usize {
+        let revoked = self.running.relay.revoke(&grant.to_string(), self.lifetime);
+        revoked.ended
+    }
 }
 
-fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = fs::read_to_string(EPHEMERAL_PORTS).unwrap_or_default();
-    let mut ports = text.split_whitespace().map(str::parse);
-    match (ports.next(), ports.next()) {
-        (Some(Ok(first)), Some(Ok(last))) if first <= last => first..=last,
-        _ => DEFAULT_EPHEMERAL_PORTS,
+impl portway_signaling::relay::Relay for Beside {
+    fn issue(&self, lease: &Lease) -> Vec<IceServer> {
+        let expires = lease.expires.min(unix_now() + self.lifetime.as_secs());
+        let name = format!("{}{SEPARATOR}{}", lease.grant, lease.session);
+        let (username, credential) = ephemeral_credentials(&self.secret, &name, expires);
+        vec![IceServer {
+            urls: self.urls.clone(),
+            username: Some(username),
+            credential: Some(credential),
+        }]
+    }
+
+    fn take(&self, connection: StunConnection) {
+        self.running.relay.take(Arrived {
+            socket: connection.socket,
+            tls: connection.tls,
+            client: connection.peer,
+        });
+    }
+}
+
+impl Shortcut for Beside {
+    fn attach(&self, local: SocketAddr, inbox: Arc<Inbox>) -> Box<dyn Attached> {
+        Box::new(Place(
+            self.running.relay.attach(local, Arc::new(Mouth(inbox))),
+        ))
+    }
+}
+
+impl std::fmt::Debug for Beside {
+    /// The secret stays hidden.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where packets for a gateway's socket go in.
+#[derive(Debug)]
+struct Mouth(Arc<Inbox>);
+
+impl LocalPeer for Mouth {
+    fn receive(&self, from: SocketAddr, packets: &[u8], segment: usize) {
+        self.0.push(from, packets, segment);
+    }
+}
+
+/// A gateway's socket at the relay.
+#[derive(Debug)]
+struct Place(Attachment);
+
+impl Attached for Place {
+    fn send(&self, to: SocketAddr, packets: &[u8], segment: usize) -> bool {
+        self.0.send(to, packets, segment)
     }
 }

@@ -1,7 +1,7 @@
 //! The state directory: keys and what else survives a restart.
 //!
 //! ```text
-//! DIR/ (0700)   cluster.key  node.key  grants.json  registry.db  control.sock  link.<service>
+//! DIR/ (0700)   cluster.key  node.key  grants.json  registry.db  control.sock  relay.sock  link.<service>
 //! ```
 //!
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
@@ -53,6 +53,11 @@ impl State {
             .create(&self.dir)
             .with_context(|| format!("cannot create the state directory {}", self.dir.display()))?;
         refuse_if_shared(&self.dir, "state directory", 0o022)
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Path of a file in the directory.

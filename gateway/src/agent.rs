@@ -55,6 +55,7 @@ impl Gateway {
             services: Services::default(),
             grants,
             table: Table::default(),
+            shortcut: config.shortcut.clone(),
             draining: CancellationToken::new(),
         };
         let epoch = SystemTime::now()

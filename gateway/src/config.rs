@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_transport::webrtc::shortcut::Shortcut;
 
 /// Checked configuration of one node.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct GatewayConfig {
     pub machine_token: String,
     /// Where signaling is.
     pub signaling: SignalingEndpoint,
+    /// The relay in the same process, if there is one.
+    pub shortcut: Option<Arc<dyn Shortcut>>,
     /// File of the grants.
     pub grants_file: PathBuf,
     /// Version and commit, shown to others.

@@ -20,3 +20,4 @@ mod signaling;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;
+pub use portway_transport::webrtc::shortcut;

@@ -22,6 +22,7 @@ use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS};
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_transport::webrtc::shortcut::Shortcut;
 use portway_transport::{Channel, Closed, Path, lane};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,8 @@ pub struct Context {
     pub grants: Grants,
     /// The sessions there are.
     pub table: Table,
+    /// The relay in the same process, if there is one.
+    pub shortcut: Option<Arc<dyn Shortcut>>,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
 }

@@ -83,6 +83,7 @@ impl Node {
             .unwrap();
         Self {
             context: Arc::new(Context {
+                shortcut: None,
                 cluster: "home".parse().unwrap(),
                 node: "nas".parse().unwrap(),
                 services,

@@ -291,6 +291,8 @@ pub enum Authenticate {
         cluster: ClusterName,
         /// The grant.
         grant: GrantId,
+        /// The session that it will open: relays get to know it with the credentials.
+        session: SessionId,
         /// Signature of the grant key over the challenge.
         proof: Signature,
     },

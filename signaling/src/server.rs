@@ -9,12 +9,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use portway_protocol::id::GrantId;
-use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +22,7 @@ use crate::bus::Local;
 use crate::config::{Config, Stun, TlsFiles, TlsFilesError};
 use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
+use crate::relay::{Relay, StunConnection, is_stun};
 use crate::router;
 use crate::slots::{Slot, Slots};
 use crate::state::{AppState, Counters, Inner};
@@ -136,11 +136,11 @@ impl Signaling {
         }
     }
 
-    /// Hands out credentials of a relay to clients, made for each by `issue` from its grant and the
-    /// time when that expires, seconds since 1970. The first call counts.
-    pub fn offer_relay(&self, issue: impl Fn(&GrantId, u64) -> IceServer + Send + Sync + 'static) {
+    /// Hands out credentials of a relay to clients, and to the relay what speaks STUN. The first call
+    /// counts.
+    pub fn offer_relay(&self, relay: Arc<dyn Relay>) {
         // Set once, before it runs.
-        drop(self.state.0.relay.set(Box::new(issue)));
+        drop(self.state.0.relay.set(relay));
     }
 
     /// Where it listens.
@@ -178,6 +178,7 @@ impl Signaling {
                     let connection = Connection {
                         router: router.clone(),
                         tls: self.tls.clone(),
+                        relay: self.state.0.relay.get().cloned(),
                         peer,
                         cancel: cancel.clone(),
                     };
@@ -238,19 +239,64 @@ async fn accept(
 struct Connection {
     router: Router,
     tls: Option<TlsAcceptor>,
+    relay: Option<Arc<dyn Relay>>,
     peer: SocketAddr,
     cancel: CancellationToken,
 }
 
+/// What a connection turned out to be.
+enum Opened {
+    Http(TcpStream),
+    Https(TlsStream<TcpStream>),
+    Stun(TcpStream, Option<Box<rustls::ServerConnection>>),
+}
+
 impl Connection {
     async fn serve(self, stream: TcpStream) {
-        let Some(tls) = &self.tls else {
-            return self.serve_http(stream).await;
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(HEAD_TIMEOUT, self.open(stream)) => opened,
+            () = self.cancel.cancelled() => return,
         };
-        match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_http(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        let peer = self.peer;
+        match opened {
+            Ok(Ok(Opened::Http(stream))) => self.serve_http(stream).await,
+            Ok(Ok(Opened::Https(stream))) => self.serve_http(stream).await,
+            Ok(Ok(Opened::Stun(stream, tls))) => self.give_away(stream, tls),
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection did not begin well"),
+            Err(_) => tracing::debug!(%peer, "a connection did not begin in time"),
+        }
+    }
+
+    /// Looks at the first byte, if there is a relay that might be meant, and within TLS at the first
+    /// one there.
+    async fn open(&self, stream: TcpStream) -> io::Result<Opened> {
+        let mut first = [0];
+        if self.relay.is_some() && stream.peek(&mut first).await? == 1 && is_stun(first[0]) {
+            return Ok(Opened::Stun(stream, None));
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(Opened::Http(stream));
+        };
+        let mut stream = tls.accept(stream).await?;
+        if self.relay.is_some() {
+            let first = stream.fill_buf().await?.first().copied();
+            if first.is_some_and(is_stun) {
+                let (stream, tls) = stream.into_inner();
+                return Ok(Opened::Stun(stream, Some(Box::new(tls))));
+            }
+        }
+        Ok(Opened::Https(stream))
+    }
+
+    fn give_away(&self, stream: TcpStream, tls: Option<Box<rustls::ServerConnection>>) {
+        let Some(relay) = &self.relay else { return };
+        match stream.into_std() {
+            Ok(socket) => relay.take(StunConnection {
+                socket,
+                tls,
+                peer: self.peer,
+            }),
+            Err(error) => tracing::debug!(%error, "a connection was lost on its way to the relay"),
         }
     }
 

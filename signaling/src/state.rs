@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use portway_protocol::id::GrantId;
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,7 @@ use crate::bus::Bus;
 use crate::config::Config;
 use crate::host::Hosts;
 use crate::registry::Registry;
+use crate::relay::{Lease, Relay};
 
 /// Shared state of one service.
 #[derive(Clone)]
@@ -21,8 +21,8 @@ pub(crate) struct AppState(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    /// Makes credentials of the relay beside this service, if there is one.
-    pub(crate) relay: OnceLock<IssueRelay>,
+    /// The relay beside this service, if there is one.
+    pub(crate) relay: OnceLock<Arc<dyn Relay>>,
     pub(crate) hosts: Hosts,
     pub(crate) assets: Assets,
     pub(crate) keys: TrustedKeys,
@@ -33,14 +33,13 @@ pub(crate) struct Inner {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Makes a client's own credentials of a relay, from its grant and when that expires.
-pub(crate) type IssueRelay = Box<dyn Fn(&GrantId, u64) -> IceServer + Send + Sync>;
-
 impl Inner {
     /// STUN and TURN servers for a client.
-    pub(crate) fn ice_servers(&self, grant: &GrantId, expires: u64) -> Vec<IceServer> {
+    pub(crate) fn ice_servers(&self, lease: &Lease) -> Vec<IceServer> {
         let mut servers = self.config.ice_servers.clone();
-        servers.extend(self.relay.get().map(|issue| issue(grant, expires)));
+        if let Some(relay) = self.relay.get() {
+            servers.extend(relay.issue(lease));
+        }
         servers
     }
 }

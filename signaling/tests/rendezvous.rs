@@ -187,6 +187,7 @@ fn client_credentials(nonce: &Nonce, key: &SigningKey) -> Value {
         "role": "client",
         "cluster": "home",
         "grant": GrantId::from_bytes(GRANT),
+        "session": SESSION,
         "proof": sign_challenge(key, nonce, &cluster),
     })
 }

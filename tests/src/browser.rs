@@ -180,23 +180,31 @@ impl Browser {
         Ok(())
     }
 
-    /// From now on, peer connections of the tab's pages use relays only, as if a firewall let nothing
-    /// else through.
+    /// From now on, peer connections of the tab's pages use relays only, and these over `udp` or `tcp`
+    /// only, as if a firewall let nothing else through.
     ///
     /// # Errors
     /// If the browser refuses.
-    pub async fn allow_relays_only(&mut self) -> anyhow::Result<()> {
-        const SCRIPT: &str = "(() => { const Direct = window.RTCPeerConnection; \
-            window.RTCPeerConnection = class extends Direct { \
-              constructor(config) { super({ ...config, iceTransportPolicy: 'relay' }); } }; })()";
+    pub async fn allow_relays_only(&mut self, transport: &str) -> anyhow::Result<()> {
+        let script = format!(
+            "(() => {{ const Direct = window.RTCPeerConnection; \
+               const isMeant = (url) => /^turns?:/.test(url) && \
+                 (url.split('transport=')[1] ?? 'udp') === '{transport}'; \
+               window.RTCPeerConnection = class extends Direct {{ \
+                 constructor(config) {{ \
+                   const iceServers = config.iceServers.map((server) => \
+                     ({{ ...server, urls: [server.urls].flat().filter(isMeant) }})); \
+                   super({{ iceServers: iceServers.filter((server) => server.urls.length), \
+                     iceTransportPolicy: 'relay' }}); }} }}; }})()"
+        );
         match self.kind {
             Kind::Chromium => {
-                let params = json!({"source": SCRIPT});
+                let params = json!({"source": script});
                 self.call("Page.addScriptToEvaluateOnNewDocument", params)
                     .await?
             }
             Kind::Firefox => {
-                let params = json!({"functionDeclaration": format!("() => {SCRIPT}")});
+                let params = json!({"functionDeclaration": format!("() => {script}")});
                 self.call("script.addPreloadScript", params).await?
             }
         };

@@ -34,6 +34,7 @@ impl Relay {
             .args(["relay", "--json", "--listen", &format!("{scheme}://{ip}:0")])
             .args(["--allow-peer", &ip])
             .env("XDG_CONFIG_HOME", home.path())
+            .env("XDG_STATE_HOME", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -2,11 +2,13 @@
 //!
 //! - [`Peer`]: one connection with its channel 0, from offer or answer to close.
 //! - [`candidates`]: which candidates of a peer are acceptable.
+//! - [`shortcut`]: to a relay in the same process.
 //! - `runtime`: sockets with large buffers, tasks that die with their peer.
 
 pub mod candidates;
 mod channel;
 mod peer;
 mod runtime;
+pub mod shortcut;
 
 pub use peer::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};

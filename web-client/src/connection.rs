@@ -409,13 +409,21 @@ async fn attempt(
     had_session: &mut bool,
 ) -> Failure {
     let identity = &inner.identity;
+    let session = SessionId::from_bytes(clock::random());
     let is_repeated = inner.status.borrow().reason.is_some();
     let connecting = async {
         let url = &inner.options.signal_url;
         if is_repeated {
             is_there(url).await?;
         }
-        Signaling::connect(url, &identity.cluster, identity.grant, &identity.key).await
+        Signaling::connect(
+            url,
+            &identity.cluster,
+            identity.grant,
+            session,
+            &identity.key,
+        )
+        .await
     };
     let timeout = clock::sleep(CONNECT_TIMEOUT);
     let connected = tokio::select! {
@@ -429,7 +437,6 @@ async fn attempt(
     if !*had_session {
         inner.state("connecting");
     }
-    let session = SessionId::from_bytes(clock::random());
     let timeout = clock::sleep(CONNECT_TIMEOUT);
     let opened = tokio::select! {
         opened = introduce(inner, signaling, events, session) => opened,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use portway_protocol::id::{ClusterName, GrantId};
+use portway_protocol::id::{ClusterName, GrantId, SessionId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
@@ -65,11 +65,12 @@ pub(crate) async fn is_there(url: &str) -> Result<(), Failure> {
 }
 
 impl Signaling {
-    /// Connects and authenticates.
+    /// Connects and authenticates, to open a session.
     pub(crate) async fn connect(
         url: &str,
         cluster: &ClusterName,
         grant: GrantId,
+        session: SessionId,
         key: &SigningKey,
     ) -> Result<Self, Failure> {
         let unreachable = |_| Failure::new(Reason::SignalingUnreachable);
@@ -88,6 +89,7 @@ impl Signaling {
         let authenticate = Call::Authenticate(Authenticate::Client {
             cluster: cluster.clone(),
             grant,
+            session,
             proof: sign_challenge(key, &challenge.nonce, cluster),
         });
         signaling.send(&Envelope::call(Some(AUTHENTICATE_ID.into()), &authenticate))?;

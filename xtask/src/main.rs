@@ -24,6 +24,8 @@ cargo xtask test js          JavaScript
 cargo xtask test stories [FILTER]
 cargo xtask bench browser [MEBIBYTES] [chromium | firefox]
                              what a browser gets, beside direct HTTP
+cargo xtask bench relay [--quick] [PART]
+                             our TURN relay beside coturn and a bare forwarder
 cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
 ";
 

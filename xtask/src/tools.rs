@@ -41,9 +41,12 @@ pub(crate) fn wasm_target() -> anyhow::Result<()> {
 /// For the tests of the JavaScript: program and Debian package.
 const NODE: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm")];
 
+/// The other relay.
+const COTURN: (&str, &str) = ("turnserver", "coturn");
+
 /// For the stories.
 const BROWSERS: &[(&str, &str)] = &[
-    ("turnserver", "coturn"),
+    COTURN,
     ("chromium", "chromium"),
     ("firefox-esr", "firefox-esr"),
     ("ip", "iproute2"),
@@ -63,6 +66,11 @@ pub(crate) fn node() -> anyhow::Result<()> {
 /// Browsers, if they are missing.
 pub(crate) fn for_stories() -> anyhow::Result<()> {
     install_missing(BROWSERS)
+}
+
+/// coturn, if it is missing.
+pub(crate) fn coturn() -> anyhow::Result<()> {
+    install_missing(&[COTURN])
 }
 
 /// Clients of the relay that are not ours, if they are missing; those in Python in an environment of

@@ -1,8 +1,7 @@
 //! Commands that ask a running instance: `nodes`, `services`, `sessions`, `events`.
 
-use std::io::ErrorKind;
+use std::path::Path;
 
-use anyhow::Context as _;
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::signal::{AnnouncedService, NodeStatus};
 use portway_signaling::store::{Entry, Event};
@@ -192,28 +191,26 @@ pub(crate) fn ask<T: DeserializeOwned>(
     body: Option<&impl Serialize>,
 ) -> anyhow::Result<T> {
     let socket = State::locate(global)?.path(control::SOCKET);
+    ask_at(&socket, method, path, body)
+}
+
+/// Asks the instance behind a socket.
+pub(crate) fn ask_at<T: DeserializeOwned>(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> anyhow::Result<T> {
     let body = body.map(serde_json::to_vec).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(control::ask(&socket, method, path, body))
+    runtime.block_on(control::ask(socket, method, path, body))
 }
 
 /// Whether an instance uses the state directory.
 pub(crate) fn is_running(global: &Global) -> anyhow::Result<bool> {
-    let socket = State::locate(global)?.path(control::SOCKET);
-    match std::os::unix::net::UnixStream::connect(&socket) {
-        Ok(_) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot open {}", socket.display())),
-    }
+    control::is_alive(&State::locate(global)?.path(control::SOCKET))
 }
 
 /// The word that JSON has for a state.
@@ -224,7 +221,7 @@ fn lower(state: &impl Serialize) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
@@ -233,7 +230,7 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
         return format!("{count} B");

@@ -1,8 +1,15 @@
 //! `portway relay`: a STUN/TURN relay of its own, for Portway or for anybody else's WebRTC.
+//! [`operate`]: what its operator asks while it runs.
 
+mod operate;
+
+use std::fs;
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,20 +17,28 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, Transport};
+use portway_relay::metrics::users_prometheus;
 use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
+use crate::control;
+use crate::control::relay::Operated;
 use crate::exit::{self, Failure};
 use crate::links::{random_id, unix_now};
 use crate::output;
+use crate::state::State;
 
 /// Name of the user that a relay without users makes up.
 const TRIAL_USER: &str = "trial";
+
+/// How often a relay that drains looks whether somebody is left, and how often it tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Printed when everything runs.
 #[derive(Serialize)]
@@ -31,6 +46,12 @@ struct Ready {
     event: &'static str,
     relay: Vec<String>,
     realm: String,
+    /// The socket that `status` and `revoke` ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<PathBuf>,
+    /// Where scrapes are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trial: Option<Credentials>,
 }
@@ -64,18 +85,25 @@ pub(crate) fn run(global: &args::Global, args: &args::Relay) -> anyhow::Result<E
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(RelayCommand::Status) => operate::status(global).map(|()| ExitCode::SUCCESS),
+        Some(RelayCommand::Revoke { target, lifetime }) => {
+            operate::revoke(global, target, *lifetime).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 
 fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> {
-    let file = File::load(global)?.relay;
-    let mut config = file.resolve(args)?;
+    let file = File::load(global)?;
+    let mut config = file.relay.resolve(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let scrapes = match file.metrics(args) {
-        Some(address) => Some(runtime.block_on(listen(address))?),
+    let scrapes = match file.relay.metrics(args) {
+        Some(address) => Some(Scrapes {
+            listener: runtime.block_on(listen(address))?,
+            names_users: file.relay.names_users(),
+        }),
         None => None,
     };
     let trial = (config.users.is_empty() && config.secrets.is_empty()).then(|| Credentials {
@@ -92,13 +120,18 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     let running =
         Relay::start(&config).map_err(|error| Failure::configuration(error.to_string()))?;
     let running = Arc::new(running);
+    let control = runtime.block_on(bind_control(global, &file));
+    let (control, socket) = control.unzip();
     let ready = Ready {
         event: "ready",
         relay: urls(&config, running.listening()),
         realm: config.realm.clone(),
+        control: socket.clone(),
+        metrics: scrapes.as_ref().map(Scrapes::url).transpose()?,
         trial,
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
+    let drain = file.relay.drain(args);
     let reload = || {
         let mut new = File::load(global)?.relay.resolve(args)?;
         // Passwords of clients belong to the realm that they were told.
@@ -111,10 +144,17 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            code = wait(reload) => code,
+            code = wait(reload, &running, drain) => code,
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
+            ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }
-    })?;
+    });
+    if let Some(socket) = socket {
+        drop(fs::remove_file(socket));
+    }
+    let code = code?;
+    // With it go those who are being answered.
+    drop(runtime);
     let passed = running.metrics();
     drop(running);
     tracing::info!(
@@ -126,20 +166,91 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
-/// Waits for a signal to end; SIGHUP reloads.
-async fn wait(reload: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+/// Waits for a signal to end: SIGINT at once, SIGTERM when those who are there have gone. SIGHUP reloads.
+async fn wait(
+    reload: impl Fn() -> anyhow::Result<()>,
+    relay: &Relay,
+    drain: Duration,
+) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = terminate.recv() => break,
             _ = hangup.recv() => match reload() {
                 Ok(()) => tracing::info!("the configuration was reloaded"),
                 Err(error) => tracing::error!("the configuration is kept as it was: {error:#}"),
             },
         }
+    }
+    tokio::select! {
+        () = drained(relay, drain) => Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(ExitCode::from(exit::INTERRUPTED)),
+    }
+}
+
+/// Lets nobody new in, and waits until the others have gone, up to a limit.
+async fn drained(relay: &Relay, limit: Duration) {
+    relay.drain();
+    let ends = Instant::now() + limit;
+    let mut look = tokio::time::interval(LOOK_AGAIN);
+    let mut tell = Instant::now();
+    for turn in 0_u64.. {
+        look.tick().await;
+        let allocations = relay.metrics().allocations;
+        let now = Instant::now();
+        if allocations == 0 {
+            tracing::info!("nobody is left");
+            return;
+        }
+        if now >= ends {
+            tracing::warn!(allocations, "the time to drain is over: these are cut off");
+            return;
+        }
+        let left_s = (ends - now).as_secs();
+        if turn == 0 {
+            tracing::warn!(allocations, left_s, "draining: nobody new is let in");
+            if std::io::stderr().is_terminal() {
+                eprintln!(
+                    "portway: ending when those who are there have gone (once more: at once)"
+                );
+            }
+        } else if now >= tell {
+            tracing::info!(allocations, left_s, "draining");
+        } else {
+            continue;
+        }
+        tell = now + TELL_AGAIN;
+    }
+}
+
+/// The control socket and its path. A relay that cannot have one still relays.
+async fn bind_control(global: &args::Global, file: &File) -> Option<(UnixListener, PathBuf)> {
+    let bound = async {
+        let state = State::configured(global, file)?;
+        state.prepare()?;
+        let path = state.path(control::relay::SOCKET);
+        anyhow::Ok((control::bind(&path).await?, path))
+    };
+    bound
+        .await
+        .inspect_err(|error| {
+            tracing::warn!("this relay answers no `relay status` and `relay revoke`: {error:#}");
+        })
+        .ok()
+}
+
+/// Answers the operator, if there is a place for that. Ends with what went wrong only.
+async fn serve_control(listener: Option<UnixListener>, relay: Operated) -> anyhow::Error {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    match control::relay::serve(listener, relay).await {
+        Ok(()) => anyhow::anyhow!("the control socket ended by itself"),
+        Err(error) => error,
     }
 }
 
@@ -148,23 +259,45 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
+/// Where metrics are served, and which.
+struct Scrapes {
+    listener: TcpListener,
+    names_users: bool,
+}
+
+impl Scrapes {
+    fn url(&self) -> anyhow::Result<String> {
+        Ok(format!("http://{}/metrics", self.listener.local_addr()?))
+    }
+}
+
 /// Answers scrapes, if there is a place for them. Ends with what went wrong only.
-async fn serve_metrics(scrapes: Option<TcpListener>, relay: Arc<Relay>) -> anyhow::Error {
+async fn serve_metrics(scrapes: Option<Scrapes>, relay: Arc<Relay>) -> anyhow::Error {
     let Some(scrapes) = scrapes else {
         return std::future::pending().await;
     };
     let answer = move |headers: HeaderMap| {
-        let metrics = is_plain_host(&headers).then(|| relay.metrics().prometheus());
+        let relay = relay.clone();
         async move {
+            if !is_plain_host(&headers) {
+                return StatusCode::MISDIRECTED_REQUEST.into_response();
+            }
+            let metrics = tokio::task::spawn_blocking(move || {
+                let mut text = relay.metrics().prometheus();
+                if scrapes.names_users {
+                    text.push_str(&users_prometheus(&relay.users()));
+                }
+                text
+            });
             let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            match metrics {
-                Some(text) => (content, text).into_response(),
-                None => StatusCode::MISDIRECTED_REQUEST.into_response(),
+            match metrics.await {
+                Ok(text) => (content, text).into_response(),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             }
         }
     };
     let router = axum::Router::new().route("/metrics", get(answer));
-    match axum::serve(scrapes, router).await {
+    match axum::serve(scrapes.listener, router).await {
         Ok(()) => anyhow::anyhow!("the metrics server ended by itself"),
         Err(error) => error.into(),
     }
@@ -224,6 +357,12 @@ fn human(ready: &Ready, config: &Config) -> String {
         text.push_str(
             "  Peers in private networks are refused; allow yours with --allow-peer 192.168.0.0/16.\n",
         );
+    }
+    if let Some(metrics) = &ready.metrics {
+        text.push_str(&format!("  metrics {metrics}\n"));
+    }
+    if ready.control.is_some() {
+        text.push_str("  `portway relay status` shows who is there.\n");
     }
     text.push_str("  Ctrl-C ends it.\n");
     text

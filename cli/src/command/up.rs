@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::session::DRAIN_TIMEOUT;
+use portway_gateway::shortcut::Shortcut;
 use portway_gateway::{Gateway, GatewayConfig, GatewayHandle};
 use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
@@ -104,9 +105,15 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         .transpose()?
         .map(Arc::new);
     if let Some(relay) = &relay {
-        signaling.offer_relay(relay.issue());
+        signaling.offer_relay(relay.clone());
     }
-    let gateway = Gateway::new(gateway_config(&settings, &state, &cluster_key, &signaling)?)?;
+    let gateway = Gateway::new(gateway_config(
+        &settings,
+        &state,
+        &cluster_key,
+        &signaling,
+        relay.clone(),
+    )?)?;
     let links = Links {
         cluster: settings.cluster.clone(),
         cluster_key,
@@ -146,6 +153,13 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         signaling.run(signaling_cancel).await;
         Ok(())
     });
+    if let Some(relay) = &links.relay {
+        let keeping = relay.clone().keep(links.gateway.clone(), cancel.clone());
+        tasks.spawn(async {
+            keeping.await;
+            Ok(())
+        });
+    }
     let gateway_drain = drain.clone();
     tasks.spawn(async move {
         gateway.run(gateway_drain).await;
@@ -380,6 +394,7 @@ fn gateway_config(
     state: &State,
     cluster_key: &SigningKey,
     signaling: &Signaling,
+    relay: Option<Arc<Beside>>,
 ) -> anyhow::Result<GatewayConfig> {
     let node = node_name();
     let node_key = state.key(NODE_KEY)?;
@@ -415,6 +430,7 @@ fn gateway_config(
                 .map(own_certificate)
                 .transpose()?,
         },
+        shortcut: relay.map(|relay| relay as Arc<dyn Shortcut>),
         grants_file: state.path(GRANTS),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
@@ -16,7 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{ListenUrl, PortRange, Relay};
+use crate::args::{ListenUrl, PortRange, Relay, Span, parse_wait};
 use crate::exit::Failure;
 
 /// Where clients come unless told otherwise: the port of RFC 8656 §4.
@@ -36,8 +37,14 @@ const DEFAULT_LISTEN: &[Listen] = &[
 
 const DEFAULT_REALM: &str = "portway";
 
+/// Time that those who are there have after SIGTERM: within what systemd and Kubernetes give.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
 /// Largest file with a secret that is read.
 const MAX_SECRET: u64 = 4096;
+
+/// Longest life of credentials that are handed out to browsers.
+const MAX_CREDENTIALS: Duration = Duration::from_secs(600);
 
 /// An address outside, of documentation: asking the system how it would get there sends nothing.
 const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
@@ -62,6 +69,9 @@ pub(crate) struct RelayFile {
     sha256: bool,
     threads: Option<NonZeroUsize>,
     metrics: Option<SocketAddr>,
+    credentials: Option<Spanned<String>>,
+    per_user_metrics: bool,
+    drain: Option<Spanned<String>>,
     tls: TlsPart,
     #[serde(skip)]
     parsed: Parsed,
@@ -91,8 +101,22 @@ struct QuotaFile {
 struct Parsed {
     listen: Vec<ListenUrl>,
     relay_ports: Option<PortRange>,
+    credentials: Option<Span>,
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
+    drain: Option<Wait>,
+}
+
+/// A time to wait.
+#[derive(Debug, Clone, Copy)]
+struct Wait(Duration);
+
+impl std::str::FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_wait(text).map(Self)
+    }
 }
 
 impl RelayFile {
@@ -104,8 +128,16 @@ impl RelayFile {
                 Some(range) => Some(parse(text, range)?),
                 None => None,
             },
+            credentials: match &self.credentials {
+                Some(span) => Some(parse(text, span)?),
+                None => None,
+            },
             allow_peers: parse_all(text, &self.allow_peers)?,
             deny_peers: parse_all(text, &self.deny_peers)?,
+            drain: match &self.drain {
+                Some(drain) => Some(parse(text, drain)?),
+                None => None,
+            },
         };
         let paths = [&mut self.secret_file, &mut self.tls.cert, &mut self.tls.key];
         for path in paths.into_iter().flatten() {
@@ -122,6 +154,26 @@ impl RelayFile {
     /// Where metrics are served.
     pub(crate) fn metrics(&self, args: &Relay) -> Option<SocketAddr> {
         args.metrics.or(self.metrics)
+    }
+
+    /// How long the credentials that `up` hands out are good for.
+    pub(crate) fn credentials(&self) -> Duration {
+        let wanted = self
+            .parsed
+            .credentials
+            .map_or(MAX_CREDENTIALS, |span| span.0);
+        wanted.min(MAX_CREDENTIALS)
+    }
+
+    /// How long those who are there may go on after SIGTERM.
+    pub(crate) fn drain(&self, args: &Relay) -> Duration {
+        let own = self.parsed.drain.map(|Wait(drain)| drain);
+        args.drain.or(own).unwrap_or(DEFAULT_DRAIN)
+    }
+
+    /// Whether metrics name users.
+    pub(crate) const fn names_users(&self) -> bool {
+        self.per_user_metrics
     }
 
     /// Whether `up` runs one.
@@ -174,6 +226,7 @@ impl RelayFile {
                 .unwrap_or_else(|| DEFAULT_REALM.to_owned()),
             users: self.users.clone().into_iter().collect(),
             secrets: self.secrets(args.secret_file.as_deref())?,
+            session_separator: None,
             peers: PeerPolicy {
                 allow: first(&args.allow_peer, &self.parsed.allow_peers),
                 deny: first(&args.deny_peer, &self.parsed.deny_peers),

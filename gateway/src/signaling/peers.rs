@@ -140,6 +140,7 @@ impl PeerTask {
     async fn run(self, offer: Offer, inputs: mpsc::Receiver<Input>) {
         let config = PeerConfig {
             ice_servers: offer.ice_servers.clone(),
+            shortcut: self.context.shortcut.clone(),
             ..PeerConfig::default()
         };
         match Peer::answer(&config, &offer.description).await {

@@ -22,6 +22,7 @@ use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::verify_challenge;
 
 use crate::registry::Outbox;
+use crate::relay::Lease;
 use crate::state::{Inner, count};
 
 /// Messages a second that a client may send for long.
@@ -52,10 +53,8 @@ enum Role {
         node: NodeId,
     },
     Client {
-        grant: GrantId,
+        lease: Lease,
         services: Vec<ServiceName>,
-        /// When the grant ends, seconds since 1970.
-        expires: u64,
     },
 }
 
@@ -162,13 +161,15 @@ impl Session {
                 self.reply(id, &Empty {});
             }
             (Role::Client { .. }, Call::Heartbeat(_)) => self.reply(id, &Empty {}),
-            (
-                Role::Client {
-                    grant, services, ..
-                },
-                Call::Offer(offer),
-            ) => {
-                let outcome = offered(&self.outbox, id.as_deref(), *grant, services, offer, state);
+            (Role::Client { lease, services }, Call::Offer(offer)) => {
+                let outcome = offered(
+                    &self.outbox,
+                    id.as_deref(),
+                    lease.grant,
+                    services,
+                    offer,
+                    state,
+                );
                 if let Err(reason) = outcome {
                     self.refuse(id, reason, state);
                 }
@@ -244,10 +245,11 @@ impl Session {
             Authenticate::Client {
                 cluster,
                 grant,
+                session,
                 proof,
             } => {
                 if cluster == state.config.cluster {
-                    self.check_grant(grant, &proof, state, unix_now)
+                    self.check_grant(grant, session, &proof, state, unix_now)
                 } else {
                     Err(Reason::LinkInvalid)
                 }
@@ -272,7 +274,7 @@ impl Session {
             }
         };
         let ice_servers = match &role {
-            Role::Client { grant, expires, .. } => state.ice_servers(grant, *expires),
+            Role::Client { lease, .. } => state.ice_servers(lease),
             Role::Gateway { .. } | Role::Fresh => state.config.ice_servers.clone(),
         };
         self.role = role;
@@ -290,6 +292,7 @@ impl Session {
     fn check_grant(
         &self,
         grant: GrantId,
+        session: SessionId,
         proof: &portway_protocol::key::Signature,
         state: &Inner,
         unix_now: u64,
@@ -298,9 +301,12 @@ impl Session {
         verify_challenge(&announced.key, &self.nonce, &state.config.cluster, proof)
             .map_err(|_| Reason::ProofInvalid)?;
         Ok(Role::Client {
-            grant,
+            lease: Lease {
+                grant,
+                session,
+                expires: announced.expires,
+            },
             services: announced.services,
-            expires: announced.expires,
         })
     }
 

@@ -10,10 +10,10 @@
     reason = "a bench prints figures"
 )]
 
+mod record;
+
 use std::io::Read as _;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use portway_tests::PATIENCE;
@@ -307,24 +307,9 @@ fn print(kind: Kind, size: usize, rows: &[Row]) {
     }
 }
 
-/// Writes `docs/bench/browser.json`.
-fn record(results: &[(Kind, Vec<Row>)], size: usize) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let commit = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .current_dir(&root)
-        .output()
-        .context("git")?;
-    let processor = std::fs::read_to_string("/proc/cpuinfo")?
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name")?
-                .split(": ")
-                .nth(1)
-                .map(str::to_owned)
-        })
-        .unwrap_or_default();
-    let rows: Vec<Value> = results
+/// For `docs/bench/browser.json`.
+fn rows(results: &[(Kind, Vec<Row>)], size: usize) -> Vec<Value> {
+    results
         .iter()
         .flat_map(|(kind, rows)| {
             rows.iter().map(move |row| {
@@ -334,19 +319,7 @@ fn record(results: &[(Kind, Vec<Row>)], size: usize) -> anyhow::Result<()> {
                 })
             })
         })
-        .collect();
-    let report = json!({
-        "v": 1,
-        "date": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-        "commit": String::from_utf8(commit.stdout)?.trim(),
-        "machine": format!("{processor}, {} threads", std::thread::available_parallelism()?),
-        "rows": rows,
-    });
-    let folder = root.join("docs/bench");
-    std::fs::create_dir_all(&folder)?;
-    let text = format!("{}\n", serde_json::to_string_pretty(&report)?);
-    std::fs::write(folder.join("browser.json"), text)?;
-    Ok(())
+        .collect()
 }
 
 fn main() -> anyhow::Result<()> {
@@ -373,5 +346,5 @@ fn main() -> anyhow::Result<()> {
     if only.is_some() {
         return Ok(());
     }
-    record(&results, size)
+    record::record("browser.json", rows(&results, size))
 }

@@ -141,6 +141,7 @@ impl Cluster {
             },
         };
         let gateway = Gateway::new(GatewayConfig {
+            shortcut: None,
             cluster: self.name.clone(),
             cluster_key: self.key.public(),
             node: self.node.clone(),

@@ -26,6 +26,7 @@ use webrtc::peer_connection::{
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::runtime::PeerRuntime;
+use super::shortcut::Shortcut;
 use crate::{Channel, Closed, Path, PathKind, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
@@ -59,6 +60,8 @@ pub struct PeerConfig {
     pub bind: Vec<std::net::SocketAddr>,
     /// Whether the other end may be reached on a loopback address.
     pub loopback: LoopbackPolicy,
+    /// The relay in the same process, if there is one.
+    pub shortcut: Option<Arc<dyn Shortcut>>,
 }
 
 impl Default for PeerConfig {
@@ -68,6 +71,7 @@ impl Default for PeerConfig {
             ice_servers: Vec::new(),
             bind: vec![std::net::SocketAddr::from(([0, 0, 0, 0], 0))],
             loopback: LoopbackPolicy::default(),
+            shortcut: None,
         }
     }
 }
@@ -274,7 +278,7 @@ impl Peer {
     ) -> Result<(Self, mpsc::Sender<Arc<dyn DataChannel>>, PeerEvents), PeerError> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (channels, channel) = mpsc::channel(1);
-        let runtime = Arc::new(PeerRuntime::default());
+        let runtime = Arc::new(PeerRuntime::new(config.shortcut.clone()));
         let closed = CancellationToken::new();
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)

@@ -9,6 +9,7 @@ use crate::command::{Family, ReservationId};
 use crate::five_tuple::FiveTuple;
 use crate::permission::Permissions;
 use crate::quota::Place;
+use crate::session::Traffic;
 
 /// Names an allocation as long as it lives; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +24,22 @@ impl AllocationId {
     pub const fn index(self) -> usize {
         self.index as usize
     }
+
+    /// As a number, which [`AllocationId::from_bits`] takes back.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// From a number; whether there is such an allocation is another question.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self {
+            index: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
 }
 
 /// An allocation.
@@ -32,6 +49,8 @@ pub struct Allocation {
     pub client: FiveTuple,
     /// Who that is.
     pub identity: Identity,
+    /// When it began.
+    pub(crate) started: Duration,
     /// When it ends.
     pub expires: Duration,
     /// When that is looked at next: not later.
@@ -40,6 +59,7 @@ pub struct Allocation {
     pub(crate) relays: Relays,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
+    pub(crate) traffic: Traffic,
     pub(crate) state: State,
     pub(crate) _place: Place,
 }

@@ -28,6 +28,8 @@ pub struct Identity {
     pub user: Arc<str>,
     /// The user name as sent, which later requests must repeat.
     pub username: Arc<str>,
+    /// What it is for, where ephemeral names tell (see [`Users::separate_sessions`]).
+    pub session: Option<Arc<str>>,
     /// When it ends, seconds since 1970.
     pub expires: Option<u64>,
     /// Signs the responses.
@@ -48,6 +50,7 @@ pub struct Users {
     /// Users by the hash that hides their name (RFC 8489 §14.4).
     hashes: HashMap<[u8; 32], String>,
     secrets: Vec<hmac::Key>,
+    separator: Option<char>,
     /// Wrong on purpose: for names that nobody has.
     nobody: Keys,
 }
@@ -92,6 +95,7 @@ impl Users {
             passwords: HashMap::new(),
             hashes: HashMap::new(),
             secrets: Vec::new(),
+            separator: None,
             nobody: Keys::new("", realm, "nobody"),
         }
     }
@@ -117,6 +121,12 @@ impl Users {
         self.secrets.truncate(MAX_SECRETS);
     }
 
+    /// Takes what follows this character in an ephemeral name as the name of a session: quotas and
+    /// revocation go by what is before it.
+    pub fn separate_sessions(&mut self, separator: char) {
+        self.separator = Some(separator);
+    }
+
     /// Whether somebody who came in before would come in again, time apart.
     #[must_use]
     pub fn still_knows(&self, identity: &Identity) -> bool {
@@ -131,6 +141,21 @@ impl Users {
         }
     }
 
+    /// The name that [`Identity::user`] has, of a user name as a client sends it.
+    #[must_use]
+    pub fn user_of<'a>(&self, username: &'a str) -> &'a str {
+        match ephemeral(username) {
+            Some((_, name)) if !self.has_password(username) => name,
+            Some(_) | None => username,
+        }
+    }
+
+    /// Whether a user has a password of its own, which no time ends.
+    #[must_use]
+    pub fn has_password(&self, user: &str) -> bool {
+        self.passwords.contains_key(user)
+    }
+
     /// The name behind a hash.
     #[must_use]
     pub fn name_of(&self, hash: &[u8; 32]) -> Option<&str> {
@@ -138,8 +163,15 @@ impl Users {
     }
 
     /// Who signed a message under this user name, if the signature and the time are right.
+    /// `prolonged`: until when these credentials are good for their holder whatever they say.
     #[must_use]
-    pub fn verify(&self, message: &Message<'_>, username: &str, unix: u64) -> Option<Identity> {
+    pub fn verify(
+        &self,
+        message: &Message<'_>,
+        username: &str,
+        prolonged: Option<u64>,
+        unix: u64,
+    ) -> Option<Identity> {
         if username.len() > MAX_USERNAME {
             return None;
         }
@@ -149,11 +181,12 @@ impl Users {
             return Some(Identity {
                 user: name.clone(),
                 username: name,
+                session: None,
                 expires: None,
                 key,
             });
         }
-        let Some((expires, user)) = ephemeral(username) else {
+        let Some((expires, name)) = ephemeral(username) else {
             let _nobody = self.nobody.verify(message);
             return None;
         };
@@ -161,9 +194,15 @@ impl Users {
             let password = password(secret, username);
             Keys::new(username, &self.realm, &password).verify(message)
         })?;
+        let expires = prolonged.map_or(expires, |until| until.max(expires));
+        let (user, session) = self
+            .separator
+            .and_then(|separator| name.split_once(separator))
+            .map_or((name, None), |(user, session)| (user, Some(session)));
         (unix < expires).then(|| Identity {
             user: user.into(),
             username: username.into(),
+            session: session.map(Into::into),
             expires: Some(expires),
             key,
         })
@@ -215,7 +254,7 @@ mod tests {
     }
 
     fn verify(users: &Users, bytes: &[u8], username: &str, unix: u64) -> Option<Identity> {
-        users.verify(&Message::from_bytes(bytes).unwrap(), username, unix)
+        users.verify(&Message::from_bytes(bytes).unwrap(), username, None, unix)
     }
 
     #[test]
@@ -247,6 +286,20 @@ mod tests {
         assert!(verify(&users, &message, &username, 999).is_none());
     }
 
+    #[test]
+    fn an_ephemeral_name_may_tell_the_session() {
+        let mut users = Users::new("here");
+        users.add_secret(b"secret");
+        let (username, password) = ephemeral_credentials(b"secret", "ann.first.tab", 1000);
+        let message = signed(&username, &password, IntegrityAlgorithm::Sha1);
+        let identity = verify(&users, &message, &username, 0).unwrap();
+        assert_eq!((&*identity.user, identity.session), ("ann.first.tab", None));
+        users.separate_sessions('.');
+        let identity = verify(&users, &message, &username, 0).unwrap();
+        assert_eq!(&*identity.user, "ann");
+        assert_eq!(identity.session.as_deref(), Some("first.tab"));
+    }
+
     /// RFC 5769 §2.4: a request with long-term authentication.
     const SAMPLE: &[u8] = &[
         0x00, 0x01, 0x00, 0x60, 0x21, 0x12, 0xa4, 0x42, 0x78, 0xad, 0x34, 0x33, 0xc6, 0xad, 0x72,
@@ -270,7 +323,7 @@ mod tests {
             let mut forged = SAMPLE.to_vec();
             forged[at] ^= 1;
             if let Ok(message) = Message::from_bytes(&forged) {
-                assert!(users.verify(&message, name, 0).is_none(), "byte {at}");
+                assert!(users.verify(&message, name, None, 0).is_none(), "byte {at}");
             }
         }
     }

@@ -95,6 +95,13 @@ impl Channels {
         }
     }
 
+    /// How many count.
+    #[must_use]
+    pub fn count(&self, now: Duration) -> usize {
+        let living = |binding: &&Binding| binding.until > now;
+        self.bindings.iter().filter(living).count()
+    }
+
     /// Forgets all but these.
     pub fn retain(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
         self.bindings.retain(|binding| keep(&binding.peer));

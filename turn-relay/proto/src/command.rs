@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::allocation::AllocationId;
+use crate::event::Event;
 use crate::five_tuple::FiveTuple;
 
 /// Address family of a relayed address.
@@ -72,4 +73,6 @@ pub enum Command {
     Close(RelayId),
     /// Close the socket of a port that was kept and never asked for.
     Release(ReservationId),
+    /// Count this, if anybody wants to know.
+    Tell(Event),
 }

@@ -2,8 +2,11 @@
 //! sockets and the next deadline come out. Sans-IO.
 //!
 //! - [`server`]: the machine, and the contract of its loop. [`command`]: what its shell must do.
-//! - [`allocation`], [`permission`], [`channel`], `reservation`: what a client holds. [`five_tuple`]: who a client is.
-//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], `strangers`: who may do what, how much, how often.
+//!   [`event`]: what it may count.
+//! - [`allocation`], [`permission`], [`channel`], `reservation`: what a client holds. [`five_tuple`]:
+//!   who a client is.
+//! - [`auth`], [`nonce`], [`quota`], [`peer_policy`], [`revocation`], `strangers`: who may do what, how
+//!   much, how often. [`session`]: what an operator sees.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -12,6 +15,7 @@ pub mod allocation;
 pub mod auth;
 pub mod channel;
 pub mod command;
+pub mod event;
 mod expiry;
 pub mod five_tuple;
 pub mod limits;
@@ -22,7 +26,9 @@ pub mod quota;
 pub mod request;
 mod reservation;
 pub mod response;
+pub mod revocation;
 pub mod server;
+pub mod session;
 mod strangers;
 pub mod wire;
 

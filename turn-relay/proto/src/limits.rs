@@ -24,6 +24,9 @@ pub const NONCE_LIFETIME: u64 = 600;
 /// Reserved ports at a time, of all clients.
 pub const MAX_RESERVATIONS: usize = 256;
 
+/// Names whose ephemeral credentials are refused at a time: their memory is the operator's to spend.
+pub const MAX_REVOCATIONS: usize = 10_000;
+
 /// Longest user name (RFC 8489 §14.3).
 pub const MAX_USERNAME: usize = 508;
 

@@ -3,11 +3,11 @@
 //!
 //! Security: an IPv4 address has many IPv6 spellings (mapped, compatible, NAT64, 6to4); each is judged
 //! as the IPv4 address that a router or kernel would make of it. Order of the rules: what the operator
-//! denies, what the operator allows, special use, [`Others`].
+//! denies, who is attached, what the operator allows, special use.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// A range of addresses: `192.168.0.0/16`, or one address.
@@ -139,51 +139,34 @@ fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What of peers that no rule names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Others {
-    /// They are permitted: the relay serves the whole Internet.
-    #[default]
-    Permitted,
-    /// They are refused: the relay serves only what is allowed.
-    Refused,
-}
-
-/// The rules of one server.
-#[derive(Debug, Clone)]
+/// The rules of one server. The default: the whole Internet but its special uses.
+#[derive(Debug, Clone, Default)]
 pub struct PeerPolicy {
     /// Permitted although special use would refuse it.
     pub allow: Vec<Network>,
     /// Refused before anything else.
     pub deny: Vec<Network>,
-    /// What of the rest.
-    pub others: Others,
-    /// Ports that data may go to.
-    pub ports: RangeInclusive<u16>,
-}
-
-impl Default for PeerPolicy {
-    /// The whole Internet but its special uses, every port but 0.
-    fn default() -> Self {
-        Self {
-            allow: Vec::new(),
-            deny: Vec::new(),
-            others: Others::Permitted,
-            ports: 1..=u16::MAX,
-        }
-    }
+    /// Peers that have said themselves that they are: permitted, whatever their address.
+    pub attached: HashSet<SocketAddr>,
+    /// Whether attached peers are the only ones.
+    pub attached_only: bool,
 }
 
 impl PeerPolicy {
     /// Whether data may go there.
     #[must_use]
     pub fn permits(&self, peer: &SocketAddr) -> bool {
-        self.ports.contains(&peer.port()) && self.permits_ip(peer.ip())
+        let is_attached = || self.attached.contains(peer);
+        peer.port() != 0 && self.judge(peer.ip(), is_attached)
     }
 
     /// Whether a client may name this peer. A permission has no port (RFC 8656 §9).
     #[must_use]
     pub fn permits_ip(&self, peer: IpAddr) -> bool {
+        self.judge(peer, || self.attached.iter().any(|one| one.ip() == peer))
+    }
+
+    fn judge(&self, peer: IpAddr, is_attached: impl FnOnce() -> bool) -> bool {
         let judged = canonical(peer);
         let is_in = |ranges: &[Network]| {
             ranges
@@ -193,6 +176,12 @@ impl PeerPolicy {
         if is_in(&self.deny) {
             return false;
         }
+        if self.attached_only || !self.attached.is_empty() {
+            let is_attached = is_attached();
+            if is_attached || self.attached_only {
+                return is_attached;
+            }
+        }
         if is_in(&self.allow) {
             return true;
         }
@@ -200,7 +189,7 @@ impl PeerPolicy {
             IpAddr::V4(_) => SPECIAL_V4,
             IpAddr::V6(_) => SPECIAL_V6,
         };
-        self.others == Others::Permitted && !special.iter().any(|range| range.contains(judged))
+        !special.iter().any(|range| range.contains(judged))
     }
 }
 
@@ -287,19 +276,27 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_for_few_refuses_the_rest_and_other_ports() {
-        let policy = PeerPolicy {
-            allow: vec!["10.0.0.1".parse().unwrap()],
-            others: Others::Refused,
-            ports: 1024..=2048,
-            ..PeerPolicy::default()
-        };
+    fn who_is_attached_is_permitted_there_and_perhaps_nobody_else() {
+        let mut policy = PeerPolicy::default();
+        policy.attached.insert("10.0.0.1:1024".parse().unwrap());
+        let permits = |policy: &PeerPolicy, peer: &str| policy.permits(&peer.parse().unwrap());
         assert!(policy.permits_ip("10.0.0.1".parse().unwrap()));
+        assert!(permits(&policy, "10.0.0.1:1024"));
+        assert!(!permits(&policy, "10.0.0.1:22"));
+        assert!(permits(&policy, "8.8.8.8:1024"));
+        policy.attached_only = true;
+        assert!(permits(&policy, "10.0.0.1:1024"));
+        assert!(!permits(&policy, "8.8.8.8:1024"));
         assert!(!policy.permits_ip("8.8.8.8".parse().unwrap()));
-        assert!(policy.permits(&"10.0.0.1:1024".parse().unwrap()));
-        for refused in ["10.0.0.1:53", "10.0.0.1:2049", "8.8.8.8:1024"] {
-            assert!(!policy.permits(&refused.parse().unwrap()), "{refused}");
-        }
+        policy.allow.push("8.8.8.8".parse().unwrap());
+        assert!(!policy.permits_ip("8.8.8.8".parse().unwrap()));
+        policy.deny.push("10.0.0.1".parse().unwrap());
+        assert!(!permits(&policy, "10.0.0.1:1024"));
+    }
+
+    #[test]
+    fn nothing_goes_to_port_0() {
+        assert!(!PeerPolicy::default().permits(&"8.8.8.8:0".parse().unwrap()));
     }
 
     #[test]

@@ -43,6 +43,15 @@ impl Permissions {
         }
     }
 
+    /// How many count.
+    #[must_use]
+    pub fn count(&self, now: Duration) -> usize {
+        self.entries
+            .iter()
+            .filter(|(_, until)| *until > now)
+            .count()
+    }
+
     /// Forgets all but these.
     pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) {
         self.entries.retain(|(ip, _)| keep(*ip));

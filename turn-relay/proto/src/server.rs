@@ -29,6 +29,7 @@ use crate::allocation::{Allocation, AllocationId, Allocations, Pending, Relays, 
 use crate::auth::{Identity, Users};
 use crate::channel::{ChannelNumber, Channels, Conflict};
 use crate::command::{Command, Family, PortWish, RelayId, ReservationId};
+use crate::event::{Ending, Event};
 use crate::expiry::Expiry;
 use crate::five_tuple::FiveTuple;
 use crate::limits::{DEFAULT_LIFETIME, MAX_CONTROL, MAX_LIFETIME, RESERVATION_LIFETIME};
@@ -38,6 +39,8 @@ use crate::permission::Permissions;
 use crate::quota::{Ledger, Quota};
 use crate::request::{Allocate, Families, Port, Refusal, Request};
 use crate::response::Response;
+use crate::revocation::{Revocations, Revoked};
+use crate::session::{Session, Traffic};
 use crate::strangers::Strangers;
 use crate::wire::indication::Prefix;
 use crate::wire::{channel_data, indication};
@@ -121,6 +124,8 @@ pub struct Server {
     ledger: Arc<Ledger>,
     allocations: Allocations,
     by_client: HashMap<FiveTuple, AllocationId>,
+    revocations: Revocations,
+    is_draining: bool,
     expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
     /// Names of reservations and Data indications; unguessable is only the nonce.
@@ -149,6 +154,8 @@ impl Server {
             ledger,
             allocations: Allocations::default(),
             by_client: HashMap::new(),
+            revocations: Revocations::default(),
+            is_draining: false,
             expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
@@ -181,7 +188,7 @@ impl Server {
         length: usize,
         now: Now,
     ) -> FromPeer {
-        let Some(allocation) = self.allocations.get(relay.allocation) else {
+        let Some(allocation) = self.allocations.get_mut(relay.allocation) else {
             return FromPeer::Dropped(Drop::NoAllocation);
         };
         let now = now.monotonic;
@@ -198,10 +205,11 @@ impl Server {
                 Prefix::data_indication(peer, length, self.counter)
             }
         };
-        match prefix {
-            Some(prefix) => FromPeer::ToClient { client, prefix },
-            None => FromPeer::Dropped(Drop::Malformed),
-        }
+        let Some(prefix) = prefix else {
+            return FromPeer::Dropped(Drop::Malformed);
+        };
+        allocation.traffic.count_to_client(length);
+        FromPeer::ToClient { client, prefix }
     }
 
     /// Ends what is due.
@@ -215,7 +223,7 @@ impl Server {
                         let due = allocation.expires;
                         self.schedule(due, deadline);
                     }
-                    Some(_) => self.end(id),
+                    Some(_) => self.end(id, Ending::Expired),
                     None => {}
                 },
                 Deadline::Reservation(id) => {
@@ -257,8 +265,10 @@ impl Server {
         }
     }
 
-    /// Ends every allocation of a user; returns how many.
-    pub fn revoke(&mut self, user: &str) -> usize {
+    /// Ends every allocation of a user, and refuses its ephemeral credentials that end at `until`
+    /// (seconds since 1970) or before. `EXPIRY:NAME` is taken for NAME.
+    pub fn revoke(&mut self, user: &str, until: u64, now: Now) -> Revoked {
+        let user = self.users.user_of(user);
         let ids: Vec<AllocationId> = self
             .allocations
             .iter()
@@ -266,15 +276,76 @@ impl Server {
             .map(|(id, _)| id)
             .collect();
         for id in &ids {
-            self.end(*id);
+            self.end(*id, Ending::Revoked);
         }
-        ids.len()
+        Revoked {
+            ended: ids.len(),
+            is_remembered: self.revocations.add(user, until, now.unix),
+            has_password: self.users.has_password(user),
+        }
+    }
+
+    /// Ends one allocation; returns whose it was. Its user may come back.
+    pub fn revoke_session(&mut self, id: AllocationId) -> Option<Arc<str>> {
+        let user = self.allocations.get(id)?.identity.user.clone();
+        self.end(id, Ending::Revoked);
+        Some(user)
+    }
+
+    /// Who holds what.
+    pub fn sessions(&self, now: Now) -> impl Iterator<Item = Session> {
+        let now = now.monotonic;
+        let allocations = self.allocations.iter();
+        allocations.map(move |(id, allocation)| Session {
+            id,
+            user: allocation.identity.user.clone(),
+            client: allocation.client,
+            relayed: allocation.relays.iter().collect(),
+            permissions: allocation.permissions.count(now),
+            channels: allocation.channels.count(now),
+            age: now.saturating_sub(allocation.started),
+            expires_in: allocation.expires.saturating_sub(now),
+            traffic: allocation.traffic,
+        })
+    }
+
+    /// No allocation is made any more; those that are there go on. For good: its process is to end.
+    pub const fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Users whose ephemeral credentials are refused.
+    #[must_use]
+    pub fn revocation_count(&self, now: Now) -> usize {
+        self.revocations.count(now.unix)
+    }
+
+    /// A peer says that it is one; [`PeerPolicy::attached`].
+    pub fn attach(&mut self, peer: SocketAddr) {
+        self.peers.attached.insert(peer);
+    }
+
+    /// It is none any more. What clients hold for it leads nowhere.
+    pub fn detach(&mut self, peer: &SocketAddr) {
+        self.peers.attached.remove(peer);
+    }
+
+    /// Prolongs credentials for those who hold an allocation by them: `until` tells for each until
+    /// when (seconds since 1970), or nothing. Nobody can allocate by them after they have expired.
+    pub fn prolong(&mut self, until: impl Fn(&Identity) -> Option<u64>) {
+        for allocation in self.allocations.iter_mut() {
+            let until = until(&allocation.identity);
+            let identity = &mut allocation.identity;
+            identity.expires = identity.expires.map(|own| own.max(until.unwrap_or(own)));
+        }
     }
 
     /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
     /// peers that may not be named any more are cut off.
     pub fn reload(&mut self, users: Users, peers: PeerPolicy, quota: Quota) {
-        (self.users, self.peers, self.quota) = (users, peers, quota);
+        let attached = std::mem::take(&mut self.peers.attached);
+        self.peers = PeerPolicy { attached, ..peers };
+        (self.users, self.quota) = (users, quota);
         let gone: Vec<AllocationId> = self
             .allocations
             .iter()
@@ -282,7 +353,7 @@ impl Server {
             .map(|(id, _)| id)
             .collect();
         for id in gone {
-            self.end(id);
+            self.end(id, Ending::Revoked);
         }
         for allocation in self.allocations.iter_mut() {
             allocation
@@ -295,7 +366,7 @@ impl Server {
     /// The connection of a client has closed.
     pub fn client_gone(&mut self, client: &FiveTuple) {
         if let Some(id) = self.by_client.get(client) {
-            self.end(*id);
+            self.end(*id, Ending::ClientGone);
         }
     }
 
@@ -314,11 +385,11 @@ impl Server {
 
 /// Data.
 impl Server {
-    fn channel_data(&self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
+    fn channel_data(&mut self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
         let Some((number, payload)) = channel_data::parse(packet) else {
             return FromClient::Dropped(Drop::Malformed);
         };
-        let Some((id, allocation)) = self.of(client) else {
+        let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
         let Some(peer) = allocation.channels.peer(number, now) else {
@@ -327,15 +398,16 @@ impl Server {
         Self::to_peer(id, allocation, peer, payload, now)
     }
 
-    fn send_indication(&self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
+    fn send_indication(&mut self, client: &FiveTuple, packet: &[u8], now: Duration) -> FromClient {
         let Some((peer, payload)) = indication::parse_send(packet) else {
             return FromClient::Dropped(Drop::Malformed);
         };
-        let Some((id, allocation)) = self.of(client) else {
+        // A permission has been judged when it was installed; the rules may have changed since.
+        let is_permitted = self.peers.permits(&peer);
+        let Some((id, allocation)) = self.of_mut(client) else {
             return FromClient::Dropped(Drop::NoAllocation);
         };
-        // A permission has been judged when it was installed; the rules may have changed since.
-        if !self.peers.permits(&peer) {
+        if !is_permitted {
             return FromClient::Dropped(Drop::Forbidden);
         }
         Self::to_peer(id, allocation, peer, payload, now)
@@ -343,7 +415,7 @@ impl Server {
 
     fn to_peer(
         id: AllocationId,
-        allocation: &Allocation,
+        allocation: &mut Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
         now: Duration,
@@ -351,6 +423,7 @@ impl Server {
         if !allocation.permissions.allows(peer.ip(), now) {
             return FromClient::Dropped(Drop::NoPermission);
         }
+        allocation.traffic.count_to_peer(payload.len());
         let relay = RelayId {
             allocation: id,
             family: Family::of(&peer),
@@ -366,6 +439,11 @@ impl Server {
         let id = *self.by_client.get(client)?;
         Some((id, self.allocations.get(id)?))
     }
+
+    fn of_mut(&mut self, client: &FiveTuple) -> Option<(AllocationId, &mut Allocation)> {
+        let id = *self.by_client.get(client)?;
+        Some((id, self.allocations.get_mut(id)?))
+    }
 }
 
 /// Requests.
@@ -377,7 +455,10 @@ impl Server {
             }
             let response = match Request::parse(message) {
                 Ok(_) => Response::success(message).with(&mapped(message, client)),
-                Err(refusal) => Response::error(message, &refusal),
+                Err(refusal) => {
+                    self.refused(&refusal);
+                    Response::error(message, &refusal)
+                }
             };
             self.reply(client, response.finish(None, message));
             return FromClient::Answered;
@@ -388,6 +469,7 @@ impl Server {
                 return FromClient::Dropped(Drop::TooMany);
             }
             Err(refusal) => {
+                self.refused(&refusal);
                 let response = self.challenge(&client, message, &refusal, now);
                 self.reply(client, response.finish(None, message));
                 return FromClient::Answered;
@@ -410,7 +492,10 @@ impl Server {
             Ok(Some(response)) => response,
             // It follows when the sockets are bound, or has been repeated.
             Ok(None) => return FromClient::Answered,
-            Err(refusal) => Response::error(message, &refusal),
+            Err(refusal) => {
+                self.refused(&refusal);
+                Response::error(message, &refusal)
+            }
         };
         self.reply(client, response.finish(Some(&identity.key), message));
         FromClient::Answered
@@ -455,8 +540,13 @@ impl Server {
         if !self.nonces.is_valid(nonce.nonce(), client, now.unix) {
             return Err(Refusal::StaleNonce);
         }
+        let prolonged = self
+            .of(client)
+            .filter(|(_, allocation)| *allocation.identity.username == *username)
+            .and_then(|(_, allocation)| allocation.identity.expires);
         self.users
-            .verify(message, &username, now.unix)
+            .verify(message, &username, prolonged, now.unix)
+            .filter(|identity| !self.revocations.refuses(identity))
             .ok_or(Refusal::Unauthorized)
     }
 
@@ -507,6 +597,11 @@ impl Server {
                 State::Open { .. } | State::Binding(_) => Err(Refusal::AllocationMismatch),
             };
         }
+        if self.is_draining {
+            // RFC 8656 §7.4: the client may look for another server, and waits a minute before it asks
+            // this one again.
+            return Err(Refusal::InsufficientCapacity);
+        }
         let families = match wish.families {
             Families::One(family) => vec![family],
             Families::Both => vec![Family::V4, Family::V6],
@@ -524,11 +619,13 @@ impl Server {
         let allocation = Allocation {
             client,
             identity: identity.clone(),
+            started: now.monotonic,
             expires: now.monotonic + lifetime,
             scheduled: now.monotonic + lifetime,
             relays: Relays::default(),
             permissions: Permissions::default(),
             channels: Channels::default(),
+            traffic: Traffic::default(),
             state: State::Binding(Pending {
                 request: message.as_bytes().to_vec(),
                 missing: families.len(),
@@ -597,7 +694,9 @@ impl Server {
         let addresses: Vec<SocketAddr> = allocation.relays.iter().collect();
         if addresses.is_empty() {
             let response = Response::error(&message, &Refusal::InsufficientCapacity);
-            self.end(id);
+            // Nobody was told of it: it does not count as one that ended.
+            self.end(id, Ending::Deleted);
+            self.refused(&Refusal::InsufficientCapacity);
             return self.reply(client, response.finish(Some(&key), &message));
         }
         let mut response = Response::success(&message);
@@ -620,6 +719,10 @@ impl Server {
             response: response.clone(),
         };
         let user = allocation.identity.user.clone();
+        self.commands.push_back(Command::Tell(Event::Allocated {
+            user: user.clone(),
+            listener: client.listener,
+        }));
         if let Some(id) = reservation {
             let due = now.monotonic + RESERVATION_LIFETIME;
             self.ledger.reservations.keep(id, user, due);
@@ -642,11 +745,12 @@ impl Server {
             return Err(Refusal::PeerFamilyMismatch);
         }
         if wanted == Some(Duration::ZERO) {
-            self.end(id);
+            self.end(id, Ending::Deleted);
             return Ok(Duration::ZERO);
         }
         let lifetime = lifetime(wanted, identity, now);
         allocation.expires = now.monotonic + lifetime;
+        allocation.identity = identity.clone();
         // A shorter life needs a deadline of its own; a longer one is seen when the old one comes.
         if allocation.expires < allocation.scheduled {
             let due = allocation.expires;
@@ -765,11 +869,19 @@ impl Server {
             });
     }
 
-    fn end(&mut self, id: AllocationId) {
+    fn end(&mut self, id: AllocationId, why: Ending) {
         let Some(allocation) = self.allocations.remove(id) else {
             return;
         };
         self.by_client.remove(&allocation.client);
+        if let State::Open { .. } = allocation.state {
+            self.commands.push_back(Command::Tell(Event::Ended {
+                user: allocation.identity.user.clone(),
+                listener: allocation.client.listener,
+                why,
+                traffic: allocation.traffic,
+            }));
+        }
         for family in [Family::V4, Family::V6] {
             if allocation.relays.get(family).is_some() {
                 let relay = RelayId {
@@ -779,6 +891,11 @@ impl Server {
                 self.commands.push_back(Command::Close(relay));
             }
         }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        let event = Event::Refused(refusal.code());
+        self.commands.push_back(Command::Tell(event));
     }
 
     fn reply(&mut self, to: FiveTuple, message: Vec<u8>) {

@@ -6,11 +6,14 @@ mod world;
 
 use std::net::SocketAddr;
 
+use portway_relay_proto::allocation::AllocationId;
 use portway_relay_proto::auth::{Users, ephemeral_credentials};
 use portway_relay_proto::command::Family;
+use portway_relay_proto::event::{Ending, Event};
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 use portway_relay_proto::server::{Drop, FromClient, FromPeer};
+use portway_relay_proto::session::Traffic;
 use proptest::prelude::*;
 use stun_types::attribute::{AttributeWrite, RawAttribute, UnknownAttributes, XorMappedAddress};
 use stun_types::message::{BINDING, Message, MessageWrite as _, MessageWriteVec};
@@ -316,6 +319,29 @@ fn an_allocation_ends_with_its_credentials() {
 }
 
 #[test]
+fn prolonged_credentials_keep_an_allocation_and_make_no_other() {
+    let mut world = World::new();
+    let until = world.now.unix + 60;
+    let (username, password) = ephemeral_credentials(SECRET, "eve", until);
+    let mut eve = world.client("192.0.2.5:5", &username, &password);
+    assert_eq!(granted(&world.allocate(&eve)), 60);
+    world
+        .server
+        .prolong(|identity| (&*identity.user == "eve").then_some(until + 40));
+    world.pass(59);
+    assert_eq!(granted(&world.ask(&eve, REFRESH, &[])), 41);
+    world.pass(1);
+    let mut elsewhere = world.client("192.0.2.5:6", &username, &password);
+    world.challenge(&mut elsewhere);
+    assert_eq!(code(&world.allocate(&elsewhere)), Some(401), "expired");
+    world.challenge(&mut eve);
+    assert_eq!(granted(&world.ask(&eve, REFRESH, &[])), 40);
+    world.server.prolong(|_| None);
+    world.pass(40);
+    assert_eq!(world.server.allocation_count(), 0);
+}
+
+#[test]
 fn quotas_bound_what_one_user_holds() {
     let quota = Quota {
         allocations_per_user: 2,
@@ -356,7 +382,8 @@ fn a_revoked_user_loses_every_allocation() {
     let bob = world.client("192.0.2.2:2", "bob", "bob's");
     world.allocate(&ann);
     world.allocate(&bob);
-    assert_eq!(world.server.revoke("ann"), 1);
+    let revoked = world.server.revoke("ann", world.now.unix, world.now);
+    assert_eq!((revoked.ended, revoked.has_password), (1, true));
     world.settle();
     assert_eq!(
         (world.server.allocation_count(), world.closed.len()),
@@ -366,6 +393,136 @@ fn a_revoked_user_loses_every_allocation() {
         world.send(&ann, &send_packet(peer(), b"x")),
         FromClient::Dropped(Drop::NoAllocation)
     );
+}
+
+#[test]
+fn what_was_handed_out_before_a_revocation_lets_nobody_in_again() {
+    let mut world = World::new();
+    let lifetime = 300;
+    let credentials = |world: &mut World, address: &str, name: &str| {
+        let (username, password) = ephemeral_credentials(SECRET, name, world.now.unix + lifetime);
+        world.client(address, &username, &password)
+    };
+    let before = credentials(&mut world, "192.0.2.1:1", "ann");
+    let other = credentials(&mut world, "192.0.2.2:1", "bob");
+    assert_eq!(code(&world.allocate(&before)), None);
+    let until = world.now.unix + lifetime;
+    let revoked = world.server.revoke(&before.username, until, world.now);
+    assert_eq!(
+        (revoked.ended, revoked.is_remembered, revoked.has_password),
+        (1, true, true)
+    );
+    world.settle();
+    assert_eq!(code(&world.allocate(&before)), Some(401), "the same again");
+    assert_eq!(code(&world.allocate(&other)), None, "another name");
+    world.pass(1);
+    let after = credentials(&mut world, "192.0.2.3:1", "ann");
+    assert_eq!(code(&world.allocate(&after)), None, "handed out later");
+    assert_eq!(world.server.revocation_count(world.now), 1);
+    world.pass(lifetime);
+    assert_eq!(world.server.revocation_count(world.now), 0);
+    assert_eq!(
+        code(&world.allocate(&before)),
+        Some(401),
+        "it is over anyway"
+    );
+}
+
+#[test]
+fn a_session_tells_what_it_holds_and_can_be_ended_alone() {
+    let mut world = World::new();
+    let (ann, again) = (world.ann(), world.client("192.0.2.9:9", "ann", "ann's"));
+    world.allocate(&ann);
+    let relay = world.last_relay.unwrap();
+    world.allocate(&again);
+    world.bind(&ann, 0x4000, peer());
+    world.send(&ann, &send_packet(peer(), b"hello"));
+    for _packet in 0..2 {
+        let now = world.now;
+        world.server.handle_peer(relay, peer(), 7, now);
+    }
+    let stranger = "9.9.9.9:9".parse().unwrap();
+    world.server.handle_peer(relay, stranger, 7, world.now);
+    world.pass(10);
+    let sessions: Vec<_> = world.server.sessions(world.now).collect();
+    let its = sessions
+        .iter()
+        .find(|session| session.client == ann.tuple)
+        .unwrap();
+    assert_eq!((&*its.user, its.relayed.len()), ("ann", 1));
+    assert_eq!((its.permissions, its.channels), (1, 1));
+    assert_eq!((its.age.as_secs(), its.expires_in.as_secs()), (10, 590));
+    let expected = Traffic {
+        packets_to_peers: 1,
+        bytes_to_peers: 5,
+        packets_to_client: 2,
+        bytes_to_client: 14,
+    };
+    assert_eq!(its.traffic, expected, "what was dropped does not count");
+    let id = AllocationId::from_bits(its.id.to_bits());
+    assert_eq!(world.server.revoke_session(id).as_deref(), Some("ann"));
+    assert_eq!(world.server.revoke_session(id), None);
+    assert_eq!(world.server.allocation_count(), 1);
+    assert_eq!(code(&world.allocate(&ann)), None, "it may come back");
+}
+
+#[test]
+fn what_happens_is_told_with_its_reason() {
+    let mut world = World::new();
+    let clients: Vec<Client> = (1..=4)
+        .map(|i| world.client(&format!("192.0.2.{i}:1"), "ann", "ann's"))
+        .collect();
+    world.events.clear();
+    for client in &clients {
+        world.allocate(client);
+    }
+    world.bind(&clients[0], 0x4000, peer());
+    world.send(&clients[0], &send_packet(peer(), b"hello"));
+    assert_eq!(code(&world.allocate(&clients[0])), Some(437));
+    assert_eq!(world.events.last(), Some(&Event::Refused(437)));
+    world.ask(&clients[0], REFRESH, &[&Lifetime::new(0)]);
+    world.server.client_gone(&clients[1].tuple);
+    let id = world.server.sessions(world.now).next().unwrap().id;
+    world.server.revoke_session(id);
+    world.settle();
+    world.pass(601);
+    let refused = world.naked(&clients[0], ALLOCATE, &[&RequestedTransport::new(17)]);
+    assert_eq!(code(&refused), Some(401));
+    let is_begun = |event: &&Event| matches!(event, Event::Allocated { .. });
+    assert_eq!(world.events.iter().filter(is_begun).count(), 4);
+    let endings: Vec<(Ending, u64)> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Ended { why, traffic, .. } => Some((*why, traffic.bytes_to_peers)),
+            Event::Allocated { .. } | Event::Refused(_) => None,
+        })
+        .collect();
+    let expected = [
+        (Ending::Deleted, 5),
+        (Ending::ClientGone, 0),
+        (Ending::Revoked, 0),
+        (Ending::Expired, 0),
+    ];
+    assert_eq!(endings, expected);
+    assert_eq!(world.events.last(), Some(&Event::Refused(401)));
+}
+
+#[test]
+fn a_server_that_drains_keeps_its_clients_and_takes_no_more() {
+    let mut world = World::new();
+    let ann = world.ann();
+    let bob = world.client("192.0.2.2:2", "bob", "bob's");
+    let request = signed(&ann, ALLOCATE, &[&RequestedTransport::new(17)]);
+    world.send(&ann, &request);
+    let answer = world.settle();
+    world.server.drain();
+    world.send(&ann, &request);
+    assert_eq!(world.settle(), answer, "its answer was lost");
+    assert_eq!(code(&world.allocate(&bob)), Some(508));
+    assert_eq!(code(&world.bind(&ann, 0x4000, peer())), None);
+    assert_eq!(code(&world.ask(&ann, REFRESH, &[])), None);
+    assert_eq!(code(&world.naked(&bob, BINDING, &[])), None);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use quinn_udp::{Transmit, UdpSocketState};
+use quinn_udp::Transmit;
+
+use crate::ports::Bound;
 
 /// Most bytes of one system call: an IP packet less its headers.
 const MAX_BYTES: usize = 65_000;
@@ -86,15 +88,19 @@ impl<S> Ready<'_, S> {
         self.0.count
     }
 
+    /// The packets, one after another, and how long each but the last is.
+    pub(crate) fn packets(&self) -> (&[u8], usize) {
+        (&self.0.bytes, self.0.segment)
+    }
+
     /// Sends all of it by one call.
-    pub(crate) fn send(
-        &self,
-        flow: &Flow<S>,
-        socket: quinn_udp::UdpSockRef<'_>,
-        state: &UdpSocketState,
-    ) -> std::io::Result<()> {
-        state.try_send(
-            socket,
+    pub(crate) fn send(&self, flow: &Flow<S>, bound: &Bound) -> std::io::Result<()> {
+        if self.0.count == 1 && flow.from.is_none() {
+            // Nothing to say to the kernel but where to: sendto(2) costs less than sendmsg(2).
+            return bound.socket.send_to(&self.0.bytes, flow.to).map(drop);
+        }
+        bound.state.try_send(
+            (&bound.socket).into(),
             &Transmit {
                 destination: flow.to,
                 ecn: None,

@@ -58,6 +58,8 @@ pub struct Config {
     pub users: Vec<(String, String)>,
     /// Secrets of ephemeral credentials, the newest last; two count.
     pub secrets: Vec<Vec<u8>>,
+    /// What parts the name of a user from that of a session in ephemeral names, if anything does.
+    pub session_separator: Option<char>,
     /// Which peers may be named.
     pub peers: PeerPolicy,
     /// How much one may hold.
@@ -143,6 +145,9 @@ impl Config {
         }
         for secret in &self.secrets {
             users.add_secret(secret);
+        }
+        if let Some(separator) = self.session_separator {
+            users.separate_sessions(separator);
         }
         users
     }

@@ -1,21 +1,27 @@
 //! A STUN/TURN relay: sockets, threads and counters around the machine of `portway-relay-proto`.
 //!
-//! - [`Relay`]: starts, tells, revokes, ends. [`config`]: what it is told.
+//! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation, drain.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
-//! - `ports`: relay sockets. `batch`: packets of one flow leave together. `stream`: TCP and TLS.
-//! - [`metrics`]: what has passed, and what has not and why.
+//! - [`LocalPeer`]: a peer in the same process. `ports`: relay sockets. `batch`: packets of one flow
+//!   leave together. `stream`: TCP and TLS.
+//! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
+pub mod admin;
 mod batch;
 pub mod config;
+mod local;
 pub mod metrics;
 mod ports;
 mod stream;
+pub mod users;
 mod worker;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -23,12 +29,18 @@ use mio::Waker;
 use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
+pub use local::{Attachment, LocalPeer};
+use local::{Inbox, Relayed};
 use metrics::{Counters, Snapshot};
 use ports::Kept;
-use worker::{Order, Reload, Worker};
+pub use stream::Arrived;
+use worker::{Order, Reload, Shared, Worker};
 
 /// Orders that may wait for a worker.
 const ORDERS: usize = 64;
+
+/// Sessions that live: by user and session, until when.
+pub type Sessions = HashMap<(Arc<str>, Arc<str>), u64>;
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +64,15 @@ pub enum StartError {
 /// A running relay. Ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
-    workers: Vec<Handle>,
+    /// Which run this is: a random number in the names of its sessions.
+    run: u32,
+    is_draining: AtomicBool,
+    workers: Arc<[Handle]>,
+    threads: Vec<JoinHandle<()>>,
+    relayed: Arc<Relayed>,
     listening: Vec<Listen>,
+    /// Whose turn it is to take a connection.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -61,7 +80,7 @@ struct Handle {
     orders: SyncSender<Order>,
     waker: Arc<Waker>,
     counters: Arc<Counters>,
-    thread: Option<JoinHandle<()>>,
+    inbox: Arc<Inbox>,
 }
 
 impl Handle {
@@ -79,25 +98,28 @@ impl Relay {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
         let (ledger, kept) = (Arc::new(Ledger::default()), Arc::new(Kept::default()));
-        let mut nonce_key = [0; 32];
+        let (mut nonce_key, mut run) = ([0; 32], [0; 4]);
         getrandom::fill(&mut nonce_key).map_err(io::Error::other)?;
+        getrandom::fill(&mut run).map_err(io::Error::other)?;
         let mut listening = config.listen.clone();
         if config.workers.get() > 1 {
             worker::probe(config)?;
         }
-        let mut workers = Vec::new();
+        let relayed = Arc::new(Relayed::default());
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for index in 0..config.workers.get() {
-            let counters = Arc::new(Counters::default());
-            let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
-            let worker = Worker::new(
-                config,
-                &mut listening,
+            let shared = Shared {
+                index,
                 nonce_key,
-                ledger.clone(),
-                kept.clone(),
-                counters.clone(),
-                receiver,
-            )?;
+                ledger: ledger.clone(),
+                kept: kept.clone(),
+                counters: Arc::default(),
+                inbox: Arc::default(),
+                relayed: relayed.clone(),
+            };
+            let (counters, inbox) = (shared.counters.clone(), shared.inbox.clone());
+            let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
+            let worker = Worker::new(config, &mut listening, shared, receiver)?;
             let waker = worker.waker();
             let thread = std::thread::Builder::new()
                 .name(format!("relay-{index}"))
@@ -106,10 +128,19 @@ impl Relay {
                 orders,
                 waker,
                 counters,
-                thread: Some(thread),
+                inbox,
             });
+            threads.push(thread);
         }
-        Ok(Self { workers, listening })
+        Ok(Self {
+            run: u32::from_ne_bytes(run),
+            is_draining: AtomicBool::new(false),
+            workers: workers.into(),
+            threads,
+            relayed,
+            listening,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// Where it listens.
@@ -125,7 +156,7 @@ impl Relay {
     /// If that configuration cannot be; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.check()?;
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::Reload(Box::new(Reload {
                 users: config.users(),
                 peers: config.peers.clone(),
@@ -136,25 +167,32 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends all allocations of a user; returns how many there were.
+    /// Makes a peer in this process known, whose packets then take no way through the kernel.
     #[must_use]
-    pub fn revoke(&self, user: &str) -> usize {
-        let (answers, answered) = sync_channel(self.workers.len());
-        for worker in &self.workers {
-            worker.order(Order::Revoke {
-                user: user.to_owned(),
-                ended: answers.clone(),
-            });
+    pub fn attach(&self, address: SocketAddr, peer: Arc<dyn LocalPeer>) -> Attachment {
+        Attachment::new(address, peer, self.workers.clone(), self.relayed.clone())
+    }
+
+    /// Serves a connection that somebody else has accepted: one port can speak more than STUN.
+    pub fn take(&self, arrived: Arrived) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        self.workers[turn].order(Order::Take(arrived));
+    }
+
+    /// Prolongs the ephemeral credentials of sessions that live, for those who hold allocations by
+    /// them: from user and session to the time, seconds since 1970.
+    pub fn prolong(&self, sessions: Sessions) {
+        let sessions = Arc::new(sessions);
+        for worker in &*self.workers {
+            worker.order(Order::Prolong(sessions.clone()));
         }
-        drop(answers);
-        answered.iter().sum()
     }
 
     /// What has passed so far.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
         let mut sum = Snapshot::default();
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.counters.add_to(&mut sum);
         }
         sum
@@ -163,13 +201,11 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for worker in &self.workers {
+        for worker in &*self.workers {
             worker.order(Order::End);
         }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && let Err(panic) = thread.join()
-            {
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join() {
                 tracing::error!(?panic, "a relay thread has panicked");
             }
         }

@@ -18,6 +18,7 @@ use portway_relay_proto::wire::channel_data;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::Type;
 
+use crate::config::Transport;
 use crate::ports;
 
 /// Connections of a worker at a time.
@@ -41,6 +42,17 @@ const BACKLOG: i32 = 1024;
 
 /// Place of a connection in the table.
 pub(crate) type Slot = usize;
+
+/// A connection that somebody else has accepted.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The socket, not blocking.
+    pub socket: std::net::TcpStream,
+    /// What it speaks within, after the handshake.
+    pub tls: Option<Box<ServerConnection>>,
+    /// The client.
+    pub client: SocketAddr,
+}
 
 /// A connection of a client.
 pub(crate) struct Connection {
@@ -229,6 +241,13 @@ pub(crate) struct StreamListener {
 }
 
 impl StreamListener {
+    pub(crate) const fn transport(&self) -> Transport {
+        match self.tls {
+            Some(_) => Transport::Tls,
+            None => Transport::Tcp,
+        }
+    }
+
     pub(crate) fn bind(
         address: SocketAddr,
         id: ListenerId,
@@ -289,14 +308,11 @@ impl Connections {
         registry: &Registry,
         now: Duration,
     ) -> io::Result<bool> {
-        let (mut socket, client) = match listener.socket.accept() {
+        let (socket, client) = match listener.socket.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
-        if self.by_client.len() >= MAX_CONNECTIONS {
-            return Ok(true);
-        }
         let tls = match &listener.tls {
             Some(config) => {
                 let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
@@ -304,6 +320,30 @@ impl Connections {
             }
             None => None,
         };
+        let arrived = Arrived {
+            socket: socket.into(),
+            tls,
+            client,
+        };
+        self.add(arrived, listener.id, registry, now)?;
+        Ok(true)
+    }
+
+    /// Adds a connection, if there is room; returns its place.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn add(
+        &mut self,
+        arrived: Arrived,
+        listener: ListenerId,
+        registry: &Registry,
+        now: Duration,
+    ) -> io::Result<Option<Slot>> {
+        if self.by_client.len() >= MAX_CONNECTIONS {
+            return Ok(None);
+        }
+        let mut socket = TcpStream::from_std(arrived.socket);
         socket.set_nodelay(true)?;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -317,20 +357,20 @@ impl Connections {
             return Err(error);
         }
         let client = FiveTuple {
-            listener: listener.id,
-            client,
+            listener,
+            client: arrived.client,
             local: None,
         };
         self.by_client.insert(client, slot);
         self.slots[slot] = Some(Connection {
             socket,
-            tls,
+            tls: arrived.tls,
             client,
             idle_since: now,
             incoming: Vec::new(),
             outgoing: Vec::new(),
         });
-        Ok(true)
+        Ok(Some(slot))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

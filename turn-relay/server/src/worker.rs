@@ -8,17 +8,18 @@
 //! Sockets are edge-triggered: one that still has something after its share waits in `ready`, so that a
 //! busy flow does not starve the others.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
+use portway_relay_proto::event::Event;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::limits::MAX_CONTROL;
 use portway_relay_proto::peer_policy::PeerPolicy;
@@ -27,19 +28,25 @@ use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
 use socket2::Type;
 
-use crate::StartError;
 use crate::batch::{Batch, Flow};
 use crate::config::{Config, Listen, Transport};
+use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
 use crate::ports::{self, Bound, Kept, Ports, Slot};
-use crate::stream::{self, Connection, Connections, Read, StreamListener};
+use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
+use crate::{Sessions, StartError};
 
 /// Send and receive buffers of a listener, bytes.
 const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB.
+/// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB, and
+/// a little more, so that their beginnings do not share the same few lines of the caches.
 const BURST: usize = 16;
-const BURST_BYTES: usize = 64 * 1024;
+const BURST_BYTES: usize = 64 * 1024 + 1536;
+
+/// Buffers of the first read of a relay socket: most hold one packet, and a second buffer that stays
+/// empty tells that there are no more.
+const FIRST_BURST: usize = 2;
 
 /// Reads of one socket before the next one has its turn.
 const READS: usize = 4;
@@ -56,21 +63,31 @@ const FIRST_CONNECTION: usize = 1 << 32;
 /// How often connections without an allocation are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// What connections speak that are handed over: they have listeners after those of the configuration.
+pub(crate) const GIVEN: [Transport; 2] = [Transport::Tcp, Transport::Tls];
+
 const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is asked from outside.
-#[derive(Debug)]
 pub(crate) enum Order {
-    /// End the allocations of a user, and say how many there were.
-    Revoke {
-        user: String,
-        ended: SyncSender<usize>,
-    },
+    /// Serve a connection.
+    Take(Arrived),
+    /// This peer is in the same process.
+    Attach(SocketAddr, Arc<dyn LocalPeer>),
+    /// It is not any more.
+    Detach(SocketAddr),
+    /// Prolong the credentials of these sessions.
+    Prolong(Arc<Sessions>),
+    /// Do this with the machine.
+    Ask(Question),
     /// Let in others, by other rules.
     Reload(Box<Reload>),
     /// End.
     End,
 }
+
+/// Something that is done with the machine between two packets; its answer is its own affair.
+pub(crate) type Question = Box<dyn FnOnce(&mut Server, Now) + Send>;
 
 /// What may change while a worker runs.
 #[derive(Debug)]
@@ -81,10 +98,34 @@ pub(crate) struct Reload {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
 
+/// What a worker shares with others.
+pub(crate) struct Shared {
+    /// Its number.
+    pub(crate) index: usize,
+    pub(crate) nonce_key: [u8; 32],
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) relayed: Arc<Relayed>,
+}
+
 /// A listening socket.
 enum Listener {
     Udp(UdpListener),
     Stream(StreamListener),
+    /// Somebody else's, who hands connections over.
+    Given(Transport),
+}
+
+impl Listener {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Udp(_) => Transport::Udp,
+            Self::Stream(listener) => listener.transport(),
+            Self::Given(transport) => *transport,
+        }
+    }
 }
 
 /// A listening socket of datagrams.
@@ -109,7 +150,14 @@ struct Core {
     server: Server,
     listeners: Vec<Listener>,
     ports: Ports,
+    /// Peers in this process.
+    attached: HashMap<SocketAddr, Arc<dyn LocalPeer>>,
+    /// Whether there are no others.
+    attached_only: bool,
+    inbox: Arc<Inbox>,
     connections: Connections,
+    /// The first of the listeners of connections that were handed over, see [`GIVEN`].
+    given: ListenerId,
     /// Connections that have something to send.
     unflushed: Vec<stream::Slot>,
     swept: Duration,
@@ -126,10 +174,7 @@ impl Worker {
     pub(crate) fn new(
         config: &Config,
         listen: &mut [Listen],
-        nonce_key: [u8; 32],
-        ledger: Arc<Ledger>,
-        kept: Arc<Kept>,
-        counters: Arc<Counters>,
+        shared: Shared,
         orders: Receiver<Order>,
     ) -> Result<Self, StartError> {
         let poll = Poll::new()?;
@@ -147,6 +192,8 @@ impl Worker {
             listen.address = bound;
             listeners.push(listener);
         }
+        let given = ListenerId(u16::try_from(listeners.len()).map_err(io::Error::other)?);
+        listeners.extend(GIVEN.map(Listener::Given));
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let server = Server::new(
@@ -156,9 +203,9 @@ impl Worker {
                 quota: config.quota,
                 families: config.families(),
                 announce_sha256: config.announce_sha256,
-                nonce_key,
+                nonce_key: shared.nonce_key,
             },
-            ledger,
+            shared.ledger,
             u64::from_ne_bytes(seed),
         );
         let started = Instant::now();
@@ -171,14 +218,24 @@ impl Worker {
             core: Core {
                 server,
                 listeners,
-                ports: Ports::new(config, kept, FIRST_RELAY),
+                ports: Ports::new(
+                    config,
+                    FIRST_RELAY,
+                    shared.index,
+                    shared.kept,
+                    shared.relayed,
+                ),
+                attached: HashMap::new(),
+                attached_only: config.peers.attached_only,
+                inbox: shared.inbox,
                 connections: Connections::new(FIRST_CONNECTION),
+                given,
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,
                 registry,
                 to_peers: Batch::new(),
                 to_clients: Batch::new(),
-                counters,
+                counters: shared.counters,
                 started,
                 now: now(started),
             },
@@ -208,15 +265,21 @@ impl Worker {
             }
             self.core.now = now(self.core.started);
             let mut is_woken = false;
+            // One look gives each token once.
+            let waiting = self.ready.len();
             for event in &events {
+                let is_waiting = |token: &Token| *token == event.token();
                 if event.token() == WAKER {
                     is_woken = true;
-                } else if !self.ready.contains(&event.token()) {
+                } else if !self.ready.iter().take(waiting).any(is_waiting) {
                     self.ready.push_back(event.token());
                 }
             }
-            if is_woken && !self.obey() {
-                return;
+            if is_woken {
+                if !self.obey() {
+                    return;
+                }
+                self.core.hear_local_peers();
             }
             for _turn in 0..self.ready.len() {
                 let Some(token) = self.ready.pop_front() else {
@@ -235,13 +298,27 @@ impl Worker {
     fn obey(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Revoke { user, ended } => {
-                    let count = self.core.server.revoke(&user);
+                Order::Ask(question) => {
+                    question(&mut self.core.server, self.core.now);
                     self.core.settle();
-                    if ended.send(count).is_err() {
-                        tracing::debug!("nobody waits for the end of a user");
+                }
+                Order::Take(arrived) => {
+                    if let Some(slot) = self.core.take(arrived) {
+                        self.ready.push_back(Token(FIRST_CONNECTION + slot));
                     }
                 }
+                Order::Attach(address, peer) => {
+                    self.core.server.attach(address);
+                    self.core.attached.insert(address, peer);
+                }
+                Order::Detach(address) => {
+                    self.core.server.detach(&address);
+                    self.core.attached.remove(&address);
+                }
+                Order::Prolong(sessions) => self.core.server.prolong(|identity| {
+                    let session = identity.session.clone()?;
+                    sessions.get(&(identity.user.clone(), session)).copied()
+                }),
                 Order::Reload(new) => self.core.reload(*new),
                 Order::End => return false,
             }
@@ -270,9 +347,12 @@ impl Core {
 
     /// Reads a share of what a socket has, and sends what comes of it.
     fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
-        let more = (0..READS).find_map(|_| match token.0.checked_sub(FIRST_CONNECTION) {
+        let more = (0..READS).find_map(|turn| match token.0.checked_sub(FIRST_CONNECTION) {
             Some(slot) => self.read_connection(slot, buffer),
-            None => self.read_burst(token, buffer),
+            None if turn == 0 && token.0 >= FIRST_RELAY => {
+                self.read_burst::<FIRST_BURST>(token, buffer)
+            }
+            None => self.read_burst::<BURST>(token, buffer),
         });
         self.flush_to_peers();
         self.flush_to_clients();
@@ -350,6 +430,17 @@ impl Core {
         }
     }
 
+    /// Takes a connection that somebody else has accepted; returns its place.
+    fn take(&mut self, arrived: Arrived) -> Option<stream::Slot> {
+        let now = self.now.monotonic;
+        let listener = ListenerId(self.given.0 + u16::from(arrived.tls.is_some()));
+        let added = self.connections.add(arrived, listener, &self.registry, now);
+        added.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a connection was not taken over");
+            None
+        })
+    }
+
     /// Takes the connections that wait at a listener.
     fn accept(&mut self, listener: usize) -> More {
         let Some(Listener::Stream(listener)) = self.listeners.get(listener) else {
@@ -369,13 +460,18 @@ impl Core {
         More::Perhaps
     }
 
-    /// One read. `None`: there may be more.
-    fn read_burst(&mut self, token: Token, buffer: &mut [u8]) -> Option<More> {
-        let mut metas = [RecvMeta::default(); BURST];
+    /// One read of so many buffers. `None`: there may be more.
+    fn read_burst<const BUFFERS: usize>(
+        &mut self,
+        token: Token,
+        buffer: &mut [u8],
+    ) -> Option<More> {
+        let mut metas = [RecvMeta::default(); BUFFERS];
         let bound = match token.0.checked_sub(FIRST_RELAY) {
             None => match self.listeners.get(token.0)? {
                 Listener::Udp(listener) => &listener.bound,
                 Listener::Stream(_) => return Some(self.accept(token.0)),
+                Listener::Given(_) => return Some(More::No),
             },
             // Closed since it was ready.
             Some(slot) => match self.ports.get(slot) {
@@ -384,7 +480,7 @@ impl Core {
             },
         };
         let mut chunks = buffer.chunks_exact_mut(BURST_BYTES);
-        let mut slices: [IoSliceMut<'_>; BURST] =
+        let mut slices: [IoSliceMut<'_>; BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let received = bound
             .state
@@ -407,7 +503,8 @@ impl Core {
                 }
             }
         }
-        None
+        // The queue was empty when the kernel stopped; what came since is an event of its own.
+        (count < BUFFERS).then_some(More::No)
     }
 
     fn client_packet(&mut self, listener: usize, meta: &RecvMeta, packet: &[u8]) {
@@ -476,6 +573,17 @@ impl Core {
         }
     }
 
+    /// Forwards what peers in this process have sent.
+    fn hear_local_peers(&mut self) {
+        for burst in self.inbox.take() {
+            for packet in burst.packets.chunks(burst.segment.max(1)) {
+                self.peer_packet(burst.slot, burst.peer, packet);
+            }
+        }
+        self.flush_to_clients();
+        self.flush_connections();
+    }
+
     /// Sends a packet made of these parts, together with others of its flow.
     fn send_to_client(&mut self, client: FiveTuple, parts: &[&[u8]]) {
         match &self.listeners[usize::from(client.listener.0)] {
@@ -492,7 +600,7 @@ impl Core {
                 }
                 self.to_clients.push(flow, parts);
             }
-            Listener::Stream(_) => {
+            Listener::Stream(_) | Listener::Given(_) => {
                 let Some((slot, connection)) = self.connections.of(&client) else {
                     return;
                 };
@@ -513,8 +621,18 @@ impl Core {
         let Some(socket) = self.ports.get(flow.socket) else {
             return;
         };
+        if let Some(peer) = self.attached.get(&flow.to) {
+            let (packets, segment) = ready.packets();
+            peer.receive(socket.public, packets, segment);
+            return;
+        }
+        if self.attached_only {
+            // It was attached when it was named.
+            self.counters.dropped_forbidden.add(ready.count());
+            return;
+        }
         let bound = &socket.bound;
-        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+        if let Err(error) = ready.send(&flow, bound) {
             tracing::trace!(%error, "packets to a peer were not sent");
             self.counters.dropped_unsent.add(ready.count());
         }
@@ -529,7 +647,7 @@ impl Core {
         else {
             return;
         };
-        if let Err(error) = ready.send(&flow, (&bound.socket).into(), &bound.state) {
+        if let Err(error) = ready.send(&flow, bound) {
             tracing::trace!(%error, "packets to a client were not sent");
             self.counters.dropped_unsent.add(ready.count());
         }
@@ -557,11 +675,34 @@ impl Core {
                     self.ports.close(relay, &self.registry);
                 }
                 Command::Release(id) => self.ports.release(id),
+                Command::Tell(event) => self.count(event),
             }
         }
         self.counters
             .allocations
             .set(self.server.allocation_count());
+    }
+
+    fn count(&self, event: Event) {
+        let transport = |listener: ListenerId| self.listeners[usize::from(listener.0)].transport();
+        match event {
+            Event::Allocated { user, listener } => {
+                self.counters.allocations_started_total.add(1);
+                self.counters.of(transport(listener)).add(1);
+                self.counters.users().begin(user);
+            }
+            Event::Ended {
+                user,
+                listener,
+                why,
+                traffic,
+            } => {
+                self.counters.ended(why);
+                self.counters.of(transport(listener)).less(1);
+                self.counters.users().end(&user, &traffic);
+            }
+            Event::Refused(code) => self.counters.refused(code),
+        }
     }
 
     fn expire(&mut self) {

@@ -7,11 +7,12 @@ mod coturn;
 mod loopback;
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use coturn::{NOTHING_LOST, run};
 use loopback::{SECRET, config, relay};
 use portway_relay::Relay;
-use portway_relay::config::{Config, Listen};
+use portway_relay::config::{Config, Listen, Transport};
 use portway_relay_proto::auth::ephemeral_credentials;
 
 /// Two clients exchange messages through their relayed addresses, by Send and Data indications.
@@ -61,7 +62,7 @@ fn ephemeral_credentials_open_and_revocation_closes() {
     let (username, _) = ephemeral_credentials(b"another secret", "eve", far);
     let said = exchange(&[], &username, "wrong", relay.listening()[0]);
     assert!(!said.contains(NOTHING_LOST), "{said}");
-    assert_eq!(relay.revoke("nobody"), 0);
+    assert_eq!(relay.revoke("nobody", Duration::ZERO).ended, 0);
 }
 
 #[test]
@@ -82,7 +83,17 @@ fn a_revoked_user_is_cut_off_while_it_talks() {
     }
     let alive = relay.metrics().allocations;
     assert!(alive >= 2);
-    assert_eq!(relay.revoke("ann"), usize::try_from(alive).unwrap());
+    let sessions = relay.sessions(usize::MAX);
+    assert_eq!(sessions.len() as u64, alive);
+    assert!(sessions.iter().any(|its| its.traffic.bytes_to_client > 0));
+    let one = &sessions[0];
+    assert_eq!((&*one.user, one.transport), ("ann", Transport::Udp));
+    assert_eq!(relay.sessions(1).len(), 1);
+    assert_eq!(relay.revoke_session(&one.id).as_deref(), Some("ann"));
+    assert_eq!(relay.revoke_session(&one.id), None);
+    let revoked = relay.revoke("ann", Duration::ZERO);
+    assert_eq!(revoked.ended as u64, alive - 1);
+    assert!(revoked.has_password, "it may come back");
     client.kill().unwrap();
     client.wait().unwrap();
     assert_eq!(relay.metrics().allocations, 0);

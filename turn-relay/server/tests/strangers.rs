@@ -26,6 +26,7 @@ fn strangers_leave_nothing_behind() {
         realm: "tests".to_owned(),
         users: vec![("ann".to_owned(), "ann's".to_owned())],
         secrets: Vec::new(),
+        session_separator: None,
         peers: PeerPolicy::default(),
         quota: Quota {
             strangers_per_second: u32::MAX,

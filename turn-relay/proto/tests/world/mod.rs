@@ -10,6 +10,7 @@ use std::time::Duration;
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::{Command, Family, PortWish, RelayId};
+use portway_relay_proto::event::Event;
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) next_port: u16,
     pub(crate) closed: Vec<RelayId>,
     pub(crate) released: usize,
+    pub(crate) events: Vec<Event>,
     pub(crate) last_relay: Option<RelayId>,
 }
 
@@ -73,6 +75,7 @@ impl World {
             next_port: 50_000,
             closed: Vec::new(),
             released: 0,
+            events: Vec::new(),
             last_relay: None,
         }
     }
@@ -110,6 +113,7 @@ impl World {
                 }
                 Command::Close(relay) => self.closed.push(relay),
                 Command::Release(_) => self.released += 1,
+                Command::Tell(event) => self.events.push(event),
             }
         }
         answer

@@ -59,6 +59,7 @@ pub(crate) fn config(workers: usize) -> Config {
         realm: REALM.to_owned(),
         users: vec![("ann".to_owned(), "ann's".to_owned())],
         secrets: vec![SECRET.to_vec()],
+        session_separator: None,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
             ..PeerPolicy::default()
