@@ -102,7 +102,7 @@ impl World {
             3 => self.pass(bytes),
             4 => self.server.client_gone(&tuple(who)),
             5 => {
-                self.server.revoke(USERS[who % USERS.len()]);
+                self.server.revoke(USERS[who % USERS.len()], 0, self.now);
             }
             6 => self.has_ports = who % 2 == 0,
             _ => self.reload(who, bytes),
@@ -223,6 +223,7 @@ impl World {
                 Command::Bind { relay, port } => self.bind(relay, port),
                 Command::Close(relay) => self.open.retain(|open| *open != relay),
                 Command::Release(id) => assert!(self.kept.remove(&id), "{id:?} is not kept"),
+                Command::Tell(_) => {}
             }
         }
         let most = USERS.len() * Quota::default().allocations_per_user;
