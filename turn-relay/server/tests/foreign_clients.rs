@@ -1,27 +1,20 @@
-//! Clients that are not ours talk to a relay over real sockets: coturn's.
+//! Clients that are not ours talk to a relay over real sockets: coturn's. `coturn_modes` has the table of
+//! their ways to do it.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod coturn;
 mod loopback;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use coturn::{NOTHING_LOST, run};
 use loopback::{SECRET, config, relay};
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, Transport};
 use portway_relay_proto::auth::ephemeral_credentials;
-
-/// Runs a tool of coturn against an address; what it printed.
-fn run(tool: &str, args: &[&str], server: SocketAddr) -> String {
-    let output = Command::new(tool)
-        .args(args)
-        .args(["-p", &server.port().to_string(), &server.ip().to_string()])
-        .output()
-        .expect("coturn's tools are installed by `cargo xtask test`");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// Two clients exchange messages through their relayed addresses, by Send and Data indications.
 fn exchange(args: &[&str], username: &str, password: &str, server: Listen) -> String {
@@ -32,8 +25,6 @@ fn exchange(args: &[&str], username: &str, password: &str, server: Listen) -> St
     ];
     run("turnutils_uclient", &all.concat(), server.address)
 }
-
-const NOTHING_LOST: &str = "Total lost packets 0 (0.000000%)";
 
 #[test]
 fn a_client_learns_its_address() {
@@ -107,30 +98,6 @@ fn a_revoked_user_is_cut_off_while_it_talks() {
     client.kill().unwrap();
     client.wait().unwrap();
     assert_eq!(relay.metrics().allocations, 0);
-}
-
-#[test]
-fn ipv6_works_as_well() {
-    let relay = relay(1);
-    let said = exchange(&["-x"], "ann", "ann's", relay.listening()[1]);
-    assert!(said.contains(NOTHING_LOST), "{said}");
-}
-
-#[test]
-fn tcp_and_tls_work_as_well() {
-    let relay = relay(1);
-    let said = exchange(&["-t"], "ann", "ann's", relay.listening()[2]);
-    assert!(said.contains(NOTHING_LOST), "{said}");
-    let before = relay.metrics();
-    let said = exchange(&["-t", "-S"], "ann", "ann's", relay.listening()[3]);
-    // Over TLS this client leaves the last message of each in its own buffer, with coturn as well.
-    assert!(
-        said.contains("tot_recv_msgs=18") || said.contains(NOTHING_LOST),
-        "{said}"
-    );
-    let after = relay.metrics();
-    assert_eq!(after.packets_to_peers - before.packets_to_peers, 20);
-    assert_eq!(after.packets_to_clients - before.packets_to_clients, 20);
 }
 
 #[test]

@@ -57,6 +57,18 @@ fn a_kept_port_is_found_whichever_worker_is_asked() {
     }
 }
 
+#[test]
+fn a_port_that_shall_be_even_is() {
+    let relay = loopback::relay(1);
+    for _attempt in 0..16 {
+        let client = Client::new(relay.listening()[0].address);
+        let answer = client.ask(ALLOCATE, &[&udp(), &EvenPort::new(false)]);
+        assert_eq!(code(&answer), None);
+        assert_eq!(client::relayed(&answer)[0].port() % 2, 0);
+        client.leave();
+    }
+}
+
 fn udp() -> RequestedTransport {
     RequestedTransport::new(RequestedTransport::UDP)
 }

@@ -1,4 +1,4 @@
-//! A client over a real UDP socket; its messages are those of `portway-relay-proto`'s tests.
+//! A client over a real socket; its messages are those of `portway-relay-proto`'s tests.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 #![allow(dead_code, reason = "each test uses a part")]
@@ -6,7 +6,8 @@
 #[path = "../../../proto/tests/world/mod.rs"]
 pub(crate) mod world;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
@@ -26,8 +27,46 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const ANN: (&str, &str) = ("ann", "ann's");
 
 pub(crate) struct Client {
-    socket: UdpSocket,
+    wire: Wire,
     who: world::Client,
+}
+
+enum Wire {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+}
+
+impl Wire {
+    fn send(&self, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.send(packet).map(drop),
+            Self::Tcp(socket) => {
+                let padding = packet.len().next_multiple_of(4) - packet.len();
+                (&*socket).write_all(&[packet, &[0; 3][..padding]].concat())
+            }
+        }
+    }
+
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Udp(socket) => {
+                let mut packet = vec![0; 2048];
+                let length = socket.recv(&mut packet)?;
+                packet.truncate(length);
+                Ok(packet)
+            }
+            Self::Tcp(socket) => {
+                let mut packet = vec![0; 4];
+                (&*socket).read_exact(&mut packet)?;
+                let header = if packet[0] < 0x40 { 16 } else { 0 };
+                let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+                packet.resize(4 + header + length.next_multiple_of(4), 0);
+                (&*socket).read_exact(&mut packet[4..])?;
+                packet.truncate(4 + header + length);
+                Ok(packet)
+            }
+        }
+    }
 }
 
 impl Client {
@@ -36,21 +75,36 @@ impl Client {
         let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
         socket.connect(server).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(socket.local_addr().unwrap(), Wire::Udp(socket))
+    }
+
+    /// The same over TCP.
+    pub(crate) fn over_tcp(server: SocketAddr) -> Self {
+        let socket = TcpStream::connect(server).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(socket.local_addr().unwrap(), Wire::Tcp(socket))
+    }
+
+    fn over(local: SocketAddr, wire: Wire) -> Self {
         let who = world::Client {
             tuple: FiveTuple {
                 listener: ListenerId(0),
-                client: socket.local_addr().unwrap(),
+                client: local,
                 local: None,
             },
             username: ANN.0.to_owned(),
             password: ANN.1.to_owned(),
             nonce: String::new(),
         };
-        let mut client = Self { socket, who };
-        let answer = client.exchange(&request(ALLOCATE, &[]).finish());
-        let message = Message::from_bytes(&answer).unwrap();
-        client.who.nonce = message.attribute::<Nonce>().unwrap().nonce().to_owned();
+        let mut client = Self { wire, who };
+        client.learn_nonce(&client.exchange(&request(ALLOCATE, &[]).finish()));
         client
+    }
+
+    /// Takes the nonce of an answer for its own.
+    pub(crate) fn learn_nonce(&mut self, answer: &[u8]) {
+        let message = Message::from_bytes(answer).unwrap();
+        self.who.nonce = message.attribute::<Nonce>().unwrap().nonce().to_owned();
     }
 
     /// A client with a relayed address of each family.
@@ -71,13 +125,18 @@ impl Client {
     /// A client with a relayed IPv4 address.
     pub(crate) fn allocated(server: SocketAddr) -> (Self, SocketAddr) {
         let client = Self::new(server);
-        let answer = client.ask(
+        let relayed = client.allocate();
+        (client, relayed)
+    }
+
+    /// A relayed IPv4 address.
+    pub(crate) fn allocate(&self) -> SocketAddr {
+        let answer = self.ask(
             ALLOCATE,
             &[&RequestedTransport::new(RequestedTransport::UDP)],
         );
         assert_eq!(world::code(&answer), None);
-        let relayed = relayed(&answer)[0];
-        (client, relayed)
+        relayed(&answer)[0]
     }
 
     pub(crate) fn ask(&self, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
@@ -103,12 +162,17 @@ impl Client {
 
     /// Sends by a Send indication.
     pub(crate) fn send_to(&self, peer: SocketAddr, payload: &[u8]) {
-        self.socket.send(&send_packet(peer, payload)).unwrap();
+        self.wire.send(&send_packet(peer, payload)).unwrap();
     }
 
     /// Sends by ChannelData.
     pub(crate) fn send_on(&self, number: u16, payload: &[u8]) {
-        self.socket.send(&channel_packet(number, payload)).unwrap();
+        self.try_send_on(number, payload).unwrap();
+    }
+
+    /// Sends by ChannelData, unless the relay is gone.
+    pub(crate) fn try_send_on(&self, number: u16, payload: &[u8]) -> io::Result<()> {
+        self.wire.send(&channel_packet(number, payload))
     }
 
     /// Returns when the relay has done all that it was sent before.
@@ -118,9 +182,12 @@ impl Client {
 
     /// The next packet.
     pub(crate) fn receive(&self) -> Vec<u8> {
-        let mut packet = [0; 2048];
-        let length = self.socket.recv(&mut packet).expect("a packet comes");
-        packet[..length].to_vec()
+        self.try_receive().expect("a packet comes")
+    }
+
+    /// The next packet, unless the relay is gone.
+    pub(crate) fn try_receive(&self) -> io::Result<Vec<u8>> {
+        self.wire.receive()
     }
 
     /// The payload of the next packet, which is a Data indication.
@@ -132,7 +199,7 @@ impl Client {
 
     fn exchange(&self, request: &[u8]) -> Vec<u8> {
         let asked = Message::from_bytes(request).unwrap().transaction_id();
-        self.socket.send(request).unwrap();
+        self.wire.send(request).unwrap();
         let answer = self.receive();
         let answered = Message::from_bytes(&answer).unwrap().transaction_id();
         assert_eq!(answered, asked, "the answer to another request");
