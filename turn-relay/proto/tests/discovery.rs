@@ -26,9 +26,9 @@ fn each_change_is_answered_from_there() {
     for at in 1..=4 {
         for (flags, expected) in [
             (0, at),
-            (2, 1 + (at - 1 ^ 1)),
-            (4, 1 + (at - 1 ^ 2)),
-            (6, 1 + (at - 1 ^ 3)),
+            (2, 1 + ((at - 1) ^ 1)),
+            (4, 1 + ((at - 1) ^ 2)),
+            (6, 1 + ((at - 1) ^ 3)),
         ] {
             let mut world = World::new();
             let mut ann = world.ann();
@@ -45,7 +45,7 @@ fn each_change_is_answered_from_there() {
             assert_eq!(address(&message, RESPONSE_ORIGIN), discoverer(expected).1);
             assert_eq!(
                 address(&message, OTHER_ADDRESS),
-                discoverer(1 + (at - 1 ^ 3)).1
+                discoverer(1 + ((at - 1) ^ 3)).1
             );
             let mapped: XorMappedAddress = message.attribute().unwrap();
             assert_eq!(mapped.addr(message.transaction_id()), ann.tuple.client);

@@ -17,8 +17,9 @@ use portway_relay_proto::server::Server;
 use portway_relay_proto::session::{self, Traffic};
 
 use crate::config::Transport;
+use crate::listener::GIVEN;
 use crate::users::UserTotals;
-use crate::worker::{GIVEN, Order};
+use crate::worker::Order;
 use crate::{Handle, Relay};
 
 /// Names an allocation over all workers and runs, as `RUN-WORKER-NUMBER` in hexadecimal digits.

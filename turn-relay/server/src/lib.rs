@@ -3,15 +3,18 @@
 //! - [`Relay`]: starts, tells, ends. [`config`]: what it is told. [`admin`]: who is there, revocation, drain.
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
-//! - [`LocalPeer`]: a peer in the same process. `ports`: relay sockets. `batch`: packets of one flow
-//!   leave together. `stream`: TCP and TLS.
+//! - `listener`, `stream`: where clients come, over UDP, TCP and TLS. `ports`, `peers`: relay sockets and
+//!   what goes out of them; [`LocalPeer`]: a peer in the same process. `batch`: packets of one flow leave
+//!   together.
 //! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
 pub mod admin;
 mod batch;
 pub mod config;
+mod listener;
 mod local;
 pub mod metrics;
+mod peers;
 mod ports;
 mod stream;
 pub mod users;
@@ -103,7 +106,7 @@ impl Relay {
         getrandom::fill(&mut run).map_err(io::Error::other)?;
         let mut listening = config.listeners();
         if config.workers.get() > 1 {
-            worker::probe(config)?;
+            listener::probe(config)?;
         }
         let relayed = Arc::new(Relayed::default());
         let (mut workers, mut threads) = (Vec::new(), Vec::new());

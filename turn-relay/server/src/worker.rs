@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Command;
@@ -26,18 +26,16 @@ use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
 use quinn_udp::RecvMeta;
-use socket2::Type;
 
 use crate::batch::{Ahead, Batch, Batches, Flow};
-use crate::config::{Config, Listen, Transport};
+use crate::config::{Config, Listen};
+use crate::listener::{self, GIVEN, Listener, UdpListener};
 use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
-use crate::ports::{self, Bound, Kept, Ports, RelaySocket, Slot};
-use crate::stream::{self, Arrived, Connection, Connections, Read, StreamListener};
+use crate::peers::Peers;
+use crate::ports::{Kept, Ports, Slot};
+use crate::stream::{self, Arrived, Connection, Connections, Read};
 use crate::{Sessions, StartError};
-
-/// Send and receive buffers of a listener, bytes.
-const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB, and
 /// a little more, so that their beginnings do not share the same few lines of the caches.
@@ -62,9 +60,6 @@ const FIRST_CONNECTION: usize = 1 << 32;
 
 /// How often connections without an allocation are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// What connections speak that are handed over: they have listeners after those of the configuration.
-pub(crate) const GIVEN: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -108,31 +103,6 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) relayed: Arc<Relayed>,
-}
-
-/// A listening socket.
-enum Listener {
-    Udp(UdpListener),
-    Stream(StreamListener),
-    /// Somebody else's, who hands connections over.
-    Given(Transport),
-}
-
-impl Listener {
-    const fn transport(&self) -> Transport {
-        match self {
-            Self::Udp(_) => Transport::Udp,
-            Self::Stream(listener) => listener.transport(),
-            Self::Given(transport) => *transport,
-        }
-    }
-}
-
-/// A listening socket of datagrams.
-struct UdpListener {
-    bound: Bound,
-    /// It is bound to every address of the machine, so the one that a client used matters.
-    is_wildcard: bool,
 }
 
 /// A worker.
@@ -179,7 +149,7 @@ impl Worker {
         let mut listeners = Vec::new();
         for (index, listen) in listen.iter_mut().enumerate() {
             let (listener, bound) =
-                listener(*listen, index, config, &registry).map_err(|source| {
+                listener::listener(*listen, index, config, &registry).map_err(|source| {
                     StartError::Listen {
                         address: listen.address,
                         source,
@@ -707,62 +677,6 @@ fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(read.chunks(stride.max(1)))
 }
 
-/// Where packets for peers go.
-struct Peers {
-    ports: Ports,
-    /// Peers in this process.
-    attached: HashMap<SocketAddr, Arc<dyn LocalPeer>>,
-    /// Whether there are no others.
-    attached_only: bool,
-}
-
-impl Peers {
-    fn send(&self, batch: &Batch<Slot>, counters: &Counters) {
-        let flow = batch.flow();
-        let Some(socket) = self.ports.get(flow.socket) else {
-            return;
-        };
-        let (packets, segment) = batch.packets();
-        if self.is_local(socket, flow.to, packets, segment, counters) {
-            return;
-        }
-        if let Err(error) = batch.send(&socket.bound) {
-            tracing::trace!(%error, "packets to a peer were not sent");
-            counters.dropped_unsent.add(batch.count());
-        }
-    }
-
-    fn send_one(&self, socket: &RelaySocket, to: SocketAddr, packet: &[u8], counters: &Counters) {
-        if self.is_local(socket, to, packet, packet.len(), counters) {
-            return;
-        }
-        if let Err(error) = socket.bound.socket.send_to(packet, to) {
-            tracing::trace!(%error, "a packet to a peer was not sent");
-            counters.dropped_unsent.add(1);
-        }
-    }
-
-    /// Whether packets stay in this process: they have been taken by the peer there, or by none.
-    fn is_local(
-        &self,
-        socket: &RelaySocket,
-        to: SocketAddr,
-        packets: &[u8],
-        segment: usize,
-        counters: &Counters,
-    ) -> bool {
-        if let Some(peer) = self.attached.get(&to) {
-            peer.receive(socket.public, packets, segment);
-        } else if self.attached_only {
-            // It was attached when it was named.
-            counters.dropped_forbidden.add(1);
-        } else {
-            return false;
-        }
-        true
-    }
-}
-
 fn send_to_client(batch: &Batch<ListenerId>, listeners: &[Listener], counters: &Counters) {
     let listener = listeners.get(usize::from(batch.flow().socket.0));
     let Some(Listener::Udp(UdpListener { bound, .. })) = listener else {
@@ -781,58 +695,4 @@ fn now(started: Instant) -> Now {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
     }
-}
-
-/// Whether the addresses are free. Workers share theirs, and so would a second relay, silently.
-pub(crate) fn probe(config: &Config) -> Result<(), StartError> {
-    for listen in config.listeners() {
-        let bound = match listen.transport {
-            Transport::Udp => udp_listener(listen.address, false).map(drop),
-            Transport::Tcp | Transport::Tls => {
-                StreamListener::bind(listen.address, ListenerId(0), None, false).map(drop)
-            }
-        };
-        bound.map_err(|source| StartError::Listen {
-            address: listen.address,
-            source,
-        })?;
-    }
-    Ok(())
-}
-
-/// A listening socket and its address, which several workers share.
-fn listener(
-    listen: Listen,
-    index: usize,
-    config: &Config,
-    registry: &mio::Registry,
-) -> io::Result<(Listener, SocketAddr)> {
-    let is_shared = config.workers.get() > 1;
-    let id = ListenerId(u16::try_from(index).map_err(io::Error::other)?);
-    let tls = match listen.transport {
-        Transport::Udp => {
-            let mut listener = udp_listener(listen.address, is_shared)?;
-            let socket = &mut listener.bound.socket;
-            registry.register(socket, Token(index), Interest::READABLE)?;
-            let bound = socket.local_addr()?;
-            return Ok((Listener::Udp(listener), bound));
-        }
-        Transport::Tcp => None,
-        Transport::Tls => config.tls.clone(),
-    };
-    let mut listener = StreamListener::bind(listen.address, id, tls, is_shared)?;
-    let bound = listener.register(registry, Token(index))?;
-    Ok((Listener::Stream(listener), bound))
-}
-
-fn udp_listener(address: SocketAddr, is_shared: bool) -> io::Result<UdpListener> {
-    let socket = ports::unbound(address, Type::DGRAM)?;
-    socket.set_reuse_port(is_shared)?;
-    socket.set_recv_buffer_size(LISTENER_BUFFER)?;
-    socket.set_send_buffer_size(LISTENER_BUFFER)?;
-    socket.bind(&address.into())?;
-    Ok(UdpListener {
-        bound: Bound::new(socket)?,
-        is_wildcard: address.ip().is_unspecified(),
-    })
 }
