@@ -8,6 +8,7 @@
 //! - [`auth`], [`nonce`], [`quota`], `meter`, [`peer_policy`], [`revocation`], `strangers`: who may do what, how
 //!   much, how often. [`session`]: what an operator sees.
 //! - [`mobility`]: clients that move. [`discovery`]: what NAT a client is behind.
+//!   [`icmp`]: what is said of packets that did not arrive.
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -20,6 +21,7 @@ pub mod discovery;
 pub mod event;
 mod expiry;
 pub mod five_tuple;
+pub mod icmp;
 pub mod limits;
 mod meter;
 pub mod mobility;

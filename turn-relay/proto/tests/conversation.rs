@@ -11,6 +11,7 @@ use portway_relay_proto::allocation::AllocationId;
 use portway_relay_proto::auth::{Users, ephemeral_credentials};
 use portway_relay_proto::command::Family;
 use portway_relay_proto::event::{Ending, Event};
+use portway_relay_proto::icmp::IcmpError;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 use portway_relay_proto::server::{Drop, FromClient, FromPeer};
@@ -20,8 +21,8 @@ use stun_types::attribute::{AttributeWrite, RawAttribute, UnknownAttributes, Xor
 use stun_types::message::{BINDING, Message, MessageWrite as _, MessageWriteVec};
 use turn_types::AddressFamily;
 use turn_types::attribute::{
-    AdditionalAddressFamily, AddressErrorCode, EvenPort, Lifetime, RequestedAddressFamily,
-    RequestedTransport, ReservationToken, XorRelayedAddress,
+    AdditionalAddressFamily, AddressErrorCode, EvenPort, Icmp, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, XorPeerAddress, XorRelayedAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use world::*;
@@ -738,4 +739,43 @@ fn both_families_at_once_or_what_there_is() {
     let message = Message::from_bytes(&answer).unwrap();
     let error: AddressErrorCode = message.attribute().unwrap();
     assert_eq!((code(&answer), error.error().code()), (None, 440));
+}
+
+#[test]
+fn a_client_hears_of_packets_that_did_not_arrive_if_it_may_hear_of_the_peer() {
+    let mut world = World::new();
+    let ann = world.ann();
+    world.allocate(&ann);
+    let relay = world.last_relay.unwrap();
+    let unreachable = IcmpError {
+        kind: 3,
+        code: 1,
+        data: 0,
+    };
+    let hears = |world: &mut World, error: IcmpError| {
+        world.server.handle_icmp(relay, peer(), error, world.now);
+        world.settle()
+    };
+    assert_eq!(hears(&mut world, unreachable), None, "no permission");
+    world.permit(&ann, peer());
+    let told = hears(&mut world, unreachable).unwrap();
+    let message = Message::from_bytes(&told).unwrap();
+    let named: XorPeerAddress = message.attribute().unwrap();
+    assert_eq!(named.addr(message.transaction_id()), peer());
+    let icmp: Icmp = message.attribute().unwrap();
+    assert_eq!((icmp.icmp_type(), icmp.code(), icmp.data()), (3, 1, 0));
+    let told = hears(&mut world, IcmpError::too_big(Family::V4, 1280)).unwrap();
+    let icmp: Icmp = Message::from_bytes(&told).unwrap().attribute().unwrap();
+    assert_eq!((icmp.icmp_type(), icmp.code(), icmp.data()), (3, 4, 1280));
+    let redirect = IcmpError {
+        kind: 5,
+        ..unreachable
+    };
+    assert_eq!(hears(&mut world, redirect), None);
+    world.pass(301);
+    assert_eq!(
+        hears(&mut world, unreachable),
+        None,
+        "no permission any more"
+    );
 }

@@ -4,13 +4,15 @@
 //! - `worker`: one thread with a machine, a poller and sockets of its own; the kernel spreads clients
 //!   over workers by their five-tuple, so that no packet needs a lock.
 //! - `listener`, `stream`: where clients come, over UDP, TCP and TLS. `ports`, `peers`: relay sockets and
-//!   what goes out of them; [`LocalPeer`]: a peer in the same process. `batch`: packets of one flow leave
+//!   what goes out of them; [`LocalPeer`]: a peer in the same process. `icmp`: what did not arrive.
+//!   `batch`: packets of one flow leave
 //!   together.
 //! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
 pub mod admin;
 mod batch;
 pub mod config;
+mod icmp;
 mod listener;
 mod local;
 pub mod metrics;

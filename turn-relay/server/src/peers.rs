@@ -1,6 +1,7 @@
 //! Where packets for peers go: out of a relay socket, or to a peer in this process. Hot path.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -28,7 +29,10 @@ impl Peers {
         if self.is_local(socket, flow.to, packets, segment, counters) {
             return;
         }
-        if let Err(error) = batch.send(&socket.bound) {
+        let sent = batch
+            .send(&socket.bound)
+            .or_else(|error| once_more(error, || batch.send(&socket.bound)));
+        if let Err(error) = sent {
             tracing::trace!(%error, "packets to a peer were not sent");
             counters.dropped_unsent.add(batch.count());
         }
@@ -44,7 +48,8 @@ impl Peers {
         if self.is_local(socket, to, packet, packet.len(), counters) {
             return;
         }
-        if let Err(error) = socket.bound.socket.send_to(packet, to) {
+        let send = || socket.bound.socket.send_to(packet, to).map(drop);
+        if let Err(error) = send().or_else(|error| once_more(error, send)) {
             tracing::trace!(%error, "a packet to a peer was not sent");
             counters.dropped_unsent.add(1);
         }
@@ -69,4 +74,13 @@ impl Peers {
         }
         true
     }
+}
+
+/// Sends again unless the system has no room: an ICMP error about a packet before is told to whoever
+/// sends next, once.
+fn once_more(error: io::Error, send: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Err(error);
+    }
+    send()
 }

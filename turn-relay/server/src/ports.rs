@@ -14,6 +14,7 @@ use quinn_udp::UdpSocketState;
 use socket2::{Domain, Socket, Type};
 
 use crate::config::Config;
+use crate::icmp;
 use crate::local::Relayed;
 
 /// Receive buffer of a relay socket, bytes: a burst of a peer must fit while the worker is elsewhere.
@@ -156,6 +157,7 @@ impl Ports {
                 .ok_or(io::ErrorKind::AddrNotAvailable)?,
         };
         let slot = Self::slot(relay);
+        icmp::keep(&socket, relay.family)?;
         let mut bound = Bound::new(socket)?;
         let token = Token(self.first_token + slot);
         registry.register(&mut bound.socket, token, Interest::READABLE)?;

@@ -29,6 +29,7 @@ use quinn_udp::RecvMeta;
 
 use crate::batch::{Ahead, Batch, Batches, Flow};
 use crate::config::{Config, Listen};
+use crate::icmp;
 use crate::listener::{self, GIVEN, Listener, UdpListener};
 use crate::local::{Inbox, LocalPeer, Relayed};
 use crate::metrics::Counters;
@@ -45,6 +46,9 @@ const BURST_BYTES: usize = 64 * 1024 + 1536;
 /// Buffers of the first read of a relay socket: most hold few packets, and a buffer that stays
 /// empty tells that there are no more.
 const FIRST_BURST: usize = 4;
+
+/// ICMP errors of one socket that are read at a time.
+const ICMP_ERRORS: usize = 256;
 
 /// Reads of one socket before the next one has its turn.
 const READS: usize = 4;
@@ -239,6 +243,9 @@ impl Worker {
             let waiting = self.ready.len();
             for event in &events {
                 let is_waiting = |token: &Token| *token == event.token();
+                if event.is_error() {
+                    self.core.hear_icmp(event.token());
+                }
                 if event.token() == WAKER {
                     is_woken = true;
                 } else if !self.ready.iter().take(waiting).any(is_waiting) {
@@ -548,6 +555,24 @@ impl Core {
                 self.counters.bytes_to_clients.add(packet.len());
             }
             FromPeer::Dropped(why) => self.counters.dropped(why),
+        }
+    }
+
+    /// Tells clients what is said of packets that did not arrive. What is left over comes with the next.
+    fn hear_icmp(&mut self, token: Token) {
+        let Some(slot) = token.0.checked_sub(FIRST_RELAY) else {
+            return;
+        };
+        for _error in 0..ICMP_ERRORS {
+            let Some(socket) = self.peers.ports.get(slot) else {
+                return;
+            };
+            let relay = socket.id;
+            let Some((peer, error)) = icmp::next(&socket.bound.socket, relay.family) else {
+                return;
+            };
+            self.server.handle_icmp(relay, peer, error, self.now);
+            self.settle();
         }
     }
 

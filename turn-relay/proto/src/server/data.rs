@@ -1,13 +1,19 @@
-//! Data of clients on its way to peers. Hot path.
+//! Data of clients on its way to peers, hot path; and what routers and hosts say of it.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use stun_types::message::{Message, MessageWrite as _, MessageWriteExt as _, MessageWriteVec};
+use turn_types::attribute::{Icmp, XorPeerAddress};
+use turn_types::message::DATA;
+
 use super::{Drop, FromClient, Server};
+use crate::Now;
 use crate::allocation::{Allocation, AllocationId};
-use crate::command::{Family, RelayId};
+use crate::command::{Command, Family, RelayId};
 use crate::five_tuple::FiveTuple;
+use crate::icmp::IcmpError;
 use crate::quota::{Direction, Quota};
 use crate::wire::{channel_data, indication};
 
@@ -79,5 +85,28 @@ impl Server {
             peer,
             payload,
         }
+    }
+
+    /// Something on the way said of a packet from a relay socket to `peer` that it did not arrive (RFC 8656
+    /// §11.4): the client hears of it if it may hear of the peer.
+    pub fn handle_icmp(&mut self, relay: RelayId, peer: SocketAddr, error: IcmpError, now: Now) {
+        let Some(allocation) = self.allocations.get(relay.allocation) else {
+            return;
+        };
+        if !error.is_passed_on(relay.family)
+            || !allocation.permissions.allows(peer.ip(), now.monotonic)
+        {
+            return;
+        }
+        let to = allocation.client;
+        let mut indication = Message::builder_indication(DATA, MessageWriteVec::new());
+        let transaction = indication.transaction_id();
+        let icmp = Icmp::new(error.kind, error.code, error.data);
+        indication
+            .add_attribute(&XorPeerAddress::new(peer, transaction))
+            .and_then(|()| indication.add_attribute(&icmp))
+            .expect("two short attributes");
+        let message = indication.finish();
+        self.commands.push_back(Command::Reply { to, message });
     }
 }
