@@ -42,11 +42,13 @@ pub(crate) fn next(
         (None, Some(v6)) => std::net::SocketAddrV6::from(*v6).into(),
         (None, None) => return None,
     };
-    let error = message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
-            Some(error)
-        }
-        _ => None,
+    let error = message.cmsgs().ok()?.find_map(|control| {
+        let (ControlMessageOwned::Ipv4RecvErr(error, _)
+        | ControlMessageOwned::Ipv6RecvErr(error, _)) = control
+        else {
+            return None;
+        };
+        Some(error)
     })?;
     // A router said so, or this machine, which remembers it.
     if error.ee_errno == Errno::EMSGSIZE as u32 {
