@@ -146,6 +146,8 @@ pub struct PeerPolicy {
     pub allow: Vec<Network>,
     /// Refused before anything else.
     pub deny: Vec<Network>,
+    /// Where the server itself is heard, of addresses that peers may have: data would come around.
+    pub listeners: HashSet<SocketAddr>,
     /// Peers that have said themselves that they are: permitted, whatever their address.
     pub attached: HashSet<SocketAddr>,
     /// Whether attached peers are the only ones.
@@ -157,7 +159,10 @@ impl PeerPolicy {
     #[must_use]
     pub fn permits(&self, peer: &SocketAddr) -> bool {
         let is_attached = || self.attached.contains(peer);
-        peer.port() != 0 && self.judge(peer.ip(), is_attached)
+        let is_own = self
+            .listeners
+            .contains(&SocketAddr::new(canonical(peer.ip()), peer.port()));
+        peer.port() != 0 && !is_own && self.judge(peer.ip(), is_attached)
     }
 
     /// Whether a client may name this peer. A permission has no port (RFC 8656 §9).
@@ -292,6 +297,23 @@ mod tests {
         assert!(!policy.permits_ip("8.8.8.8".parse().unwrap()));
         policy.deny.push("10.0.0.1".parse().unwrap());
         assert!(!permits(&policy, "10.0.0.1:1024"));
+    }
+
+    #[test]
+    fn the_server_is_no_peer_of_its_own() {
+        let mut policy = PeerPolicy::default();
+        policy.listeners.insert("8.8.8.8:3478".parse().unwrap());
+        assert!(
+            policy.permits(&"8.8.8.8:50000".parse().unwrap()),
+            "another client"
+        );
+        for own in [
+            "8.8.8.8:3478",
+            "[::ffff:8.8.8.8]:3478",
+            "[64:ff9b::8.8.8.8]:3478",
+        ] {
+            assert!(!policy.permits(&own.parse().unwrap()), "{own}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a relay is told.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -198,6 +199,21 @@ impl Config {
         Some(Discovery {
             listeners: [[at(first)?, at(named)?], [at(named + 1)?, at(named + 2)?]],
         })
+    }
+
+    /// Where these listeners are heard, with all addresses that this machine is known to have for those
+    /// which are bound to every one.
+    pub(crate) fn own_addresses(&self, listen: &[Listen]) -> HashSet<SocketAddr> {
+        let own = || self.relay_ips.iter().chain(&self.external_ips).copied();
+        listen
+            .iter()
+            .flat_map(|listen| {
+                let (ip, port) = (listen.address.ip(), listen.address.port());
+                let known = own().map(move |own| SocketAddr::new(own, port));
+                let named = (!ip.is_unspecified()).then_some(listen.address);
+                known.chain(named)
+            })
+            .collect()
     }
 
     pub(crate) fn users(&self) -> Users {

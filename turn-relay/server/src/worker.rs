@@ -169,7 +169,10 @@ impl Worker {
         let server = Server::new(
             server::Config {
                 users: config.users(),
-                peers: config.peers.clone(),
+                peers: PeerPolicy {
+                    listeners: config.own_addresses(listen),
+                    ..config.peers.clone()
+                },
                 quota: config.quota,
                 families: config.families(),
                 announce_sha256: config.announce_sha256,

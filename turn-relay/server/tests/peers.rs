@@ -274,3 +274,23 @@ fn assert_silent(socket: &UdpSocket) {
     let heard = socket.recv(&mut [0; 16]);
     assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
+
+#[test]
+fn the_relay_is_no_peer_of_its_own_although_its_address_may_be_named() {
+    let relay = loopback::relay(1);
+    let (client, _) = Client::with_both_families(relay.listening()[0].address);
+    let v4 = relay
+        .listening()
+        .iter()
+        .filter(|listen| listen.address.is_ipv4());
+    for (number, listen) in (0x4000..).zip(v4) {
+        assert_eq!(client.bind(number, listen.address), Some(403), "{listen:?}");
+    }
+    let before = relay.metrics();
+    client.permit(relay.listening()[0].address);
+    client.send_to(relay.listening()[0].address, b"round and round");
+    client.settle();
+    let after = relay.metrics();
+    assert_eq!(after.dropped_forbidden - before.dropped_forbidden, 1);
+    assert_eq!(after.packets_to_peers, before.packets_to_peers);
+}

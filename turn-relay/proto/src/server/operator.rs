@@ -92,8 +92,12 @@ impl Server {
     /// Other users, rules and quotas from now on. Who would not come in any more loses its allocation;
     /// peers that may not be named any more are cut off.
     pub fn reload(&mut self, users: Users, peers: PeerPolicy, quota: Quota) {
-        let attached = std::mem::take(&mut self.peers.attached);
-        self.peers = PeerPolicy { attached, ..peers };
+        let own = std::mem::take(&mut self.peers);
+        self.peers = PeerPolicy {
+            attached: own.attached,
+            listeners: own.listeners,
+            ..peers
+        };
         (self.users, self.quota) = (users, quota);
         let gone: Vec<AllocationId> = self
             .allocations
