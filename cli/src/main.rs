@@ -10,6 +10,7 @@ mod exit;
 mod links;
 mod logging;
 mod output;
+mod pinned;
 mod relay;
 mod signals;
 mod state;

@@ -29,7 +29,12 @@ pub use input::Key;
 
 /// No processes in reserve and no animations: more than a small machine has room for.
 const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled', false);\n\
-    user_pref('ui.prefersReducedMotion', 1);\n";
+    user_pref('ui.prefersReducedMotion', 1);\n\
+    user_pref('network.dns.localDomains', 'home.portway.test,conn.home.portway.test,app.home.portway.test');\n";
+
+/// Names below `portway.test` are this machine's, in Firefox those of the cluster `home` and its `app`.
+const CHROMIUM_NAMES: &str = "--host-resolver-rules=MAP *.portway.test 127.0.0.1";
+
 const CHROMIUM_FEATURES: &str =
     "--disable-features=SpareRendererForSitePerProcess,PreloadTopChromeWebUI";
 
@@ -436,6 +441,7 @@ fn command(kind: Kind, profile: &Path) -> Command {
                 "--disable-sync",
                 "--force-prefers-reduced-motion",
                 CHROMIUM_FEATURES,
+                CHROMIUM_NAMES,
                 "--remote-debugging-port=0",
                 "--window-size=1200,800",
             ]);

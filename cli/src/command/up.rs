@@ -21,8 +21,6 @@ use portway_signaling::config::Stun;
 use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +34,7 @@ use crate::links::{Links, random_id, unix_now};
 use crate::relay::Beside;
 use crate::signals::{Asked, Signals};
 use crate::state::State;
-use crate::{assets, output};
+use crate::{assets, output, pinned};
 
 /// Files in the state directory.
 pub(crate) const CLUSTER_KEY: &str = "cluster.key";
@@ -244,7 +242,7 @@ impl Reload<'_> {
             .and_then(|file| Ok((Settings::resolve(self.args, &file)?, file.relay)));
         let applied = read.and_then(|(new, relay)| {
             if let Some(files) = self.settings.tls() {
-                let trusted = own_certificate(&files.certificate)?;
+                let trusted = pinned::client_config(&files.certificate)?;
                 self.links.signaling.renew(&files)?;
                 self.links.gateway.trust(trusted);
             }
@@ -438,7 +436,7 @@ fn gateway_config(
             tls: settings
                 .tls_cert
                 .as_deref()
-                .map(own_certificate)
+                .map(pinned::client_config)
                 .transpose()?,
         },
         shortcut: relay.map(|relay| relay as Arc<dyn Shortcut>),
@@ -458,20 +456,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
         });
     }
     address
-}
-
-/// Trusts just the certificate that this very process presents.
-fn own_certificate(path: &std::path::Path) -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path)? {
-        roots.add(certificate?)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// This machine's host name as a DNS label.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portway_tests::PATIENCE;
+use portway_tests::authority;
 use portway_tests::browser::Browser;
 use portway_tests::coturn::{Coturn, USERNAME};
 use portway_tests::portway::{Portway, State};
@@ -17,6 +18,7 @@ pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, our_relay_carries_a_session),
     story!(BOTH, our_relay_carries_a_session_over_tcp),
     story!(BOTH, our_relay_carries_a_session_over_tls),
+    story!(BOTH, one_port_is_enough),
     story!(BOTH, a_relayed_session_outlives_its_credentials),
     story!(BOTH, coturn_carries_a_session),
 ];
@@ -58,6 +60,33 @@ async fn our_relay_carries_a_session_over_tls(browser: &mut Browser) -> anyhow::
         password: relay.password_file(),
     };
     work_over(browser, &turn, "tcp").await
+}
+
+/// A domain, a certificate, and one port for pages, signaling and the relay within TLS: a network that
+/// lets nothing but HTTPS through is no obstacle.
+async fn one_port_is_enough(browser: &mut Browser) -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let state = State::new()?;
+    let certificate = authority::issue(&["home.portway.test", "*.home.portway.test"])?;
+    let expose = format!("app={}", upstream.target());
+    let args = [
+        "--expose",
+        &expose,
+        "--cluster",
+        "home",
+        "--domain",
+        "portway.test",
+        "--tls-cert",
+        &certificate.certificate.display().to_string(),
+        "--tls-key",
+        &certificate.key.display().to_string(),
+    ];
+    let portway = Portway::up(&state, "0.0.0.0:0", &args).await?;
+    assert!(portway.link("app").starts_with("https://"));
+    work_over_a_relay(browser, &portway, "tcp").await?;
+    let status = portway.ask(&["relay", "status"]).await?;
+    assert_eq!(status["sessions"][0]["transport"], "tls", "{status}");
+    Ok(())
 }
 
 /// Credentials are good for seconds here: nobody can use them later, but who works goes on working.
