@@ -466,6 +466,18 @@ impl std::str::FromStr for Span {
     }
 }
 
+/// A time to wait in a file: none is a time, too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait(pub(crate) std::time::Duration);
+
+impl std::str::FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_wait(text).map(Self)
+    }
+}
+
 /// `90`, `30s`, `15m`, `2h`, `7d`.
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let duration = parse_wait(text)?;
@@ -476,7 +488,7 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
 }
 
 /// The same, or `0`: not at all.
-pub(crate) fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
+fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
         .parse()

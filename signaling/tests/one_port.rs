@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 const BINDING: &[u8] = &[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
 
 /// A relay of which only the way to it is looked at.
-struct Taker(mpsc::UnboundedSender<StunConnection>);
+struct Taker(mpsc::Sender<StunConnection>);
 
 impl Relay for Taker {
     fn issue(&self, _: &Lease) -> Vec<IceServer> {
@@ -34,7 +35,7 @@ impl Relay for Taker {
     }
 
     fn take(&self, connection: StunConnection) {
-        self.0.send(connection).unwrap();
+        self.0.try_send(connection).unwrap();
     }
 }
 
@@ -91,10 +92,11 @@ async fn pages_and_stun_share_a_port() {
     let signaling = Signaling::bind(config, Assets::new(&[], "hash"), store)
         .await
         .unwrap();
-    let (sender, mut taken) = mpsc::unbounded_channel();
+    let (sender, mut taken) = mpsc::channel(1);
     signaling.offer_relay(Arc::new(Taker(sender)));
     let (address, handle) = (signaling.local_addr().unwrap(), signaling.handle());
-    let running = tokio::spawn(signaling.run(CancellationToken::new()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(signaling.run(CancellationToken::new()));
 
     let mut open = TcpStream::connect(address).await.unwrap();
     open.write_all(BINDING).await.unwrap();
@@ -131,5 +133,4 @@ async fn pages_and_stun_share_a_port() {
     std::fs::write(&files.key, "nonsense").unwrap();
     handle.renew(&files).unwrap_err();
     connect(address, &second).await.unwrap();
-    running.abort();
 }

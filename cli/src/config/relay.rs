@@ -17,7 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{ListenUrl, PortRange, Rate, Relay, Span, parse_wait};
+use crate::args::{ListenUrl, PortRange, Rate, Relay, Span, Wait};
 use crate::exit::Failure;
 
 /// Where clients come unless told otherwise: the port of RFC 8656 §4.
@@ -110,18 +110,6 @@ struct Parsed {
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
     drain: Option<Wait>,
-}
-
-/// A time to wait.
-#[derive(Debug, Clone, Copy)]
-struct Wait(Duration);
-
-impl std::str::FromStr for Wait {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_wait(text).map(Self)
-    }
 }
 
 impl RelayFile {
