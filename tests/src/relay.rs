@@ -15,31 +15,55 @@ use crate::coturn::own_ip;
 use crate::portway::binary;
 use crate::ready::until_it_says;
 
-/// A running relay on this machine's own address, with the user that it made up. Ends when dropped.
+/// Its only user.
+const USERNAME: &str = "visitor";
+const PASSWORD: &str = "a password of tests";
+
+/// A running relay of this machine's own address. Ends when dropped.
 pub struct Relay {
     ready: Value,
     home: TempDir,
-    _process: Child,
+    process: Child,
     _drain: JoinSet<()>,
 }
 
 impl Relay {
-    /// Starts it on a free port, `scheme` being `udp`, `tcp` or `tls`.
+    /// Starts it on a free port, within TLS.
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn start(scheme: &str) -> anyhow::Result<Self> {
-        let ip = own_ip()?.to_string();
+    pub async fn start() -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
+        std::fs::write(home.path().join("password"), PASSWORD)?;
+        Self::launch(home, "127.0.0.1:0").await
+    }
+
+    /// `kill -9`, and another one in its place.
+    ///
+    /// # Errors
+    /// If that does not become ready.
+    pub async fn replace(mut self) -> anyhow::Result<Self> {
+        let url = self.ready["relay"][0].as_str().unwrap_or_default();
+        let address = url.trim_start_matches("turns:").split('?').next();
+        let address = address.context("an address")?.to_owned();
+        self.process.kill().await?;
+        Self::launch(self.home, &address).await
+    }
+
+    async fn launch(home: TempDir, listen: &str) -> anyhow::Result<Self> {
+        let ip = own_ip()?;
         let certificate = authority::issue(&["localhost"])?;
+        let config = format!(
+            "[relay]\nlisten = [\"tls://{listen}\"]\nrelay_ip = [\"{ip}\"]\n\
+             allow_peers = [\"{ip}\"]\nusers = {{ {USERNAME} = \"{PASSWORD}\" }}\n\
+             [relay.tls]\ncert = {:?}\nkey = {:?}\n",
+            certificate.certificate, certificate.key
+        );
+        let file = home.path().join("portway.toml");
+        std::fs::write(&file, config)?;
         let mut process = Command::new(binary())
-            .args(["relay", "--json", "--listen"])
-            .arg(format!("{scheme}://127.0.0.1:0"))
-            .args(["--relay-ip", &ip, "--allow-peer", &ip, "--tls-cert"])
-            .arg(certificate.certificate)
-            .arg("--tls-key")
-            .arg(certificate.key)
-            .env("XDG_CONFIG_HOME", home.path())
+            .args(["relay", "--json", "--config"])
+            .arg(file)
             .env("XDG_STATE_HOME", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -52,16 +76,10 @@ impl Relay {
         let line = tokio::time::timeout(PATIENCE, ready)
             .await
             .context("the relay does not become ready")??;
-        let ready: Value = serde_json::from_str(&line)?;
-        let password = ready["trial"]["credential"].as_str();
-        std::fs::write(
-            home.path().join("password"),
-            password.context("a credential")?,
-        )?;
         Ok(Self {
-            ready,
+            ready: serde_json::from_str(&line)?,
             home,
-            _process: process,
+            process,
             _drain: drain,
         })
     }
@@ -75,11 +93,8 @@ impl Relay {
 
     /// For `--turn-username`.
     #[must_use]
-    pub fn username(&self) -> String {
-        self.ready["trial"]["username"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+    pub const fn username(&self) -> &'static str {
+        USERNAME
     }
 
     /// For `--turn-password-file`.

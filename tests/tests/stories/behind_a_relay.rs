@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use portway_tests::PATIENCE;
 use portway_tests::authority;
 use portway_tests::browser::Browser;
@@ -51,15 +52,30 @@ async fn our_relay_carries_a_session_over_tcp(browser: &mut Browser) -> anyhow::
     work_over_a_relay(browser, &portway, "tcp").await
 }
 
-/// The network lets nothing but TLS through.
+/// A relay of somebody's own, and a network that lets nothing but TLS through. The relay dies and
+/// comes back: so does the session.
 async fn our_relay_carries_a_session_over_tls(browser: &mut Browser) -> anyhow::Result<()> {
-    let relay = Relay::start("tls").await?;
+    let relay = Relay::start().await?;
     let turn = Turn {
         url: relay.url(),
-        username: relay.username(),
+        username: relay.username().to_owned(),
         password: relay.password_file(),
     };
-    work_over(browser, &turn, "tcp").await
+    let (upstream, state) = (Upstream::start().await?, State::new()?);
+    let portway = up_with(&state, &upstream, &turn).await?;
+    work_over_a_relay(browser, &portway, "tcp").await?;
+    let before = session_ids(&portway).await?;
+    let _relay = relay.replace().await?;
+    let fetch =
+        in_app("fetch('/bytes?n=1000').then((r) => r.arrayBuffer()).then((b) => b.byteLength)");
+    // What is asked while the path is silent may fail, with a reason; a page asks again.
+    let back = async { while browser.eval(&fetch).await.ok() != Some(1_000.into()) {} };
+    tokio::time::timeout(PATIENCE, back)
+        .await
+        .context("the session does not come back")?;
+    let after = session_ids(&portway).await?;
+    assert!(after.iter().any(|id| !before.contains(id)), "a new session");
+    Ok(())
 }
 
 /// A domain, a certificate, and one port for pages, signaling and the relay within TLS: a network that
@@ -132,7 +148,9 @@ async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
         username: USERNAME.to_owned(),
         password: coturn.password_file(),
     };
-    work_over(browser, &turn, "udp").await
+    let (upstream, state) = (Upstream::start().await?, State::new()?);
+    let portway = up_with(&state, &upstream, &turn).await?;
+    work_over_a_relay(browser, &portway, "udp").await
 }
 
 /// A TURN server that `up` is told of.
@@ -142,9 +160,7 @@ struct Turn {
     password: PathBuf,
 }
 
-async fn work_over(browser: &mut Browser, turn: &Turn, transport: &str) -> anyhow::Result<()> {
-    let upstream = Upstream::start().await?;
-    let state = State::new()?;
+async fn up_with(state: &State, upstream: &Upstream, turn: &Turn) -> anyhow::Result<Portway> {
     let (expose, password) = (
         format!("app={}", upstream.target()),
         turn.password.display().to_string(),
@@ -159,8 +175,7 @@ async fn work_over(browser: &mut Browser, turn: &Turn, transport: &str) -> anyho
         "--turn-password-file",
         &password,
     ];
-    let portway = Portway::up(&state, "127.0.0.1:0", &args).await?;
-    work_over_a_relay(browser, &portway, transport).await
+    Portway::up(state, "127.0.0.1:0", &args).await
 }
 
 /// Opens the app with relayed paths only, and loads something.
