@@ -263,6 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn the_relay_s_limits_are_understood_and_mistakes_told_with_their_line() {
+        let text = "[relay]\nrelay_ip = [\"192.0.2.1\"]\ncredentials = \"1h\"\n\
+                    [relay.quota]\nchannels = 3\nbandwidth_per_user = \"10Mbit/s\"\n";
+        let relay = parse(text).unwrap().relay;
+        let resolved = relay.resolve(&crate::args::Relay::default()).unwrap();
+        assert_eq!(resolved.quota.channels, 3);
+        let bandwidth = resolved.quota.bandwidth_per_user.map(u64::from);
+        assert_eq!(bandwidth, Some(1_250_000));
+        assert_eq!(resolved.quota.bandwidth_per_source, None);
+        assert_eq!(relay.credentials().as_secs(), 600, "ten minutes at most");
+        let wrong = text.replace("10Mbit/s", "fast");
+        let told = parse(&wrong).unwrap_err();
+        assert!(told.contains("line 6") && told.contains("fast"), "{told}");
+    }
+
+    #[test]
     fn halves_are_refused() {
         for text in [
             "tls_cert = \"c\"",
