@@ -138,6 +138,7 @@ fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8; 32]) -> anyhow::Re
     let mut config = file.resolve(&args::Relay::at(addresses))?;
     config.secrets = vec![secret.to_vec()];
     config.users.clear();
+    config.tcp_allocations = false;
     config.session_separator = Some(SEPARATOR);
     config.peers = PeerPolicy {
         attached_only: true,

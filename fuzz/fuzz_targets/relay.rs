@@ -75,6 +75,7 @@ impl World {
                     families: vec![Family::V4, Family::V6],
                     announce_sha256: true,
                     mobility: true,
+                    tcp_allocations: [ListenerId(1)].into(),
                     discovery: None,
                     nonce_key: [0; 32],
                 },
@@ -222,7 +223,13 @@ impl World {
         while let Some(command) = self.server.next_command() {
             match command {
                 Command::Reply { to, message } => self.reply(to, &message),
-                Command::Bind { relay, port } => self.bind(relay, port),
+                Command::Bind { relay, port, .. } => self.bind(relay, port),
+                Command::Connect { connection, .. } => {
+                    let is_reached = connection.0 % 2 == 0;
+                    self.server.peer_connected(connection, is_reached, self.now);
+                }
+                Command::Splice { connection, .. } => self.server.spliced(connection, 1, 1),
+                Command::CloseConnection(_) => {}
                 Command::Close(relay) => self.open.retain(|open| *open != relay),
                 Command::Release(id) => assert!(self.kept.remove(&id), "{id:?} is not kept"),
                 Command::Tell(_) => {}

@@ -68,6 +68,7 @@ pub(crate) struct RelayFile {
     deny_peers: Vec<Spanned<String>>,
     quota: QuotaFile,
     sha256: bool,
+    tcp_allocations: bool,
     threads: Option<NonZeroUsize>,
     metrics: Option<SocketAddr>,
     credentials: Option<Spanned<String>>,
@@ -213,6 +214,7 @@ impl RelayFile {
             users: self.users.clone().into_iter().collect(),
             secrets: self.secrets(args.secret_file.as_deref())?,
             alternate: args.alternate.or(self.alternate),
+            tcp_allocations: self.tcp_allocations,
             session_separator: None,
             peers: PeerPolicy {
                 allow: first(&args.allow_peer, &self.parsed.allow_peers),

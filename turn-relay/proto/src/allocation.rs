@@ -10,6 +10,7 @@ use crate::five_tuple::FiveTuple;
 use crate::permission::Permissions;
 use crate::quota::Place;
 use crate::session::Traffic;
+use crate::tcp::PeerConnections;
 
 /// Names an allocation as long as it lives; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +63,8 @@ pub struct Allocation {
     pub(crate) traffic: Traffic,
     pub(crate) state: State,
     pub(crate) place: Place,
+    /// Connections with peers, if it is for such.
+    pub(crate) tcp: Option<Box<PeerConnections>>,
     /// How often it has moved, if it may.
     pub(crate) moves: Option<u32>,
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::allocation::AllocationId;
 use crate::event::Event;
 use crate::five_tuple::FiveTuple;
+use crate::tcp::{ConnectionId, RelayTransport};
 
 /// Address family of a relayed address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,7 +69,28 @@ pub enum Command {
         relay: RelayId,
         /// On which port.
         port: PortWish,
+        /// What peers speak there: connections are to be awaited, too.
+        transport: RelayTransport,
     },
+    /// Connect to a peer from a relayed address, then call
+    /// [`peer_connected`](crate::server::Server::peer_connected).
+    Connect {
+        /// From there.
+        relay: RelayId,
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// Whom.
+        peer: SocketAddr,
+    },
+    /// From now on, pass bytes between a connection with a peer and this one of a client.
+    Splice {
+        /// The one with a peer.
+        connection: ConnectionId,
+        /// The client's.
+        client: FiveTuple,
+    },
+    /// Close a connection with a peer, and that of its client, if there is one.
+    CloseConnection(ConnectionId),
     /// Close a relay socket. One that was never bound is no error.
     Close(RelayId),
     /// Close the socket of a port that was kept and never asked for.

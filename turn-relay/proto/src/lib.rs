@@ -8,7 +8,7 @@
 //! - [`auth`], [`nonce`], [`quota`], `meter`, [`peer_policy`], [`revocation`], `strangers`: who may do what, how
 //!   much, how often. [`session`]: what an operator sees.
 //! - [`mobility`]: clients that move. [`discovery`]: what NAT a client is behind.
-//!   [`icmp`]: what is said of packets that did not arrive.
+//!   [`icmp`]: what is said of packets that did not arrive. [`tcp`]: connections with peers (RFC 6062).
 //! - [`request`], [`response`], [`wire`]: bytes to meaning and back.
 //!
 //! RFC 8489 (STUN), RFC 8656 (TURN). Knows nothing of Portway.
@@ -36,6 +36,7 @@ pub mod revocation;
 pub mod server;
 pub mod session;
 mod strangers;
+pub mod tcp;
 pub mod wire;
 
 use std::time::Duration;

@@ -27,6 +27,9 @@ pub const MAX_RESERVATIONS: usize = 256;
 /// Names whose ephemeral credentials are refused at a time: their memory is the operator's to spend.
 pub const MAX_REVOCATIONS: usize = 10_000;
 
+/// How long a peer may take to be reached, and a client to come for a connection (RFC 6062 §5.2, §5.3).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Longest user name (RFC 8489 §14.3).
 pub const MAX_USERNAME: usize = 508;
 

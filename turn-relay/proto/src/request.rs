@@ -10,8 +10,9 @@ use stun_types::attribute::{
 };
 use stun_types::message::{BINDING, Message};
 use turn_types::attribute::{
-    AdditionalAddressFamily, ChannelNumber as ChannelNumberAttribute, DontFragment, EvenPort,
-    Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken, XorPeerAddress,
+    AdditionalAddressFamily, ChannelNumber as ChannelNumberAttribute,
+    ConnectionId as ConnectionIdAttribute, DontFragment, EvenPort, Lifetime,
+    RequestedAddressFamily, RequestedTransport, ReservationToken, XorPeerAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 
@@ -20,6 +21,7 @@ use crate::command::{Family, ReservationId};
 use crate::discovery::CHANGE_REQUEST;
 use crate::limits::MAX_PEERS;
 use crate::mobility::Mobility;
+use crate::tcp::{CONNECT, CONNECTION_BIND, ConnectionId, RelayTransport};
 
 /// Why a request is refused: the error codes of RFC 8489 §14.8 and RFC 8656 §19.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +57,12 @@ pub enum Refusal {
     /// 443
     #[error("peer address family mismatch")]
     PeerFamilyMismatch,
+    /// 446
+    #[error("a connection with this peer exists")]
+    ConnectionAlreadyExists,
+    /// 447
+    #[error("the peer cannot be reached")]
+    ConnectionFailed,
     /// 486
     #[error("allocation quota reached")]
     QuotaReached,
@@ -78,6 +86,8 @@ impl Refusal {
             Self::WrongCredentials => 441,
             Self::UnsupportedTransport => 442,
             Self::PeerFamilyMismatch => 443,
+            Self::ConnectionAlreadyExists => 446,
+            Self::ConnectionFailed => 447,
             Self::QuotaReached => 486,
             Self::InsufficientCapacity => 508,
         }
@@ -112,11 +122,23 @@ pub enum Request {
         /// The peer.
         peer: SocketAddr,
     },
+    /// A connection with this peer, please (RFC 6062).
+    Connect {
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// This connection of mine is for that one.
+    ConnectionBind {
+        /// The one with a peer.
+        connection: ConnectionId,
+    },
 }
 
 /// What an allocation shall be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocate {
+    /// What it and its peers speak.
+    pub transport: RelayTransport,
     /// Families of its relayed addresses.
     pub families: Families,
     /// Which port.
@@ -171,7 +193,11 @@ const KNOWN: &[AttributeType] = &[
     ReservationToken::TYPE,
     ChannelNumberAttribute::TYPE,
     CHANGE_REQUEST,
+    ConnectionIdAttribute::TYPE,
 ];
+
+/// Protocol number of TCP in REQUESTED-TRANSPORT (RFC 6062 §4.1).
+const TCP: u8 = 6;
 
 impl Request {
     /// Reads a request.
@@ -200,6 +226,16 @@ impl Request {
                 peers: peers(message)?,
             }),
             CHANNEL_BIND => channel_bind(message),
+            CONNECT => match peers(message)?[..] {
+                [peer] => Ok(Self::Connect { peer }),
+                _ => Err(Refusal::BadRequest),
+            },
+            CONNECTION_BIND => match message.attribute::<ConnectionIdAttribute>() {
+                Ok(id) => Ok(Self::ConnectionBind {
+                    connection: ConnectionId(id.id()),
+                }),
+                Err(_) => Err(Refusal::BadRequest),
+            },
             _ => Err(Refusal::BadRequest),
         }
     }
@@ -207,19 +243,24 @@ impl Request {
 
 fn allocate(message: &Message<'_>) -> Result<Allocate, Refusal> {
     let transport: RequestedTransport = message.attribute().map_err(|_| Refusal::BadRequest)?;
-    if transport.protocol() != RequestedTransport::UDP {
-        return Err(Refusal::UnsupportedTransport);
-    }
+    let transport = match transport.protocol() {
+        RequestedTransport::UDP => RelayTransport::Udp,
+        TCP => RelayTransport::Tcp,
+        _ => return Err(Refusal::UnsupportedTransport),
+    };
     let requested = family(message, RequestedAddressFamily::TYPE)?;
     let additional = family(message, AdditionalAddressFamily::TYPE)?;
     let even: Option<EvenPort> = optional(message)?;
     let reserved: Option<ReservationToken> = optional(message)?;
-    // RFC 8656 §7.2: what excludes each other.
+    let is_unfragmented = message.has_attribute(DontFragment::TYPE);
+    // RFC 8656 §7.2, RFC 6062 §5.1: what excludes each other.
     let contradicts = (reserved.is_some()
         && (even.is_some() || requested.is_some() || additional.is_some()))
         || (requested.is_some() && additional.is_some())
         || (additional.is_some() && even.is_some())
-        || additional == Some(Family::V4);
+        || additional == Some(Family::V4)
+        || (transport == RelayTransport::Tcp
+            && (even.is_some() || reserved.is_some() || additional.is_some() || is_unfragmented));
     if contradicts {
         return Err(Refusal::BadRequest);
     }
@@ -241,6 +282,7 @@ fn allocate(message: &Message<'_>) -> Result<Allocate, Refusal> {
         Some(Mobility::Ticket(_)) | None => return Err(Refusal::BadRequest),
     };
     Ok(Allocate {
+        transport,
         families,
         port,
         lifetime: lifetime(message)?,

@@ -11,7 +11,7 @@
 //! error and leaves nothing behind; a peer address is judged before anything is installed for it; data
 //! passes only with a permission, in both directions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::command::{Command, Family, RelayId, ReservationId};
 use crate::discovery::Discovery;
 use crate::event::{Ending, Event};
 use crate::expiry::Expiry;
-use crate::five_tuple::FiveTuple;
+use crate::five_tuple::{FiveTuple, ListenerId};
 use crate::limits::MAX_CONTROL;
 use crate::mobility::Tickets;
 use crate::nonce::Nonces;
@@ -35,6 +35,7 @@ use crate::quota::{Direction, Ledger, Quota};
 use crate::request::Refusal;
 use crate::revocation::Revocations;
 use crate::strangers::Strangers;
+use crate::tcp::{ConnectionId, Progress};
 use crate::wire::indication::Prefix;
 use crate::wire::{channel_data, indication};
 
@@ -42,6 +43,7 @@ mod authentication;
 mod data;
 mod operator;
 mod requests;
+mod tcp;
 
 /// What a server is made of.
 #[derive(Debug)]
@@ -59,6 +61,9 @@ pub struct Config {
     /// Whether clients may move. Only of use where packets from anywhere come to this server: others
     /// know nothing of its allocations.
     pub mobility: bool,
+    /// Listeners to which clients come by connections and may have TCP allocations (RFC 6062): none,
+    /// and there are no such. Only of use where packets from anywhere come to this server.
+    pub tcp_allocations: HashSet<ListenerId>,
     /// Listeners for the discovery of NATs, if there are.
     pub discovery: Option<Discovery>,
     /// Key of the nonces: this server's own, random.
@@ -127,6 +132,10 @@ pub struct Server {
     nonces: Nonces,
     tickets: Option<Tickets>,
     discovery: Option<Discovery>,
+    streams: HashSet<ListenerId>,
+    by_connection: HashMap<ConnectionId, AllocationId>,
+    /// Connections of clients that belong to one with a peer.
+    by_data: HashMap<FiveTuple, ConnectionId>,
     strangers: Strangers,
     ledger: Arc<Ledger>,
     allocations: Allocations,
@@ -143,6 +152,7 @@ pub struct Server {
 enum Deadline {
     Allocation(AllocationId),
     Reservation(ReservationId),
+    Connection(ConnectionId),
 }
 
 impl Server {
@@ -154,6 +164,9 @@ impl Server {
             nonces: Nonces::new(&config.nonce_key, config.announce_sha256),
             tickets: config.mobility.then(|| Tickets::new(&config.nonce_key)),
             discovery: config.discovery,
+            streams: config.tcp_allocations,
+            by_connection: HashMap::new(),
+            by_data: HashMap::new(),
             strangers: Strangers::new(),
             users: config.users,
             peers: config.peers,
@@ -244,6 +257,7 @@ impl Server {
                         self.commands.push_back(Command::Release(id));
                     }
                 }
+                Deadline::Connection(id) => self.connection_due(id, now),
             }
         }
     }
@@ -280,16 +294,21 @@ impl Server {
 
     /// The connection of a client has closed.
     pub fn client_gone(&mut self, client: &FiveTuple) {
+        if let Some(id) = self.by_data.get(client).copied() {
+            self.connection_closed(id);
+            self.commands.push_back(Command::CloseConnection(id));
+            return;
+        }
         // Who may move has the rest of its time to come back by another connection.
         if let Some((id, Allocation { moves: None, .. })) = self.of(client) {
             self.end(id, Ending::ClientGone);
         }
     }
 
-    /// Whether a client has an allocation.
+    /// Whether a client has an allocation, or a connection with a peer.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
-        self.by_client.contains_key(client)
+        self.by_client.contains_key(client) || self.by_data.contains_key(client)
     }
 
     /// How many allocations there are.
@@ -310,7 +329,8 @@ impl Server {
 
     fn schedule(&mut self, due: Duration, deadline: Deadline) {
         let (allocations, reservations) = (&self.allocations, &self.ledger.reservations);
-        let living = allocations.len() + reservations.len();
+        let connections = &self.by_connection;
+        let living = allocations.len() + reservations.len() + connections.len();
         self.expiry
             .schedule(due, deadline, living, |due, deadline| match deadline {
                 Deadline::Allocation(id) => {
@@ -318,6 +338,12 @@ impl Server {
                     allocation.is_some_and(|allocation| allocation.scheduled == due)
                 }
                 Deadline::Reservation(id) => reservations.is_kept_until(id, due),
+                Deadline::Connection(id) => {
+                    connections
+                        .get(&id)
+                        .and_then(|owner| allocations.get(*owner)?.tcp.as_ref()?.get(id)?.until())
+                        == Some(due)
+                }
             });
     }
 
@@ -326,6 +352,14 @@ impl Server {
             return;
         };
         self.by_client.remove(&allocation.client);
+        for connection in allocation.tcp.iter().flat_map(|held| &held.0) {
+            self.by_connection.remove(&connection.id);
+            if let Progress::Bound { client } = &connection.state {
+                self.by_data.remove(client);
+            }
+            self.commands
+                .push_back(Command::CloseConnection(connection.id));
+        }
         if let State::Open { .. } = allocation.state {
             self.commands.push_back(Command::Tell(Event::Ended {
                 user: allocation.identity.user.clone(),

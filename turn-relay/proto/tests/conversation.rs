@@ -630,7 +630,7 @@ fn what_is_not_understood_is_said() {
         "no transport"
     );
     assert_eq!(
-        code(&world.ask(&ann, ALLOCATE, &[&RequestedTransport::new(6)])),
+        code(&world.ask(&ann, ALLOCATE, &[&RequestedTransport::new(132)])),
         Some(442)
     );
     let v6 = RequestedAddressFamily::new(AddressFamily::IPV6);

@@ -50,6 +50,8 @@ pub struct Config {
     /// Another address and port: with the first UDP listener, which must name its address, they make
     /// the four at which clients find out what NAT they are behind (RFC 5780).
     pub alternate: Option<SocketAddr>,
+    /// Whether clients may have TCP between their relayed addresses and peers (RFC 6062).
+    pub tcp_allocations: bool,
     /// Certificate and key of TLS listeners.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where relay sockets are bound, one address of each family that is offered.
@@ -100,6 +102,9 @@ pub enum ConfigError {
          another port"
     )]
     Alternate(SocketAddr),
+    /// TCP allocations where they are not possible.
+    #[error("TCP allocations need a relay with one thread and without limits of bandwidth")]
+    TcpAllocations,
     /// An empty range, or port 0.
     #[error("no ports to relay from: {0}-{1}")]
     NoPorts(u16, u16),
@@ -144,6 +149,11 @@ impl Config {
             && self.primary().is_none()
         {
             return Err(ConfigError::Alternate(alternate));
+        }
+        let is_limited =
+            self.quota.bandwidth_per_user.is_some() || self.quota.bandwidth_per_source.is_some();
+        if self.tcp_allocations && (self.workers.get() > 1 || is_limited) {
+            return Err(ConfigError::TcpAllocations);
         }
         if self.relay_ports.is_empty() || *self.relay_ports.start() == 0 {
             let (start, end) = self.relay_ports.clone().into_inner();

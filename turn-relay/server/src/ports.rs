@@ -178,6 +178,32 @@ impl Ports {
         Ok(public)
     }
 
+    /// A free TCP address to relay from: what `bind` makes of it, and how peers see it.
+    pub(crate) fn free_tcp_address<T>(
+        &self,
+        family: Family,
+        bind: impl Fn(SocketAddr) -> io::Result<T>,
+    ) -> io::Result<(T, SocketAddr)> {
+        let (own, public) = match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for _attempt in 0..ATTEMPTS {
+            let port = self.random_port()?;
+            // Nobody must be there: connections to peers leave from there, too, and share the address.
+            let probe = unbound(SocketAddr::new(own, port), Type::STREAM)?;
+            let free = probe.bind(&SocketAddr::new(own, port).into());
+            drop(probe);
+            match free.and_then(|()| bind(SocketAddr::new(own, port))) {
+                Ok(bound) => return Ok((bound, SocketAddr::new(public, port))),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     pub(crate) fn close(&mut self, relay: RelayId, registry: &Registry) {
         let slot = self.sockets.get_mut(Self::slot(relay));
         let is_its = |socket: &RelaySocket| socket.id == relay;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +61,10 @@ pub(crate) struct Connection {
     pub(crate) client: FiveTuple,
     /// Since when it has had no allocation.
     pub(crate) idle_since: Duration,
-    incoming: Vec<u8>,
+    pub(crate) incoming: Vec<u8>,
     outgoing: Vec<u8>,
+    /// The connection with a peer whose bytes it carries, when it does (RFC 6062).
+    pub(crate) spliced: Option<usize>,
 }
 
 /// Whether a connection goes on.
@@ -123,6 +125,34 @@ impl Connection {
         let padding = length.next_multiple_of(4) - length;
         self.outgoing.extend_from_slice(&[0; 3][..padding]);
         true
+    }
+
+    /// Queues bytes as they are.
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
+        self.outgoing.extend_from_slice(bytes);
+    }
+
+    /// Bytes that wait to be sent, what TLS has taken apart.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Says that nothing more comes, when all has been sent; whether that is said.
+    ///
+    /// # Errors
+    /// If the connection is over.
+    pub(crate) fn end(&mut self) -> io::Result<bool> {
+        if let Some(tls) = &mut self.tls
+            && self.outgoing.is_empty()
+        {
+            tls.send_close_notify();
+        }
+        self.flush()?;
+        let is_sent = self.tls.as_ref().is_none_or(|tls| !tls.wants_write());
+        if is_sent {
+            self.socket.shutdown(Shutdown::Write)?;
+        }
+        Ok(is_sent)
     }
 
     /// Sends what waits, as far as the system takes it.
@@ -216,7 +246,7 @@ fn write_tls(
 }
 
 /// Writes from the front of a buffer until the system has enough.
-fn write_some(to: &mut TcpStream, from: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn write_some(to: &mut TcpStream, from: &mut Vec<u8>) -> io::Result<()> {
     let mut at = 0;
     let result = loop {
         if at == from.len() {
@@ -369,6 +399,7 @@ impl Connections {
             idle_since: now,
             incoming: Vec::new(),
             outgoing: Vec::new(),
+            spliced: None,
         });
         Ok(Some(slot))
     }

@@ -8,7 +8,7 @@
 //! Sockets are edge-triggered: one that still has something after its share waits in `ready`, so that a
 //! busy flow does not starve the others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,10 +25,11 @@ use portway_relay_proto::limits::MAX_CONTROL;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{self, FromClient, FromPeer, Server};
+use portway_relay_proto::tcp::RelayTransport;
 use quinn_udp::RecvMeta;
 
 use crate::batch::{Ahead, Batch, Batches, Flow};
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Transport};
 use crate::icmp;
 use crate::listener::{self, GIVEN, Listener, UdpListener};
 use crate::local::{Inbox, LocalPeer, Relayed};
@@ -37,6 +38,10 @@ use crate::peers::Peers;
 use crate::ports::{Kept, Ports, Slot};
 use crate::stream::{self, Arrived, Connection, Connections, Read};
 use crate::{Sessions, StartError};
+
+mod splice;
+
+use splice::PeerStreams;
 
 /// Buffers of one read. Each holds what the kernel has put together of one flow (UDP_GRO): 64 KiB, and
 /// a little more, so that their beginnings do not share the same few lines of the caches.
@@ -61,6 +66,10 @@ const FIRST_RELAY: usize = 1024;
 
 /// Connections of clients have the tokens from this one on.
 const FIRST_CONNECTION: usize = 1 << 32;
+
+/// Connections with peers have the tokens from this one on, and their listeners from the next.
+const FIRST_PEER_STREAM: usize = 1 << 40;
+const FIRST_TCP_LISTENER: usize = 1 << 48;
 
 /// How often connections without an allocation are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -126,6 +135,10 @@ struct Core {
     peers: Peers,
     inbox: Arc<Inbox>,
     connections: Connections,
+    /// Connections with peers.
+    streams: PeerStreams,
+    /// What is to be looked at although no socket says so.
+    wake: Vec<Token>,
     /// The first of the listeners of connections that were handed over, see [`GIVEN`].
     given: ListenerId,
     /// Connections that have something to send.
@@ -164,6 +177,15 @@ impl Worker {
         }
         let given = ListenerId(u16::try_from(listeners.len()).map_err(io::Error::other)?);
         listeners.extend(GIVEN.map(Listener::Given));
+        let is_stream = |(index, listener): (usize, &Listener)| {
+            let id = u16::try_from(index).ok().map(ListenerId)?;
+            (listener.transport() != Transport::Udp).then_some(id)
+        };
+        let streams = if config.tcp_allocations {
+            listeners.iter().enumerate().filter_map(is_stream).collect()
+        } else {
+            HashSet::new()
+        };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let server = Server::new(
@@ -177,6 +199,7 @@ impl Worker {
                 families: config.families(),
                 announce_sha256: config.announce_sha256,
                 mobility: config.workers.get() == 1,
+                tcp_allocations: streams,
                 discovery: config.discovery(),
                 nonce_key: shared.nonce_key,
             },
@@ -206,6 +229,8 @@ impl Worker {
                 },
                 inbox: shared.inbox,
                 connections: Connections::new(FIRST_CONNECTION),
+                streams: PeerStreams::default(),
+                wake: Vec::new(),
                 given,
                 unflushed: Vec::new(),
                 swept: Duration::ZERO,
@@ -270,6 +295,9 @@ impl Worker {
                 }
             }
             self.core.expire();
+            self.core.flush_to_clients();
+            self.core.flush_connections();
+            self.ready.extend(self.core.wake.drain(..));
             self.core.sweep();
         }
     }
@@ -327,13 +355,21 @@ impl Core {
 
     /// Reads a share of what a socket has, and sends what comes of it.
     fn read(&mut self, token: Token, buffer: &mut [u8]) -> More {
-        let more = (0..READS).find_map(|turn| match token.0.checked_sub(FIRST_CONNECTION) {
-            Some(slot) => self.read_connection(slot, buffer),
-            None if turn == 0 && token.0 >= FIRST_RELAY => {
-                self.read_burst::<FIRST_BURST>(token, buffer)
-            }
-            None => self.read_burst::<BURST>(token, buffer),
-        });
+        let more = if let Some(slot) = token.0.checked_sub(FIRST_TCP_LISTENER) {
+            Some(self.accept_peers(slot))
+        } else if let Some(slot) = token.0.checked_sub(FIRST_PEER_STREAM) {
+            Some(self.pump(slot, buffer))
+        } else if let Some(slot) = token.0.checked_sub(FIRST_CONNECTION) {
+            (0..READS).find_map(|_turn| self.read_connection(slot, buffer))
+        } else {
+            (0..READS).find_map(|turn| {
+                if turn == 0 && token.0 >= FIRST_RELAY {
+                    self.read_burst::<FIRST_BURST>(token, buffer)
+                } else {
+                    self.read_burst::<BURST>(token, buffer)
+                }
+            })
+        };
         self.flush_to_peers();
         self.flush_to_clients();
         self.flush_connections();
@@ -345,6 +381,9 @@ impl Core {
         let Some(connection) = self.connections.get_mut(slot) else {
             return Some(More::No);
         };
+        if let Some(peer) = connection.spliced {
+            return Some(self.pump(peer, buffer));
+        }
         let read = connection.read(buffer);
         let client = connection.client;
         let limit = if self.server.has_allocation(&client) {
@@ -636,8 +675,15 @@ impl Core {
                     self.send_to_client(to, &[&message]);
                     self.counters.answers.add(1);
                 }
-                Command::Bind { relay, port } => {
-                    let address = self.peers.ports.bind(relay, port, &self.registry);
+                Command::Bind {
+                    relay,
+                    port,
+                    transport,
+                } => {
+                    let address = match transport {
+                        RelayTransport::Udp => self.peers.ports.bind(relay, port, &self.registry),
+                        RelayTransport::Tcp => self.listen(relay),
+                    };
                     match &address {
                         Ok(_) => self.counters.sockets_total.add(1),
                         Err(error) => tracing::warn!(%error, "no relay socket is to be had"),
@@ -645,11 +691,19 @@ impl Core {
                     self.server.relay_bound(relay, address.ok(), self.now);
                 }
                 Command::Close(relay) => {
+                    self.close_listener(relay);
                     // What was read before is sent before.
                     self.flush_to_peers();
                     self.peers.ports.close(relay, &self.registry);
                 }
                 Command::Release(id) => self.peers.ports.release(id),
+                Command::Connect {
+                    relay,
+                    connection,
+                    peer,
+                } => self.connect(relay, connection, peer),
+                Command::Splice { connection, client } => self.splice(connection, client),
+                Command::CloseConnection(id) => self.close_peer(id),
                 Command::Tell(event) => self.count(event),
             }
         }

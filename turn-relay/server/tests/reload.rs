@@ -1,6 +1,10 @@
 //! A relay takes another configuration while clients are there.
 
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "in a test, a panic is the report"
+)]
 
 mod client;
 mod loopback;

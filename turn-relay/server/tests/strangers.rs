@@ -27,6 +27,7 @@ fn strangers_leave_nothing_behind() {
         users: vec![("ann".to_owned(), "ann's".to_owned())],
         secrets: Vec::new(),
         alternate: None,
+        tcp_allocations: false,
         session_separator: None,
         peers: PeerPolicy::default(),
         quota: Quota {

@@ -65,7 +65,7 @@ impl Server {
         quota: &Quota,
         now: Duration,
     ) -> FromClient {
-        if !allocation.permissions.allows(peer.ip(), now) {
+        if allocation.tcp.is_some() || !allocation.permissions.allows(peer.ip(), now) {
             return FromClient::Dropped(Drop::NoPermission);
         }
         let length = payload.len();

@@ -22,6 +22,7 @@ use crate::permission::Permissions;
 use crate::request::{Allocate, Families, Port, Refusal, Request};
 use crate::response::Response;
 use crate::session::Traffic;
+use crate::tcp::RelayTransport;
 
 impl Server {
     pub(super) fn request(
@@ -73,6 +74,12 @@ impl Server {
             Request::ChannelBind { number, peer } => self
                 .channel_bind(&client, number, peer, &identity, now)
                 .map(|()| Some(Response::success(message))),
+            Request::Connect { peer } => self
+                .connect(&client, message, peer, &identity, now)
+                .map(|()| None),
+            Request::ConnectionBind { connection } => self
+                .connection_bind(client, message, connection, &identity)
+                .map(|()| None),
         });
         let response = match outcome {
             Ok(Some(response)) => response,
@@ -136,6 +143,13 @@ impl Server {
                 State::Open { .. } | State::Binding(_) => Err(Refusal::AllocationMismatch),
             };
         }
+        let is_tcp = wish.transport == RelayTransport::Tcp;
+        if is_tcp && self.streams.is_empty() {
+            return Err(Refusal::UnsupportedTransport);
+        }
+        if self.by_data.contains_key(&client) || (is_tcp && !self.is_stream(&client)) {
+            return Err(Refusal::BadRequest);
+        }
         if self.is_draining {
             // RFC 8656 §7.4: the client may look for another server, and waits a minute before it asks
             // this one again.
@@ -173,6 +187,7 @@ impl Server {
                 reservation,
             }),
             place,
+            tcp: is_tcp.then(Box::default),
             moves: (wish.is_mobile && self.tickets.is_some()).then_some(0),
         };
         let expires = allocation.expires;
@@ -185,7 +200,11 @@ impl Server {
                 family,
             };
             if self.families.contains(&family) {
-                self.commands.push_back(Command::Bind { relay, port });
+                self.commands.push_back(Command::Bind {
+                    relay,
+                    port,
+                    transport: wish.transport,
+                });
             } else {
                 self.relay_bound(relay, None, now);
             }
@@ -391,6 +410,9 @@ impl Server {
         }
         let quota = self.quota;
         let (_, allocation) = self.theirs(client, identity)?;
+        if allocation.tcp.is_some() {
+            return Err(Refusal::BadRequest);
+        }
         let now = now.monotonic;
         allocation
             .channels
@@ -411,7 +433,7 @@ impl Server {
     }
 
     /// Whether a peer is of a family that the client's allocation has.
-    fn check_family(
+    pub(super) fn check_family(
         &mut self,
         client: &FiveTuple,
         peer: &SocketAddr,
@@ -426,7 +448,7 @@ impl Server {
 
     /// The allocation of a client, if it is this user's. A user may come back with ephemeral
     /// credentials that are newer.
-    fn theirs(
+    pub(super) fn theirs(
         &mut self,
         client: &FiveTuple,
         identity: &Identity,

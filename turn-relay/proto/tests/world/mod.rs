@@ -31,6 +31,9 @@ pub(crate) fn peer() -> SocketAddr {
     "8.8.8.8:5000".parse().unwrap()
 }
 
+/// A listener to which clients come by connections.
+pub(crate) const STREAM: ListenerId = ListenerId(9);
+
 /// A listener for the discovery of NATs: 1 and 2 on one address, 3 and 4 on another.
 pub(crate) fn discoverer(listener: u16) -> (ListenerId, SocketAddr) {
     let (ip, port) = ((listener - 1) / 2 + 1, 3478 + (listener - 1) % 2);
@@ -45,6 +48,8 @@ pub(crate) struct World {
     pub(crate) next_port: u16,
     pub(crate) closed: Vec<RelayId>,
     pub(crate) released: usize,
+    /// What it wants with connections.
+    pub(crate) wishes: Vec<Command>,
     pub(crate) events: Vec<Event>,
     pub(crate) last_relay: Option<RelayId>,
     pub(crate) last_reply: Option<FiveTuple>,
@@ -74,6 +79,7 @@ impl World {
             families,
             announce_sha256: false,
             mobility: true,
+            tcp_allocations: [STREAM].into(),
             discovery: Some(Discovery {
                 listeners: [[1, 2], [3, 4]].map(|ports| ports.map(discoverer)),
             }),
@@ -88,6 +94,7 @@ impl World {
             next_port: 50_000,
             closed: Vec::new(),
             released: 0,
+            wishes: Vec::new(),
             events: Vec::new(),
             last_relay: None,
             last_reply: None,
@@ -117,7 +124,7 @@ impl World {
                     self.last_reply = Some(to);
                     answer = Some(message);
                 }
-                Command::Bind { relay, port } => {
+                Command::Bind { relay, port, .. } => {
                     let step = if port == PortWish::Any { 1 } else { 2 };
                     self.next_port = self.next_port.next_multiple_of(step) + step;
                     let ip = match relay.family {
@@ -131,6 +138,9 @@ impl World {
                 Command::Close(relay) => self.closed.push(relay),
                 Command::Release(_) => self.released += 1,
                 Command::Tell(event) => self.events.push(event),
+                wish @ (Command::Connect { .. }
+                | Command::Splice { .. }
+                | Command::CloseConnection(_)) => self.wishes.push(wish),
             }
         }
         answer

@@ -45,6 +45,7 @@ fn relay(workers: &str) -> anyhow::Result<()> {
         users: vec![(USER.to_owned(), PASSWORD.to_owned())],
         secrets: Vec::new(),
         alternate: None,
+        tcp_allocations: false,
         session_separator: None,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse()?],

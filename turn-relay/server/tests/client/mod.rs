@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
+use portway_relay_proto::tcp::CONNECT;
 use stun_types::attribute::{AttributeWrite, Nonce};
 use stun_types::message::{BINDING, Message, MessageWrite as _, Method};
 use turn_types::attribute::{
@@ -141,6 +142,19 @@ impl Client {
 
     pub(crate) fn ask(&self, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
         self.exchange(&signed(&self.who, method, attributes))
+    }
+
+    /// Asks for a connection with a peer (RFC 6062).
+    pub(crate) fn connect(&self, peer: SocketAddr) -> Vec<u8> {
+        self.exchange(&naming_peers(&self.who, CONNECT, &[peer], None))
+    }
+
+    /// Its connection, for bytes that are no messages.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        match &self.wire {
+            Wire::Tcp(socket) => socket,
+            Wire::Udp(_) => panic!("it has no connection"),
+        }
     }
 
     /// The code of a refusal.

@@ -60,6 +60,7 @@ pub(crate) fn config(workers: usize) -> Config {
         users: vec![("ann".to_owned(), "ann's".to_owned())],
         secrets: vec![SECRET.to_vec()],
         alternate: None,
+        tcp_allocations: false,
         session_separator: None,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
