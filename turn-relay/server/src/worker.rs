@@ -554,7 +554,7 @@ impl Core {
     /// Forwards what peers in this process have sent.
     fn hear_local_peers(&mut self) {
         for burst in self.inbox.take() {
-            for packet in burst.packets.chunks(burst.segment.max(1)) {
+            for packet in packets(&burst.packets, burst.segment) {
                 self.peer_packet(burst.slot, burst.peer, packet);
             }
         }
@@ -671,7 +671,7 @@ impl Core {
     }
 }
 
-/// The packets of one read; one that is empty is a packet too.
+/// The packets of one read or burst; one that is empty is a packet too.
 fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
     let empty = read.is_empty().then_some(read);
     empty.into_iter().chain(read.chunks(stride.max(1)))
