@@ -217,7 +217,10 @@ impl Worker {
     }
 
     /// Works until it is told to end.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    /// If it cannot wait for packets.
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let timeout = if self.ready.is_empty() {
@@ -228,10 +231,7 @@ impl Worker {
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "a relay thread cannot wait for packets and ends");
-                    return;
-                }
+                Err(error) => return Err(error),
             }
             self.core.now = now(self.core.started);
             let mut is_woken = false;
@@ -247,7 +247,7 @@ impl Worker {
             }
             if is_woken {
                 if !self.obey() {
-                    return;
+                    return Ok(());
                 }
                 self.core.hear_local_peers();
             }
