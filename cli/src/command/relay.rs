@@ -151,6 +151,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     let code = runtime.block_on(async {
         tokio::select! {
             code = wait(signals, reload, &running, drain) => Ok(code),
+            lost = running.lost() => Err(lost.into()),
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
             ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
         }

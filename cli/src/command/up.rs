@@ -157,6 +157,13 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
             keeping.await;
             Ok(())
         });
+        let (lost, cancelled) = (relay.operated().relay.lost(), cancel.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                lost = lost => Err(lost.into()),
+                () = cancelled.cancelled() => Ok(()),
+            }
+        });
     }
     let gateway_drain = drain.clone();
     tasks.spawn(async move {

@@ -48,7 +48,8 @@ struct Burst {
 }
 
 impl Inbox {
-    /// Adds packets, cut every `segment` bytes.
+    /// Adds packets, cut every `segment` bytes. An empty one is left out: nothing that WebRTC multiplexes
+    /// on a socket (RFC 7983) is empty, and it would take none of the room that bounds what waits.
     pub fn push(&self, from: SocketAddr, packets: &[u8], segment: usize) {
         let mut waiting = self.lock();
         if packets.is_empty() || waiting.bytes + packets.len() > SOCKET_BUFFER {

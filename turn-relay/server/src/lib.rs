@@ -5,13 +5,14 @@
 //!   over workers by their five-tuple, so that no packet needs a lock.
 //! - `listener`, `stream`: where clients come, over UDP, TCP and TLS. `ports`, `peers`: relay sockets and
 //!   what goes out of them; [`LocalPeer`]: a peer in the same process. `icmp`: what did not arrive.
-//!   `batch`: packets of one flow leave
-//!   together.
+//!   `batch`: packets of one flow leave together.
+//! - `failure`: a thread that ends by itself is told to who waits for [`Relay::lost`].
 //! - [`metrics`]: what has passed, and what has not and why; [`users`]: by whom.
 
 pub mod admin;
 mod batch;
 pub mod config;
+mod failure;
 mod icmp;
 mod listener;
 mod local;
@@ -34,6 +35,8 @@ use mio::Waker;
 use portway_relay_proto::quota::Ledger;
 
 use config::{Config, ConfigError, Listen};
+use failure::Failure;
+pub use failure::WorkerLost;
 pub use local::{Attachment, LocalPeer};
 use local::{Inbox, Relayed};
 use metrics::{Counters, Snapshot};
@@ -74,6 +77,7 @@ pub struct Relay {
     is_draining: AtomicBool,
     workers: Arc<[Handle]>,
     threads: Vec<JoinHandle<()>>,
+    failure: Failure,
     relayed: Arc<Relayed>,
     listening: Vec<Listen>,
     /// Whose turn it is to take a connection.
@@ -112,6 +116,7 @@ impl Relay {
         }
         let relayed = Arc::new(Relayed::default());
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        let failure = Failure::default();
         for index in 0..config.workers.get() {
             let shared = Shared {
                 index,
@@ -126,9 +131,13 @@ impl Relay {
             let (orders, receiver): (_, Receiver<Order>) = sync_channel(ORDERS);
             let worker = Worker::new(config, &mut listening, shared, receiver)?;
             let waker = worker.waker();
+            let watched = failure.watch(index);
             let thread = std::thread::Builder::new()
                 .name(format!("relay-{index}"))
-                .spawn(move || worker.run())?;
+                .spawn(move || match worker.run() {
+                    Ok(()) => watched.end(),
+                    Err(error) => tracing::error!(%error, "a relay thread cannot wait for packets"),
+                })?;
             workers.push(Handle {
                 orders,
                 waker,
@@ -142,6 +151,7 @@ impl Relay {
             is_draining: AtomicBool::new(false),
             workers: workers.into(),
             threads,
+            failure,
             relayed,
             listening,
             next: AtomicUsize::new(0),
@@ -191,6 +201,12 @@ impl Relay {
         for worker in &*self.workers {
             worker.order(Order::Prolong(sessions.clone()));
         }
+    }
+
+    /// Waits until a thread ends by itself, be it by a panic; for ever, if none does. The relay cannot go
+    /// on then: its process is to end with an error, so that it is started anew.
+    pub fn lost(&self) -> impl Future<Output = WorkerLost> + Send + use<> {
+        self.failure.clone().lost()
     }
 
     /// What has passed so far.

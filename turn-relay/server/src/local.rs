@@ -17,13 +17,14 @@ use crate::Handle;
 use crate::ports::Slot;
 use crate::worker::Order;
 
-/// Bytes that may wait for a worker, of all local peers; what a socket would hold.
+/// Bytes that may wait for a worker, of all local peers; what a socket would hold. As there, each burst
+/// counts as its own record too, so that empty packets are not without a bound.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
 
 /// A peer in the same process.
 pub trait LocalPeer: Send + Sync + fmt::Debug {
-    /// Takes packets that come from a relayed address: `packets` is cut every `segment` bytes. Must not
-    /// block; what there is no room for is dropped.
+    /// Takes packets that come from a relayed address: `packets` is cut every `segment` bytes; if it is
+    /// empty, it is one packet. Must not block; what there is no room for is dropped.
     fn receive(&self, from: SocketAddr, packets: &[u8], segment: usize);
 }
 
@@ -37,6 +38,13 @@ pub(crate) struct Burst {
     pub(crate) peer: SocketAddr,
     pub(crate) packets: Vec<u8>,
     pub(crate) segment: usize,
+}
+
+impl Burst {
+    /// Bytes that it takes while it waits.
+    const fn size(&self) -> usize {
+        size_of::<Self>() + self.packets.len()
+    }
 }
 
 /// What local peers have sent to a worker.
@@ -53,11 +61,11 @@ impl Inbox {
     /// Adds a burst, unless there is no room; the worker is woken if it might not look.
     fn push(&self, burst: Burst, waker: &Waker) {
         let mut waiting = self.lock();
-        if waiting.bytes + burst.packets.len() > MAX_WAITING {
+        if waiting.bytes + burst.size() > MAX_WAITING {
             return;
         }
         let was_empty = waiting.bursts.is_empty();
-        waiting.bytes += burst.packets.len();
+        waiting.bytes += burst.size();
         waiting.bursts.push_back(burst);
         drop(waiting);
         if was_empty && let Err(error) = waker.wake() {
@@ -102,7 +110,8 @@ impl Attachment {
         }
     }
 
-    /// Sends packets, cut every `segment` bytes, if `to` is a relayed address; `false` if it is none.
+    /// Sends packets, cut every `segment` bytes, or an empty one, if `to` is a relayed address; `false` if
+    /// it is none.
     #[must_use]
     pub fn send(&self, to: SocketAddr, packets: &[u8], segment: usize) -> bool {
         let relayed = self.relayed.read().unwrap_or_else(PoisonError::into_inner);

@@ -20,8 +20,12 @@ use crate::local::Relayed;
 /// Receive buffer of a relay socket, bytes: a burst of a peer must fit while the worker is elsewhere.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
-/// Ports tried before an allocation is refused.
-const ATTEMPTS: usize = 32;
+/// Ports that are tried at random: in a range that is mostly free, nobody can tell which comes next.
+const RANDOM_TRIES: u32 = 8;
+
+/// Ports that are then tried in their order. A range up to this size is used to its last port; one that
+/// is larger and as good as full refuses after about 1 ms.
+const MAX_WALK: u32 = 2048;
 
 /// Place of a relay socket in the table: two for each allocation.
 pub(crate) type Slot = usize;
@@ -189,9 +193,11 @@ impl Ports {
             Family::V6 => self.v6,
         }
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let candidates = Candidates::new(&self.range, 1);
+        let walk = candidates.random()?;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for _attempt in 0..ATTEMPTS {
-            let port = self.random_port()?;
+        for steps in 0..candidates.count.min(MAX_WALK) {
+            let port = candidates.at(walk + steps);
             // Nobody must be there: connections to peers leave from there, too, and share the address.
             let probe = unbound(SocketAddr::new(own, port), Type::STREAM)?;
             let free = probe.bind(&SocketAddr::new(own, port).into());
@@ -232,27 +238,68 @@ impl Ports {
         step: u16,
         also: impl Fn(u16) -> io::Result<T>,
     ) -> io::Result<((Socket, SocketAddr), T)> {
+        let candidates = Candidates::new(&self.range, step);
+        let walk = candidates.random()?;
+        // A socket that could not be bound can be bound elsewhere.
+        let mut spare = None;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for _attempt in 0..ATTEMPTS {
-            let port = self.random_port()? / step * step;
-            if !self.range.contains(&port) || !self.range.contains(&(port + (step - 1))) {
-                continue;
-            }
+        for attempt in 0..RANDOM_TRIES + candidates.count.min(MAX_WALK) {
+            let port = match attempt.checked_sub(RANDOM_TRIES) {
+                None => candidates.at(candidates.random()?),
+                Some(steps) => candidates.at(walk + steps),
+            };
             let address = SocketAddr::new(ip, port);
-            match socket(address).and_then(|bound| Ok((bound, also(port)?))) {
-                Ok((bound, more)) => return Ok(((bound, address), more)),
-                Err(error) => last = error,
+            let socket = match spare.take() {
+                Some(socket) => socket,
+                None => not_bound(address)?,
+            };
+            last = match socket.bind(&address.into()) {
+                Ok(()) => match also(port) {
+                    Ok(more) => return Ok(((socket, address), more)),
+                    Err(error) => error,
+                },
+                Err(error) => {
+                    spare = Some(socket);
+                    error
+                }
+            };
+            let is_of_this_port = [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied];
+            if !is_of_this_port.contains(&last.kind()) {
+                break;
             }
         }
         Err(last)
     }
+}
 
-    fn random_port(&self) -> io::Result<u16> {
+/// Ports of a range that are multiples of a step and have as many neighbours within it.
+struct Candidates {
+    first: u32,
+    step: u32,
+    count: u32,
+}
+
+impl Candidates {
+    fn new(range: &RangeInclusive<u16>, step: u16) -> Self {
+        let step = u32::from(step);
+        let first = u32::from(*range.start()).next_multiple_of(step);
+        let count = (u32::from(*range.end()) + 1).saturating_sub(first) / step;
+        Self { first, step, count }
+    }
+
+    fn random(&self) -> io::Result<u32> {
+        if self.count == 0 {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
         let mut bytes = [0; 4];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        let size = u32::from(self.range.end() - self.range.start()) + 1;
-        let offset = u32::from_ne_bytes(bytes) % size;
-        Ok(self.range.start() + u16::try_from(offset).unwrap_or_default())
+        Ok(u32::from_ne_bytes(bytes) % self.count)
+    }
+
+    /// One of them; after the last comes the first.
+    fn at(&self, index: u32) -> u16 {
+        let port = self.first + index % self.count * self.step;
+        u16::try_from(port).expect("a multiple within the range")
     }
 }
 
@@ -267,9 +314,15 @@ pub(crate) fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 
 /// A bound relay socket.
 fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = not_bound(address)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A relay socket for an address of this family.
+fn not_bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = unbound(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 
@@ -277,20 +330,74 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_last_port_of_all_can_be_had() {
-        let ports = Ports {
+    fn ports(range: RangeInclusive<u16>) -> Ports {
+        Ports {
             sockets: Vec::new(),
             kept: Arc::default(),
             v4: None,
             v6: None,
-            range: u16::MAX..=u16::MAX,
+            range,
             first_token: 0,
             worker: 0,
             relayed: Arc::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_last_port_of_all_can_be_had() {
         let ip = "127.0.0.1".parse().unwrap();
+        let ports = ports(u16::MAX..=u16::MAX);
         let ((_socket, address), ()) = ports.any(ip, 1, |_| Ok(())).unwrap();
         assert_eq!(address.port(), u16::MAX);
+    }
+
+    #[test]
+    fn the_only_free_port_is_found() {
+        let ip = "127.8.8.1".parse().unwrap();
+        let (range, ports) = (21_000..=21_007, ports(21_000..=21_007));
+        let take = |port| socket(SocketAddr::new(ip, port)).unwrap();
+        let mut taken: Vec<Option<Socket>> = range.clone().map(take).map(Some).collect();
+        assert!(ports.any(ip, 1, |_| Ok(())).is_err(), "all are taken");
+        for _round in 0..64 {
+            for (place, free) in range.clone().enumerate() {
+                taken[place] = None;
+                let ((found, address), ()) = ports.any(ip, 1, |_| Ok(())).unwrap();
+                assert_eq!(address.port(), free);
+                let even = ports.any(ip, 2, |_| Ok(()));
+                assert!(even.is_err(), "it is taken or odd");
+                drop(found);
+                let even = ports.any(ip, 2, |_| Ok(()));
+                assert_eq!(even.is_ok(), free % 2 == 0);
+                let pair = ports.any(ip, 2, |even| socket(SocketAddr::new(ip, even + 1)));
+                assert!(pair.is_err(), "its neighbour is taken");
+                drop(even);
+                taken[place] = Some(take(free));
+            }
+        }
+    }
+
+    #[test]
+    fn the_only_free_pair_is_found() {
+        let ip = "127.8.8.2".parse().unwrap();
+        // Neither end is a pair's.
+        let (range, ports) = (21_001..=21_008, ports(21_001..=21_008));
+        let take = |port| socket(SocketAddr::new(ip, port)).unwrap();
+        let mut taken: Vec<Option<Socket>> = range.map(take).map(Some).collect();
+        for _round in 0..64 {
+            for place in [1, 3, 5] {
+                (taken[place], taken[place + 1]) = (None, None);
+                let first = 21_001 + u16::try_from(place).unwrap();
+                let pair = ports.any(ip, 2, |even| socket(SocketAddr::new(ip, even + 1)));
+                assert_eq!(pair.unwrap().0.1.port(), first);
+                (taken[place], taken[place + 1]) = (Some(take(first)), Some(take(first + 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_without_a_pair_has_none() {
+        let ip = "127.8.8.3".parse().unwrap();
+        assert!(ports(21_000..=21_000).any(ip, 2, |_| Ok(())).is_err());
+        assert!(ports(21_001..=21_002).any(ip, 2, |_| Ok(())).is_err());
     }
 }

@@ -249,7 +249,10 @@ impl Worker {
     }
 
     /// Works until it is told to end.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    /// If it cannot wait for packets.
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let timeout = if self.ready.is_empty() {
@@ -260,10 +263,7 @@ impl Worker {
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "a relay thread cannot wait for packets and ends");
-                    return;
-                }
+                Err(error) => return Err(error),
             }
             self.core.now = now(self.core.started);
             let mut is_woken = false;
@@ -282,7 +282,7 @@ impl Worker {
             }
             if is_woken {
                 if !self.obey() {
-                    return;
+                    return Ok(());
                 }
                 self.core.hear_local_peers();
             }
@@ -621,7 +621,7 @@ impl Core {
     /// Forwards what peers in this process have sent.
     fn hear_local_peers(&mut self) {
         for burst in self.inbox.take() {
-            for packet in burst.packets.chunks(burst.segment.max(1)) {
+            for packet in packets(&burst.packets, burst.segment) {
                 self.peer_packet(burst.slot, burst.peer, packet);
             }
         }
@@ -753,7 +753,7 @@ impl Core {
     }
 }
 
-/// The packets of one read; one that is empty is a packet too.
+/// The packets of one read or burst; one that is empty is a packet too.
 fn packets(read: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
     let empty = read.is_empty().then_some(read);
     empty.into_iter().chain(read.chunks(stride.max(1)))

@@ -9,6 +9,7 @@ use client::Client;
 use client::world::code;
 use portway_relay::Relay;
 use portway_relay::config::Config;
+use portway_relay_proto::quota::Quota;
 use stun_types::message::Message;
 use turn_types::attribute::{EvenPort, RequestedTransport, ReservationToken};
 use turn_types::message::ALLOCATE;
@@ -16,6 +17,11 @@ use turn_types::message::ALLOCATE;
 fn relay(ports: std::ops::RangeInclusive<u16>) -> Relay {
     Relay::start(&Config {
         relay_ports: ports,
+        quota: Quota {
+            allocations_per_user: usize::MAX,
+            strangers_per_second: u32::MAX,
+            ..Quota::default()
+        },
         ..loopback::config(1)
     })
     .unwrap()
@@ -26,6 +32,18 @@ fn the_last_port_is_a_port() {
     let relay = relay(65_535..=65_535);
     let (_client, relayed) = Client::allocated(relay.listening()[0].address);
     assert_eq!(relayed.port(), 65_535);
+}
+
+#[test]
+fn a_small_range_is_used_to_its_last_port() {
+    let relay = relay(21_100..=21_139);
+    let server = relay.listening()[0].address;
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::allocated(server).0).collect();
+    let stranger = Client::new(server);
+    let answer = stranger.ask(ALLOCATE, &[&udp()]);
+    assert_eq!(code(&answer), Some(508), "the range is used up");
+    clients.pop().unwrap().leave();
+    Client::allocated(server);
 }
 
 #[test]

@@ -189,6 +189,17 @@ impl Client {
         self.wire.send(&channel_packet(number, payload))
     }
 
+    /// Sends several by ChannelData in one piece of a stream.
+    pub(crate) fn send_together(&self, number: u16, payloads: &[&[u8]]) {
+        let padded = |payload: &&[u8]| {
+            let mut frame = channel_packet(number, payload);
+            frame.resize(frame.len().next_multiple_of(4), 0);
+            frame
+        };
+        let frames: Vec<u8> = payloads.iter().flat_map(padded).collect();
+        self.wire.send(&frames).unwrap();
+    }
+
     /// Returns when the relay has done all that it was sent before.
     pub(crate) fn settle(&self) {
         self.exchange(&request(BINDING, &[]).finish());
