@@ -15,6 +15,7 @@ use portway_relay_proto::Now;
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::{Command, Family, PortWish, RelayId, ReservationId};
 use portway_relay_proto::five_tuple::{FiveTuple, ListenerId};
+use portway_relay_proto::icmp::IcmpError;
 use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::{Ledger, Quota};
 use portway_relay_proto::server::{Config, FromClient, FromPeer, Server};
@@ -176,6 +177,18 @@ impl World {
             )
                 .into(),
         };
+        if who & 0x80 != 0 {
+            let kind = payload.first().copied().unwrap_or(3);
+            let error = IcmpError {
+                kind,
+                code: *port,
+                data: 0,
+            };
+            self.server.handle_icmp(relay, peer, error, self.now);
+        }
+        if who & 0x40 != 0 {
+            self.server.peer_arrived(relay, peer, self.now);
+        }
         let action = self
             .server
             .handle_peer(relay, peer, payload.len(), self.now);
@@ -289,7 +302,8 @@ fn users(names: &[&str]) -> Users {
 fn tuple(who: usize) -> FiveTuple {
     let port = u16::try_from(who % CLIENTS).expect("few");
     FiveTuple {
-        listener: ListenerId(0),
+        // Every other client comes by a connection.
+        listener: ListenerId(port % 2),
         client: ([192, 0, 2, 1], port).into(),
         local: None,
     }
