@@ -2,11 +2,13 @@
 //!
 //! Security: a client that does not read has its packets dropped, as UDP would; one that sends what is
 //! no frame is cut off; a connection without an allocation ends by [`IDLE`], and until then no frame of
-//! it is longer than a control message, so that strangers cannot fill memory.
+//! it is longer than a control message, so that strangers cannot fill memory. One source has a part of
+//! the connections only, [`MAX_OF_SOURCE`], so that it cannot shut out the others.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,15 @@ use crate::ports;
 
 /// Connections of a worker at a time.
 const MAX_CONNECTIONS: usize = 8192;
+
+/// Those of one source: twice the allocations that it may hold by default, for many may be behind one
+/// NAT. With allocations or without: who has credentials could shut out others too.
+const MAX_OF_SOURCE: usize = 512;
+
+const _: () = assert!(
+    MAX_OF_SOURCE * 8 <= MAX_CONNECTIONS,
+    "a few sources shut out the others"
+);
 
 /// Bytes that wait for a client which does not read.
 const MAX_OUTGOING: usize = 512 * 1024;
@@ -315,7 +326,21 @@ pub(crate) struct Connections {
     slots: Vec<Option<Connection>>,
     free: Vec<Slot>,
     by_client: HashMap<FiveTuple, Slot>,
+    by_source: HashMap<Source, usize>,
     first_token: usize,
+}
+
+/// Who is counted as one: an IPv4 address, or the /64 of an IPv6 one, of which a single host has all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Source(IpAddr);
+
+impl Source {
+    fn of(client: SocketAddr) -> Self {
+        Self(match client.ip().to_canonical() {
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
 }
 
 impl Connections {
@@ -324,6 +349,7 @@ impl Connections {
             slots: Vec::new(),
             free: Vec::new(),
             by_client: HashMap::new(),
+            by_source: HashMap::new(),
             first_token,
         }
     }
@@ -373,6 +399,11 @@ impl Connections {
         if self.by_client.len() >= MAX_CONNECTIONS {
             return Ok(None);
         }
+        let source = Source::of(arrived.client);
+        if self.by_source.get(&source).copied().unwrap_or_default() >= MAX_OF_SOURCE {
+            tracing::debug!("a source has its share of the connections");
+            return Ok(None);
+        }
         let mut socket = TcpStream::from_std(arrived.socket);
         socket.set_nodelay(true)?;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -392,6 +423,7 @@ impl Connections {
             local: None,
         };
         self.by_client.insert(client, slot);
+        *self.by_source.entry(source).or_default() += 1;
         self.slots[slot] = Some(Connection {
             socket,
             tls: arrived.tls,
@@ -432,6 +464,14 @@ impl Connections {
         }
         self.free.push(slot);
         self.by_client.remove(&connection.client);
+        if let Entry::Occupied(mut count) =
+            self.by_source.entry(Source::of(connection.client.client))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some(connection.client)
     }
 }
@@ -439,6 +479,42 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_has_its_share_of_the_connections() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut connections = Connections::new(0);
+        let add = |connections: &mut Connections, ip: &str, port: usize| {
+            let port = u16::try_from(port).unwrap();
+            let arrived = Arrived {
+                socket: socket.try_clone().unwrap(),
+                tls: None,
+                client: SocketAddr::new(ip.parse().unwrap(), port),
+            };
+            let added =
+                connections.add(arrived, ListenerId(0), poll.registry(), Duration::default());
+            added.unwrap()
+        };
+        for [own, same, other] in [
+            ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"],
+            ["2001:db8::1", "2001:db8::ffff:0:0:1", "2001:db8:0:1::1"],
+        ] {
+            let slots: Vec<_> = (1..=MAX_OF_SOURCE)
+                .map(|port| add(&mut connections, own, port).expect("its share"))
+                .collect();
+            assert_eq!(add(&mut connections, same, 1000), None);
+            assert!(add(&mut connections, other, 1000).is_some());
+            assert!(connections.close(slots[0], poll.registry()).is_some());
+            assert!(add(&mut connections, same, 1000).is_some());
+            assert_eq!(add(&mut connections, own, 1001), None);
+            for slot in 0..connections.slots.len() {
+                connections.close(slot, poll.registry());
+            }
+            assert!(connections.by_source.is_empty());
+        }
+    }
 
     #[test]
     fn frames_are_found_with_their_padding() {

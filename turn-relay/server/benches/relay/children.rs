@@ -13,6 +13,7 @@ use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 
+use crate::local;
 use crate::turn_client::{PASSWORD, REALM, USER};
 
 /// Messages of one read of the forwarder, each as large as what UDP_GRO makes.
@@ -25,13 +26,14 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Becomes a server, if the arguments name one.
 pub(crate) fn run(args: &[String]) -> Option<anyhow::Result<()>> {
     match args.first()?.as_str() {
-        "relay" => Some(relay(args.get(1).map_or("1", String::as_str))),
+        "relay" => Some(relay(args.get(1).map_or("1", String::as_str), |_| ())),
+        "relay-and-peer" => Some(relay("1", local::attach)),
         "forwarder" => Some(forwarder()),
         _ => None,
     }
 }
 
-fn relay(workers: &str) -> anyhow::Result<()> {
+fn relay(workers: &str, attach: fn(&Relay)) -> anyhow::Result<()> {
     let relay = Relay::start(&Config {
         listen: vec![Listen {
             transport: Transport::Udp,
@@ -60,6 +62,7 @@ fn relay(workers: &str) -> anyhow::Result<()> {
         announce_sha256: false,
         workers: workers.parse()?,
     })?;
+    attach(&relay);
     say(relay.listening()[0].address)?;
     wait_for_end()
 }

@@ -23,7 +23,7 @@ const WIDE_WINDOW: usize = 1024;
 const REST: Duration = Duration::from_micros(100);
 
 /// What is not there after this long is lost: a server may have to wait for its core.
-const LOST: Duration = Duration::from_millis(500);
+pub(crate) const LOST: Duration = Duration::from_millis(500);
 
 /// Receive buffers of clients and the peer, bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -72,8 +72,9 @@ pub(crate) struct Sample {
     pub(crate) busy: f64,
 }
 
-struct Socket {
-    io: UdpSocket,
+/// A socket that takes and gives packets in one piece.
+pub(crate) struct Socket {
+    pub(crate) io: UdpSocket,
     state: UdpSocketState,
 }
 
@@ -98,7 +99,7 @@ pub(crate) struct Flows {
 }
 
 impl Socket {
-    fn new(io: UdpSocket) -> anyhow::Result<Self> {
+    pub(crate) fn new(io: UdpSocket) -> anyhow::Result<Self> {
         socket2::SockRef::from(&io).set_recv_buffer_size(RECEIVE_BUFFER)?;
         let state = UdpSocketState::new((&io).into())?;
         Ok(Self { io, state })
@@ -116,7 +117,7 @@ impl Socket {
     }
 
     /// How many packets of this size one read gives.
-    fn receive(&self, buffers: &mut [Vec<u8>], size: usize) -> anyhow::Result<usize> {
+    pub(crate) fn receive(&self, buffers: &mut [Vec<u8>], size: usize) -> anyhow::Result<usize> {
         let mut metas = [RecvMeta::default(); MESSAGES];
         let mut slices: Vec<IoSliceMut<'_>> = buffers
             .iter_mut()
@@ -137,6 +138,11 @@ impl Socket {
         }
         Ok(packets)
     }
+}
+
+/// For one read.
+pub(crate) fn message_buffers() -> Vec<Vec<u8>> {
+    vec![vec![0; 64 * 1024]; MESSAGES]
 }
 
 impl Flows {
@@ -168,7 +174,7 @@ impl Flows {
             server,
             flows,
             peer: Socket::new(peer)?,
-            buffers: vec![vec![0; 64 * 1024]; MESSAGES],
+            buffers: message_buffers(),
             window: WINDOW,
             pace: Pace::Alone,
             turn: 0,

@@ -9,8 +9,8 @@
 //! run, to `docs/bench/relay.json`.
 //!
 //! [`servers`]: processes, their cores, what they have used. [`children`]: our relay and the forwarder
-//! in such a process. [`turn_client`], [`generator`]: who uses them. [`data`], [`control`]: what is
-//! measured, with its bars. [`report`]: how it is shown.
+//! in such a process. [`turn_client`], [`generator`]: who uses them. [`data`], [`local`], [`control`]:
+//! what is measured, with its bars. [`report`]: how it is shown.
 
 #![allow(
     clippy::print_stdout,
@@ -22,6 +22,7 @@ mod children;
 mod control;
 mod data;
 mod generator;
+mod local;
 #[path = "../../../../tests/benches/browser/record.rs"]
 mod record;
 mod report;
@@ -72,6 +73,9 @@ fn main() -> anyhow::Result<()> {
     }
     if is_wanted("bursts") {
         data::bursts(effort, &mut show)?;
+    }
+    if is_wanted("local") {
+        local::local(effort, &mut show)?;
     }
     if is_wanted("workers") {
         data::workers(effort, &mut show)?;

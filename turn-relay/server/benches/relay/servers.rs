@@ -63,6 +63,14 @@ impl Server {
         started
     }
 
+    /// Our relay and a peer in its process, on one core.
+    pub(crate) fn with_local_peer() -> anyhow::Result<Self> {
+        pin(SERVER_CORE)?;
+        let started = Self::own(Kind::Ours, &["relay-and-peer"]);
+        pin(GENERATOR_CORE)?;
+        started
+    }
+
     /// Our relay with two workers, each on a core.
     pub(crate) fn two_workers() -> anyhow::Result<Self> {
         let server = Self::own(Kind::Ours, &["relay", "2"])?;

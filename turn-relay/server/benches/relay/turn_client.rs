@@ -88,7 +88,7 @@ impl Client {
 
     /// Asks for the own address; returns how long the answer was.
     pub(crate) fn binding(&self) -> anyhow::Result<usize> {
-        self.socket.send(&bare(BINDING).finish())?;
+        self.socket.send(&binding_request())?;
         Ok(self.answer()?.len())
     }
 
@@ -124,6 +124,11 @@ pub(crate) fn receive(socket: &UdpSocket) -> anyhow::Result<Vec<u8>> {
 /// A stranger's address: another one for each number below 2^22.
 pub(crate) fn stranger(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number)
+}
+
+/// What asks for the own address.
+pub(crate) fn binding_request() -> Vec<u8> {
+    bare(BINDING).finish()
 }
 
 fn bare(method: Method) -> MessageWriteVec {
