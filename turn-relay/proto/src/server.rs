@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::hmac;
 use stun_types::message::{Message, MessageClass};
 
 use crate::Now;
@@ -144,8 +145,9 @@ pub struct Server {
     is_draining: bool,
     expiry: Expiry<Deadline>,
     commands: VecDeque<Command>,
-    /// Names of reservations and Data indications; unguessable is only the nonce.
+    /// Numbers Data indications, and what is named by [`Server::unguessable`].
     counter: u64,
+    names: hmac::Key,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,6 +183,7 @@ impl Server {
             expiry: Expiry::new(),
             commands: VecDeque::new(),
             counter: seed,
+            names: hmac::Key::new(hmac::HMAC_SHA256, &config.nonce_key),
         }
     }
 
@@ -377,6 +380,17 @@ impl Server {
                 self.commands.push_back(Command::Close(relay));
             }
         }
+    }
+
+    /// A number that says nothing of those before and after it.
+    fn unguessable(&mut self) -> u64 {
+        self.counter = self.counter.wrapping_add(1);
+        let mut context = hmac::Context::with_key(&self.names);
+        context.update(b"name");
+        context.update(&self.counter.to_be_bytes());
+        let hash = context.sign();
+        let first = hash.as_ref().first_chunk().expect("32 bytes");
+        u64::from_be_bytes(*first)
     }
 
     fn refused(&mut self, refusal: &Refusal) {

@@ -4,7 +4,9 @@
 
 mod world;
 
+use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::{Command, Family, RelayId};
+use portway_relay_proto::peer_policy::PeerPolicy;
 use portway_relay_proto::quota::Quota;
 use portway_relay_proto::server::{Drop, FromClient};
 use portway_relay_proto::tcp::{CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND, ConnectionId};
@@ -232,4 +234,25 @@ fn an_allocation_holds_a_few_connections() {
     let second = naming_peers(&ann, CONNECT, &["8.8.4.4:80".parse().unwrap()], None);
     world.send(&ann, &second);
     assert_eq!(code(&world.settle().unwrap()), Some(508));
+}
+
+#[test]
+fn a_peer_that_may_not_be_named_any_more_is_cut_off() {
+    let mut world = World::new();
+    let (ann, _) = ann(&mut world);
+    let connection = connect(&mut world, &ann).unwrap();
+    connected(&mut world, connection, true);
+    let data = streaming(&mut world, "192.0.2.1:2", "ann");
+    assert_eq!(code(&bind(&mut world, &data, connection)), None);
+    let mut users = Users::new(REALM);
+    users.add("ann", "ann's");
+    let denied = PeerPolicy {
+        deny: vec![peer().ip().into()],
+        ..PeerPolicy::default()
+    };
+    world.server.reload(users, denied, Quota::default());
+    world.settle();
+    assert_eq!(world.server.allocation_count(), 1);
+    assert!(world.wishes.contains(&Command::CloseConnection(connection)));
+    assert!(!world.server.has_allocation(&data.tuple));
 }

@@ -78,6 +78,7 @@ pub struct Relay {
     workers: Arc<[Handle]>,
     threads: Vec<JoinHandle<()>>,
     failure: Failure,
+    tcp_allocations: bool,
     relayed: Arc<Relayed>,
     listening: Vec<Listen>,
     /// Whose turn it is to take a connection.
@@ -152,6 +153,7 @@ impl Relay {
             workers: workers.into(),
             threads,
             failure,
+            tcp_allocations: config.tcp_allocations,
             relayed,
             listening,
             next: AtomicUsize::new(0),
@@ -170,7 +172,12 @@ impl Relay {
     /// # Errors
     /// If that configuration cannot be; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        config.check()?;
+        // Whether there are TCP allocations is as it was.
+        let judged = Config {
+            tcp_allocations: self.tcp_allocations,
+            ..config.clone()
+        };
+        judged.check()?;
         for worker in &*self.workers {
             worker.order(Order::Reload(Box::new(Reload {
                 users: config.users(),

@@ -192,9 +192,20 @@ fn it_is_off_unless_wanted_and_needs_one_thread_without_limits() {
         },
         ..config()
     };
-    for config in [threads, limits] {
+    for config in [&threads, &limits] {
         assert_eq!(config.check(), Err(ConfigError::TcpAllocations));
     }
+    let running = Relay::start(&config()).unwrap();
+    let later = Config {
+        tcp_allocations: false,
+        ..limits
+    };
+    let refused = running.reload(&later);
+    assert_eq!(
+        refused,
+        Err(ConfigError::TcpAllocations),
+        "they are still there"
+    );
 }
 
 #[test]

@@ -114,5 +114,6 @@ impl Server {
                 .retain(|ip| self.peers.permits_ip(ip));
             allocation.channels.retain(|peer| self.peers.permits(peer));
         }
+        self.cut_off_peers();
     }
 }

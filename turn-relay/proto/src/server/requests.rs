@@ -225,8 +225,7 @@ impl Server {
                 if self.ledger.reservations.is_full() {
                     return Err(Refusal::InsufficientCapacity);
                 }
-                self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let id = ReservationId(self.counter);
+                let id = ReservationId(self.unguessable());
                 Ok((PortWish::EvenAndNext(id), Some(id)))
             }
             Port::Reserved(id) => {

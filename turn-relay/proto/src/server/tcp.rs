@@ -179,6 +179,23 @@ impl Server {
         self.commands.push_back(Command::CloseConnection(id));
     }
 
+    /// Closes the connections with peers that may not be named any more.
+    pub(super) fn cut_off_peers(&mut self) {
+        let held = self
+            .allocations
+            .iter()
+            .filter_map(|(_, held)| held.tcp.as_ref());
+        let connections = held.flat_map(|connections| &connections.0);
+        let gone: Vec<ConnectionId> = connections
+            .filter(|connection| !self.peers.permits(&connection.peer))
+            .map(|connection| connection.id)
+            .collect();
+        for id in gone {
+            self.forget(id);
+            self.commands.push_back(Command::CloseConnection(id));
+        }
+    }
+
     /// Whether clients come to this listener by connections, and may have allocations for such.
     pub(super) fn is_stream(&self, client: &FiveTuple) -> bool {
         self.streams.contains(&client.listener)
@@ -191,8 +208,7 @@ impl Server {
         state: Progress,
     ) -> ConnectionId {
         let id = loop {
-            self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let id = ConnectionId((self.counter >> 32) as u32);
+            let id = ConnectionId((self.unguessable() >> 32) as u32);
             if !self.by_connection.contains_key(&id) {
                 break id;
             }

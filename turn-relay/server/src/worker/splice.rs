@@ -145,7 +145,10 @@ impl Core {
         if let (Some(peer), Some((_, connection))) = (peer, self.connections.of(&client)) {
             connection.spliced = Some(slot);
             peer.client = Some(client);
+            let early = connection.incoming.len();
             peer.to_peer.append(&mut connection.incoming);
+            self.server.spliced(id, early, 0);
+            self.counters.bytes_to_peers.add(early);
             self.wake.push(Token(FIRST_PEER_STREAM + slot));
         }
     }
