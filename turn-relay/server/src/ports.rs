@@ -132,6 +132,15 @@ impl Ports {
         self.sockets.get(slot)?.as_ref()
     }
 
+    /// Where sockets of a family are bound, and as what peers see it.
+    fn addresses(&self, family: Family) -> io::Result<(IpAddr, IpAddr)> {
+        let addresses = match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        };
+        addresses.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
     /// Binds a socket; returns its address as peers see it.
     pub(crate) fn bind(
         &mut self,
@@ -139,11 +148,7 @@ impl Ports {
         wish: PortWish,
         registry: &Registry,
     ) -> io::Result<SocketAddr> {
-        let (own, public) = match relay.family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let (own, public) = self.addresses(relay.family)?;
         let (socket, address) = match wish {
             PortWish::Any => self.any(own, 1, |_| Ok(()))?.0,
             PortWish::Even => self.any(own, 2, |_| Ok(()))?.0,
@@ -188,11 +193,7 @@ impl Ports {
         family: Family,
         bind: impl Fn(SocketAddr) -> io::Result<T>,
     ) -> io::Result<(T, SocketAddr)> {
-        let (own, public) = match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let (own, public) = self.addresses(family)?;
         let candidates = Candidates::new(&self.range, 1);
         let walk = candidates.random()?;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);

@@ -11,13 +11,12 @@ mod loopback;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::Client;
 use portway_relay::Relay;
 use portway_relay::config::Config;
-use rustls::{ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
 /// Longest that a packet may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,16 +29,8 @@ const ANSWER: usize = 32;
 
 /// Asks for its address within TLS, if the server has this certificate.
 fn ask_within_tls(server: SocketAddr, trusted: &rcgen::Certificate) -> io::Result<()> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connection =
-        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let config = loopback::trusting(trusted);
+    let connection = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     let socket = TcpStream::connect(server)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = StreamOwned::new(connection, socket);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use loopback::{config, relay};
 use portway_relay::Relay;
 use portway_relay::config::{Config, Transport};
-use rustls::{ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use stun_types::message::IntegrityAlgorithm;
 use turn_client_proto::api::{Transmit, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
 use turn_client_proto::client::TurnClient;
@@ -60,16 +60,9 @@ impl Wire {
     }
 
     fn tls(server: SocketAddr, trusted: &rcgen::Certificate) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(trusted.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = loopback::trusting(trusted);
         let name = server.ip().into();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let connection = ClientConnection::new(config, name).unwrap();
         Self::Tls(Box::new(StreamOwned::new(connection, Self::tcp(server))))
     }
 

@@ -403,10 +403,7 @@ impl Server {
         identity: &Identity,
         now: Now,
     ) -> Result<(), Refusal> {
-        self.check_family(client, &peer, identity)?;
-        if !self.peers.permits(&peer) {
-            return Err(Refusal::Forbidden);
-        }
+        self.check_peer(client, &peer, identity)?;
         let quota = self.quota;
         let (_, allocation) = self.theirs(client, identity)?;
         if allocation.tcp.is_some() {
@@ -431,8 +428,23 @@ impl Server {
         Ok(())
     }
 
+    /// Whether a client may send to this peer, of a family that its allocation has.
+    pub(super) fn check_peer(
+        &mut self,
+        client: &FiveTuple,
+        peer: &SocketAddr,
+        identity: &Identity,
+    ) -> Result<(), Refusal> {
+        self.check_family(client, peer, identity)?;
+        if self.peers.permits(peer) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
+        }
+    }
+
     /// Whether a peer is of a family that the client's allocation has.
-    pub(super) fn check_family(
+    fn check_family(
         &mut self,
         client: &FiveTuple,
         peer: &SocketAddr,

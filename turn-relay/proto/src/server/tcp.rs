@@ -27,10 +27,7 @@ impl Server {
         identity: &Identity,
         now: Now,
     ) -> Result<(), Refusal> {
-        self.check_family(client, &peer, identity)?;
-        if !self.peers.permits(&peer) {
-            return Err(Refusal::Forbidden);
-        }
+        self.check_peer(client, &peer, identity)?;
         let limit = self.quota.channels;
         let (allocation, held) = self.theirs(client, identity)?;
         let connections = held.tcp.as_mut().ok_or(Refusal::AllocationMismatch)?;

@@ -39,6 +39,19 @@ pub(crate) fn certificate() -> (rcgen::Certificate, Arc<rustls::ServerConfig>) {
     (made.cert, Arc::new(config))
 }
 
+/// What a client speaks that trusts this certificate only.
+pub(crate) fn trusting(certificate: &rcgen::Certificate) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 /// A relay on loopback, whose peers may be there too.
 pub(crate) fn relay(workers: usize) -> Relay {
     Relay::start(&config(workers)).unwrap()
