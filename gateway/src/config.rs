@@ -36,12 +36,23 @@ pub struct GatewayConfig {
 /// How to reach signaling.
 #[derive(Clone)]
 pub struct SignalingEndpoint {
-    /// Address to connect to.
-    pub address: SocketAddr,
     /// `Host` of the holder origin, with port if it is not the default one.
     pub host: String,
+    /// Where to connect to, if not to where that name leads.
+    pub address: Option<SocketAddr>,
     /// TLS, if it is spoken there.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl SignalingEndpoint {
+    /// The two parts of `host`.
+    pub(crate) fn name_and_port(&self) -> (&str, u16) {
+        let default = if self.tls.is_some() { 443 } else { 80 };
+        match self.host.rsplit_once(':') {
+            Some((name, port)) => (name, port.parse().unwrap_or(default)),
+            None => (&self.host, default),
+        }
+    }
 }
 
 impl std::fmt::Debug for SignalingEndpoint {

@@ -2,33 +2,26 @@
 //!
 //! Live sessions do not depend on it: when signaling goes away they go on, and only newcomers wait.
 //!
-//! - `peers`: the peer connections that offers have started.
+//! - `connection`: the socket itself. `peers`: the peer connections that offers have started.
 
+pub(crate) mod connection;
 mod peers;
 
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use http::HeaderValue;
 use portway_protocol::backoff::Backoff;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Announce, AnnouncedService, Authenticate, Authenticated, Call, Challenge, Empty, Envelope,
-    Heartbeat, NodeStatus, PATH, RpcError, SUBPROTOCOL, decode_result,
+    Announce, AnnouncedService, Authenticate, Authenticated, Call, Empty, Envelope, Heartbeat,
+    NodeStatus, RpcError,
 };
 use portway_protocol::transcript::sign_challenge;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::agent::Shared;
+use connection::{CONNECT_TIMEOUT, Socket, SocketError};
 use peers::Peers;
 
 /// First pause before another attempt.
@@ -37,39 +30,12 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 /// Longest pause before another attempt.
 const RETRY_CAP: Duration = Duration::from_secs(15);
 
-/// Time for connecting and authenticating.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Messages of peers that may wait for the socket.
 pub(crate) const OUTGOING_QUEUE: usize = 256;
 
-/// Id of our `authenticate`, of our `announce`s, of our heartbeats.
-const AUTHENTICATE_ID: &str = "authenticate";
+/// Id of our `announce`s, of our heartbeats.
 const ANNOUNCE_ID: &str = "announce";
 const HEARTBEAT_ID: &str = "heartbeat";
-
-/// Why the socket ended.
-#[derive(Debug, thiserror::Error)]
-enum SocketError {
-    #[error("connecting: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("WebSocket: {0}")]
-    WebSocket(#[from] Box<WsError>),
-    #[error("the server did not answer in time")]
-    Timeout,
-    #[error("the server closed the socket")]
-    Closed,
-    #[error("the server refused: {}", .0.code())]
-    Refused(Reason),
-    #[error("the server broke the protocol")]
-    Violation,
-}
-
-impl From<WsError> for SocketError {
-    fn from(error: WsError) -> Self {
-        Self::WebSocket(Box::new(error))
-    }
-}
 
 /// Keeps a socket to signaling until cancelled.
 pub(crate) async fn run(shared: &Shared) {
@@ -91,58 +57,12 @@ async fn connect_and_serve(
     from_peers: &mut mpsc::Receiver<Envelope>,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, SocketError> {
-    let endpoint = &shared.config.signaling;
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address))
-        .await
-        .map_err(|_| SocketError::Timeout)??;
-    stream.set_nodelay(true)?;
     let tls = shared
         .tls
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    match tls {
-        None => serve(shared, peers, from_peers, backoff, "ws", stream).await,
-        Some(config) => {
-            let name = endpoint
-                .host
-                .split(':')
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            let name = name
-                .try_into()
-                .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
-            let connector = TlsConnector::from(config);
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))
-                .await
-                .map_err(|_| SocketError::Timeout)??;
-            serve(shared, peers, from_peers, backoff, "wss", stream).await
-        }
-    }
-}
-
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    shared: &Shared,
-    peers: &Peers,
-    from_peers: &mut mpsc::Receiver<Envelope>,
-    backoff: &mut Backoff,
-    scheme: &str,
-    stream: S,
-) -> Result<std::convert::Infallible, SocketError> {
-    let url = format!("{scheme}://{}{PATH}", shared.config.signaling.host);
-    let mut request = url.into_client_request()?;
-    request.headers_mut().insert(
-        "sec-websocket-protocol",
-        HeaderValue::from_static(SUBPROTOCOL),
-    );
-    let limits = WebSocketConfig::default()
-        .max_message_size(Some(MAX_SIGNAL_MESSAGE))
-        .max_frame_size(Some(MAX_SIGNAL_MESSAGE));
-    let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(limits));
-    let (mut socket, _response) = tokio::time::timeout(CONNECT_TIMEOUT, handshake)
-        .await
-        .map_err(|_| SocketError::Timeout)??;
+    let mut socket = Socket::connect(&shared.config.signaling, tls).await?;
     let heartbeat = tokio::time::timeout(CONNECT_TIMEOUT, authenticate(shared, &mut socket))
         .await
         .map_err(|_| SocketError::Timeout)??;
@@ -152,67 +72,41 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut heartbeats = tokio::time::interval(heartbeat);
     heartbeats.reset();
     let mut unanswered_heartbeats = 0_u32;
-    send(&mut socket, &announcement(shared)).await?;
+    socket.send(&announcement(shared)).await?;
     loop {
         tokio::select! {
-            message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => {
-                    let envelope = Envelope::parse(&text).map_err(|_| SocketError::Violation)?;
-                    if envelope.id.as_deref() == Some(HEARTBEAT_ID) {
-                        unanswered_heartbeats = 0;
-                    }
-                    if let Some(reply) = receive(shared, peers, envelope).await? {
-                        send(&mut socket, &reply).await?;
-                    }
+            envelope = socket.next() => {
+                let envelope = envelope?;
+                if envelope.id.as_deref() == Some(HEARTBEAT_ID) {
+                    unanswered_heartbeats = 0;
                 }
-                Some(Ok(Message::Close(frame))) => {
-                    tracing::info!(reason = ?frame.map(|frame| frame.reason.to_string()), "signaling closed the socket");
-                    return Err(SocketError::Closed);
+                if let Some(reply) = receive(shared, peers, envelope).await? {
+                    socket.send(&reply).await?;
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_))) => {}
-                Some(Err(error)) => return Err(error.into()),
-                None => return Err(SocketError::Closed),
-            },
-            Some(envelope) = from_peers.recv() => send(&mut socket, &envelope).await?,
-            () = shared.changed.notified() => send(&mut socket, &announcement(shared)).await?,
+            }
+            Some(envelope) = from_peers.recv() => socket.send(&envelope).await?,
+            () = shared.changed.notified() => socket.send(&announcement(shared)).await?,
             _tick = heartbeats.tick() => {
                 if unanswered_heartbeats >= 2 {
                     return Err(SocketError::Timeout);
                 }
                 unanswered_heartbeats += 1;
                 let call = Call::Heartbeat(Heartbeat {});
-                send(&mut socket, &Envelope::call(Some(HEARTBEAT_ID.into()), &call)).await?;
+                socket.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call)).await?;
             }
         }
     }
 }
 
 /// From the challenge to the server's yes; returns the interval of heartbeats.
-async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
-    shared: &Shared,
-    socket: &mut WebSocketStream<S>,
-) -> Result<Duration, SocketError> {
-    let first = next_envelope(socket).await?;
-    let challenge: Challenge = match first.method.as_deref() {
-        Some(method) => match Call::from_parts(method, first.params.as_deref()) {
-            Ok(Call::Challenge(challenge)) => challenge,
-            Ok(_) | Err(_) => return Err(SocketError::Violation),
-        },
-        None => return Err(SocketError::Violation),
-    };
+async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, SocketError> {
+    let challenge = socket.challenge().await?;
     let config = &shared.config;
     let call = Call::Authenticate(Authenticate::Gateway {
         token: config.machine_token.clone(),
         proof: sign_challenge(&config.node_key, &challenge.nonce, &config.cluster),
     });
-    send(socket, &Envelope::call(Some(AUTHENTICATE_ID.into()), &call)).await?;
-    let reply = next_envelope(socket).await?;
-    if let Some(error) = reply.error {
-        return Err(SocketError::Refused(error.reason()));
-    }
-    let result = reply.result.ok_or(SocketError::Violation)?;
-    let _authenticated: Authenticated =
-        decode_result(&result).map_err(|_| SocketError::Violation)?;
+    let _authenticated: Authenticated = socket.authenticate(&call).await?;
     Ok(Duration::from_millis(
         challenge.heartbeat_ms.clamp(1_000, 60_000),
     ))
@@ -292,30 +186,6 @@ fn announcement(shared: &Shared) -> Envelope {
         grants: shared.context.grants.announced(),
     };
     Envelope::call(Some(ANNOUNCE_ID.into()), &Call::Announce(announce))
-}
-
-async fn next_envelope<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-) -> Result<Envelope, SocketError> {
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(text))) => {
-                return Envelope::parse(&text).map_err(|_| SocketError::Violation);
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Binary(_) | Message::Frame(_))) => return Err(SocketError::Violation),
-            Some(Ok(Message::Close(_))) | None => return Err(SocketError::Closed),
-            Some(Err(error)) => return Err(error.into()),
-        }
-    }
-}
-
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    envelope: &Envelope,
-) -> Result<(), SocketError> {
-    socket.send(Message::text(envelope.to_text())).await?;
-    Ok(())
 }
 
 fn random() -> u32 {

@@ -438,7 +438,7 @@ fn gateway_config(
         node_key,
         machine_token: claims.issue(cluster_key),
         signaling: SignalingEndpoint {
-            address: reachable(listen),
+            address: Some(reachable(listen)),
             host,
             tls: settings
                 .tls_cert

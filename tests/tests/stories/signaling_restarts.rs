@@ -148,7 +148,7 @@ impl Cluster {
             node_key: self.node_key.clone(),
             machine_token: machine.issue(&self.key),
             signaling: SignalingEndpoint {
-                address: signaling.address,
+                address: Some(signaling.address),
                 host: signaling.host.clone(),
                 tls: None,
             },

@@ -1,0 +1,153 @@
+//! One socket to signaling, whoever opens it: a node, or the native client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::HeaderValue;
+use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
+use portway_protocol::reason::Reason;
+use portway_protocol::signal::{
+    Authenticated, Call, Challenge, Envelope, PATH, SUBPROTOCOL, decode_result,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::config::SignalingEndpoint;
+
+/// Time for connecting, and again for authenticating.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Id of the first request.
+const AUTHENTICATE_ID: &str = "authenticate";
+
+/// Why the socket ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    #[error("connecting: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] Box<WsError>),
+    #[error("the server did not answer in time")]
+    Timeout,
+    #[error("the server closed the socket")]
+    Closed,
+    #[error("the server refused: {}", .0.code())]
+    Refused(Reason),
+    #[error("the server broke the protocol")]
+    Violation,
+}
+
+impl From<WsError> for SocketError {
+    fn from(error: WsError) -> Self {
+        Self::WebSocket(Box::new(error))
+    }
+}
+
+/// TCP, or TLS over it.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A WebSocket that carries envelopes.
+pub(crate) struct Socket(WebSocketStream<Box<dyn Stream>>);
+
+impl Socket {
+    /// Connects; nobody is authenticated yet. `tls`: whom to believe, if TLS is spoken there.
+    pub(crate) async fn connect(
+        endpoint: &SignalingEndpoint,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Result<Self, SocketError> {
+        tokio::time::timeout(CONNECT_TIMEOUT, Self::open(endpoint, tls))
+            .await
+            .map_err(|_| SocketError::Timeout)?
+    }
+
+    async fn open(
+        endpoint: &SignalingEndpoint,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Result<Self, SocketError> {
+        let (name, port) = endpoint.name_and_port();
+        let stream = match endpoint.address {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect((name, port)).await?,
+        };
+        stream.set_nodelay(true)?;
+        let (scheme, stream): (_, Box<dyn Stream>) = match tls {
+            None => ("ws", Box::new(stream)),
+            Some(config) => {
+                let name = name.to_owned().try_into().map_err(|error| {
+                    std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+                })?;
+                let connector = TlsConnector::from(config);
+                ("wss", Box::new(connector.connect(name, stream).await?))
+            }
+        };
+        let mut request = format!("{scheme}://{}{PATH}", endpoint.host).into_client_request()?;
+        request.headers_mut().insert(
+            "sec-websocket-protocol",
+            HeaderValue::from_static(SUBPROTOCOL),
+        );
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(MAX_SIGNAL_MESSAGE))
+            .max_frame_size(Some(MAX_SIGNAL_MESSAGE));
+        let (socket, _response) =
+            tokio_tungstenite::client_async_with_config(request, stream, Some(limits)).await?;
+        Ok(Self(socket))
+    }
+
+    /// The server's first message.
+    pub(crate) async fn challenge(&mut self) -> Result<Challenge, SocketError> {
+        let first = self.next().await?;
+        let method = first.method.ok_or(SocketError::Violation)?;
+        match Call::from_parts(&method, first.params.as_deref()) {
+            Ok(Call::Challenge(challenge)) => Ok(challenge),
+            Ok(_) | Err(_) => Err(SocketError::Violation),
+        }
+    }
+
+    /// Says who we are, and waits for the server's yes.
+    pub(crate) async fn authenticate(&mut self, call: &Call) -> Result<Authenticated, SocketError> {
+        self.send(&Envelope::call(Some(AUTHENTICATE_ID.into()), call))
+            .await?;
+        let reply = self.next().await?;
+        if let Some(error) = reply.error {
+            return Err(SocketError::Refused(error.reason()));
+        }
+        let result = reply.result.ok_or(SocketError::Violation)?;
+        decode_result(&result).map_err(|_| SocketError::Violation)
+    }
+
+    /// The next message. Nothing is lost if this is cancelled.
+    pub(crate) async fn next(&mut self) -> Result<Envelope, SocketError> {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    return Envelope::parse(&text).map_err(|_| SocketError::Violation);
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    return Err(SocketError::Violation);
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let reason = frame.map(|frame| frame.reason.to_string());
+                    tracing::info!(?reason, "signaling closed the socket");
+                    return Err(SocketError::Closed);
+                }
+                None => return Err(SocketError::Closed),
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends one message.
+    pub(crate) async fn send(&mut self, envelope: &Envelope) -> Result<(), SocketError> {
+        self.0.send(Message::text(envelope.to_text())).await?;
+        Ok(())
+    }
+}
