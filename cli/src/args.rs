@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Sessions,
     /// What happened: nodes that came and went, browsers that were let in
     Events(Events),
-    /// Issue, inspect and revoke tokens
+    /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
     /// Keys in the state directory
@@ -363,8 +363,8 @@ pub(crate) enum Issue {
         /// Name of the node
         #[arg(long, value_name = "NAME")]
         node: portway_protocol::id::NodeId,
-        /// Public key of the node, base64url
-        #[arg(long, value_name = "KEY")]
+        /// Public key of the node, as `portway key show` tells it there
+        #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
         key: portway_protocol::key::PublicKey,
         /// How long it is valid, at most 30d
         #[arg(long = "for", default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]

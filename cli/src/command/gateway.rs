@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::proxy::connect::tls_config;
@@ -28,6 +29,9 @@ use crate::role::gateway::GRANTS;
 use crate::role::{self, Process};
 use crate::state::State;
 use crate::{node, output};
+
+/// A machine token that expires within this time is worth a warning.
+const RENEW_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Printed when a signaling service knows the node.
 #[derive(Serialize)]
@@ -157,6 +161,11 @@ fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<String, Fai
     }
     if claims.node_id != settings.node {
         return Err(refused(format!("it is for the node `{}`", claims.node_id)));
+    }
+    let left = claims.exp.saturating_sub(unix_now());
+    if left < RENEW_WITHIN.as_secs() {
+        let (node, days) = (&settings.node, left / 86_400);
+        tracing::warn!(%node, days, "the machine token expires soon: issue another one");
     }
     Ok(token)
 }

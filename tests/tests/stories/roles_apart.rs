@@ -1,6 +1,8 @@
 //! A cluster of several machines: signaling, relay and gateways are processes of their own, and only one
 //! more state directory has the cluster key.
 
+use std::time::Duration;
+
 use portway_tests::PATIENCE;
 use portway_tests::authority;
 use portway_tests::browser::{Browser, Kind};
@@ -17,6 +19,9 @@ pub(crate) const STORIES: &[crate::Story] = &[
     story!(CHROMIUM, roles_run_apart),
     story!(CHROMIUM, one_of_two_signaling_services_is_lost),
 ];
+
+/// How long credentials of the relay are good for here.
+const CREDENTIALS: Duration = Duration::from_secs(20);
 
 /// Who has the cluster key, and runs nothing.
 struct Owner {
@@ -137,7 +142,8 @@ async fn roles_run_apart(browser: &mut Browser) -> anyhow::Result<()> {
     let (state, config) = owner.signaling(&tls)?;
     state.file("secret", "a secret of two\n")?;
     let relays = format!(
-        "\n[[signaling.relays]]\nurls = [{:?}]\nsecret_file = \"secret\"\n",
+        "\n[[signaling.relays]]\nurls = [{:?}]\nsecret_file = \"secret\"\n\
+         credentials = \"20s\"\n",
         text(&relay.ready["relay"][0])
     );
     state.file(
@@ -170,6 +176,13 @@ async fn roles_run_apart(browser: &mut Browser) -> anyhow::Result<()> {
     assert_eq!(browser.eval(&fetch).await?, 1_000_000);
     let sessions = office.ask(&["sessions"]).await?;
     assert_eq!(sessions["sessions"][0]["path"], "relayed", "{sessions}");
+
+    // What is awaited is the time at which an allocation of these credentials would have ended.
+    tokio::time::sleep(CREDENTIALS + Duration::from_secs(2)).await;
+    assert_eq!(browser.eval(&fetch).await?, 1_000_000);
+    let later = office.ask(&["sessions"]).await?;
+    let session = |listed: &Value| listed["sessions"][0]["session"].clone();
+    assert_eq!(session(&later), session(&sessions), "the same session");
 
     let mut executables = Vec::new();
     for (process, role) in [
