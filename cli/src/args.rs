@@ -1,13 +1,18 @@
-//! The command line's grammar, nothing else.
+//! The command line's grammar, nothing else. [`role`]: what runs until it is told to end.
+
+mod role;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portway_protocol::id::{ClusterName, ServiceName};
+use portway_protocol::id::ServiceName;
 use portway_protocol::target::ServiceTarget;
 use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
+
+use crate::portal::Portal;
+pub(crate) use role::{Gateway, Init, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
 #[derive(Debug, Parser)]
@@ -50,10 +55,18 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run everything in one process: signaling, STUN, gateway and the services given
     Up(Up),
+    /// Make a cluster: its key, which says what belongs to it
+    Init(Init),
+    /// Run the signaling service alone: where browsers and gateways meet
+    Signaling(Signaling),
     /// Run a STUN/TURN relay alone: for Portway, or for any other WebRTC
     Relay(Relay),
+    /// Run a gateway alone: opens this machine's services
+    Gateway(Gateway),
     /// Add a service to the running gateway, or start one, and print its link
     Expose(Expose),
+    /// What runs here: role, version, and for a gateway whether signaling knows it
+    Status,
     /// Nodes of the cluster and their state
     Nodes,
     /// Services, their targets and their health
@@ -62,9 +75,12 @@ pub(crate) enum Command {
     Sessions,
     /// What happened: nodes that came and went, browsers that were let in
     Events(Events),
-    /// Issue, inspect and revoke tokens
+    /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
+    /// Keys in the state directory
+    #[command(subcommand)]
+    Key(Key),
     /// Check this machine: network, clock, ports; says what to do
     Doctor(Doctor),
     /// Print a completion script for a shell
@@ -74,45 +90,6 @@ pub(crate) enum Command {
     },
     /// Print version, commit and the hash of the embedded browser client
     Version,
-}
-
-/// `portway up`. What is not given here may stand in the configuration file.
-#[derive(Debug, Default, Args)]
-pub(crate) struct Up {
-    /// Name of the cluster, part of every address [default: home]
-    #[arg(long, env = "PORTWAY_CLUSTER", value_name = "NAME")]
-    pub(crate) cluster: Option<ClusterName>,
-    /// Address of the web and signaling server [default: 127.0.0.1:8080]
-    #[arg(long, env = "PORTWAY_LISTEN", value_name = "ADDR:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Domain that points here, with a wildcard below it; needs a certificate
-    #[arg(long, value_name = "DOMAIN")]
-    pub(crate) domain: Option<String>,
-    /// Certificate chain (PEM) for the domain and its wildcard
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of the certificate
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// A service, e.g. lab=http://127.0.0.1:8888; may be repeated. Without any: a demo
-    #[arg(long, value_name = "NAME=TARGET")]
-    pub(crate) expose: Vec<Exposed>,
-    /// STUN or TURN server for both ends, e.g. stun:stun.example.org:3478; may be repeated
-    #[arg(long, value_name = "URL")]
-    pub(crate) ice_server: Vec<String>,
-    /// Do not answer STUN on the listening port over UDP (behind a proxy that forwards only HTTP);
-    /// no relay either
-    #[arg(long)]
-    pub(crate) no_stun: bool,
-    /// Do not relay for those who find no direct path
-    #[arg(long)]
-    pub(crate) no_relay: bool,
-    /// User name for the TURN servers given
-    #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
-    pub(crate) turn_username: Option<String>,
-    /// File with the password for the TURN servers given
-    #[arg(long, env = "PORTWAY_TURN_PASSWORD_FILE", value_name = "FILE")]
-    pub(crate) turn_password_file: Option<PathBuf>,
 }
 
 /// `portway relay`. What is not given here may stand in the configuration file, under `[relay]`.
@@ -339,6 +316,12 @@ pub(crate) enum Token {
     /// Issue a token
     #[command(subcommand)]
     Issue(Box<Issue>),
+    /// Give a user token to the running gateway: its link opens services here from then on; reads it
+    /// from standard input
+    ///
+    /// For a gateway without the cluster key: `portway token issue user … --origin …` where that key is
+    /// prints the token. It is no secret; the link is.
+    Accept,
     /// Show what a token says and whether it is valid; reads it from standard input
     Inspect,
     /// Revoke the grant of a user token: its sessions end at once
@@ -368,19 +351,32 @@ pub(crate) enum Issue {
         /// Allowed paths, exact or a prefix that ends in *; may be repeated [default: all]
         #[arg(long = "path", value_name = "GLOB")]
         paths: Option<Vec<String>>,
+        /// Portal of a signaling service, e.g. `https://home.example.org`: makes the link here and now
+        ///
+        /// By the cluster key of the state directory; nobody is asked. Give the token to `portway token
+        /// accept` where the service is.
+        #[arg(long, value_name = "URL")]
+        origin: Option<Portal>,
     },
     /// For a node key of another machine
     Machine {
         /// Name of the node
         #[arg(long, value_name = "NAME")]
         node: portway_protocol::id::NodeId,
-        /// Public key of the node, base64url
-        #[arg(long, value_name = "KEY")]
+        /// Public key of the node, as `portway key show` tells it there
+        #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
         key: portway_protocol::key::PublicKey,
         /// How long it is valid, at most 30d
         #[arg(long = "for", default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]
         lifetime: std::time::Duration,
     },
+}
+
+/// `portway key`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Key {
+    /// Show the public keys of this state directory; makes the node key if there is none
+    Show,
 }
 
 /// `portway doctor`.

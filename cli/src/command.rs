@@ -3,7 +3,12 @@
 pub(crate) mod client;
 pub(crate) mod doctor;
 pub(crate) mod expose;
+pub(crate) mod gateway;
+pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod relay;
+pub(crate) mod signaling;
+pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod version;

@@ -1,5 +1,8 @@
 //! The configuration file, TOML. Flag > environment > file > default.
 //!
+//! One file may be that of `up`, or of one role: [`web`] is what `up` and `signaling` share, [`signaling`],
+//! [`gateway`] and [`relay`] are the tables of the roles.
+//!
 //! ```toml
 //! cluster = "home"
 //! listen = "127.0.0.1:8080"
@@ -9,21 +12,27 @@
 //! nas = "https://192.168.1.5:5001,insecure"
 //! ```
 
+pub(crate) mod gateway;
 pub(crate) mod relay;
+pub(crate) mod signaling;
+pub(crate) mod web;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use portway_protocol::id::ClusterName;
-use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::args::{Exposed, Global, Up};
+use crate::args::{Exposed, Global, Span, Up};
 use crate::exit::Failure;
+use gateway::GatewayFile;
 use relay::RelayFile;
+use signaling::SignalingFile;
+use web::Web;
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -31,18 +40,15 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Below the user's configuration directory.
 const DEFAULT_FILE: &str = "portway/portway.toml";
 
-/// Where browsers meet unless told otherwise: this machine alone.
-const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
-
-/// Name of the cluster unless told otherwise.
-const DEFAULT_CLUSTER: &str = "home";
+/// Longest life of relay credentials that are handed out to browsers.
+const MAX_CREDENTIALS: Duration = Duration::from_secs(600);
 
 /// What a file says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
     pub(crate) state: Option<PathBuf>,
-    cluster: Option<ClusterName>,
+    pub(crate) cluster: Option<ClusterName>,
     listen: Option<SocketAddr>,
     domain: Option<String>,
     tls_cert: Option<PathBuf>,
@@ -53,6 +59,8 @@ pub(crate) struct File {
     turn_password_file: Option<PathBuf>,
     services: BTreeMap<String, Spanned<String>>,
     pub(crate) relay: RelayFile,
+    pub(crate) signaling: SignalingFile,
+    pub(crate) gateway: GatewayFile,
     /// The services, as the command line has them.
     #[serde(skip)]
     expose: Vec<Exposed>,
@@ -61,16 +69,8 @@ pub(crate) struct File {
 /// What `up` shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    pub(crate) cluster: ClusterName,
-    pub(crate) listen: SocketAddr,
-    pub(crate) domain: Option<String>,
-    pub(crate) tls_cert: Option<PathBuf>,
-    pub(crate) tls_key: Option<PathBuf>,
-    pub(crate) ice_servers: Vec<String>,
-    pub(crate) stun: bool,
+    pub(crate) web: Web,
     pub(crate) relay: bool,
-    pub(crate) turn_username: Option<String>,
-    pub(crate) turn_password_file: Option<PathBuf>,
     /// Each name once.
     pub(crate) expose: Vec<Exposed>,
 }
@@ -102,7 +102,7 @@ impl File {
     fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         let mut file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         for (name, target) in &file.services {
-            let line = text[..target.span().start].lines().count().max(1);
+            let line = line(text, target);
             let exposed: Result<Exposed, String> = format!("{name}={}", target.get_ref()).parse();
             let mut exposed =
                 exposed.map_err(|problem| format!("line {line}: service `{name}`: {problem}"))?;
@@ -110,6 +110,8 @@ impl File {
             file.expose.push(exposed);
         }
         file.relay.understand(text, folder)?;
+        file.signaling.understand(text, folder)?;
+        file.gateway.understand(text, folder)?;
         for path in [
             &mut file.state,
             &mut file.tls_cert,
@@ -123,81 +125,28 @@ impl File {
         }
         Ok(file)
     }
+
+    /// The services of the command line, and those of the file with other names.
+    pub(crate) fn services(&self, flags: &[Exposed]) -> Vec<Exposed> {
+        let mut services = flags.to_vec();
+        for service in &self.expose {
+            if !services.iter().any(|other| other.name == service.name) {
+                services.push(service.clone());
+            }
+        }
+        services
+    }
 }
 
 impl Settings {
-    /// The certificate, if this end speaks TLS itself.
-    pub(crate) fn tls(&self) -> Option<TlsFiles> {
-        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
-        Some(TlsFiles { certificate, key })
-    }
-
     /// What the command line says, and for the rest the file, and for the rest the defaults.
     pub(crate) fn resolve(args: &Up, file: &File) -> anyhow::Result<Self> {
-        let mut expose = args.expose.clone();
-        for service in &file.expose {
-            if !expose.iter().any(|other| other.name == service.name) {
-                expose.push(service.clone());
-            }
-        }
-        let settings = Self {
-            cluster: args
-                .cluster
-                .clone()
-                .or_else(|| file.cluster.clone())
-                .unwrap_or_else(|| DEFAULT_CLUSTER.parse().expect("a valid label")),
-            listen: args
-                .listen
-                .or(file.listen)
-                .unwrap_or_else(|| DEFAULT_LISTEN.into()),
-            domain: args.domain.clone().or_else(|| file.domain.clone()),
-            tls_cert: args.tls_cert.clone().or_else(|| file.tls_cert.clone()),
-            tls_key: args.tls_key.clone().or_else(|| file.tls_key.clone()),
-            ice_servers: if args.ice_server.is_empty() {
-                file.ice_servers.clone()
-            } else {
-                args.ice_server.clone()
-            },
-            stun: !args.no_stun && file.stun.unwrap_or(true),
-            relay: !args.no_relay && !args.no_stun && file.relay.is_enabled(),
-            turn_username: args
-                .turn_username
-                .clone()
-                .or_else(|| file.turn_username.clone()),
-            turn_password_file: args
-                .turn_password_file
-                .clone()
-                .or_else(|| file.turn_password_file.clone()),
-            expose,
-        };
-        settings.check()?;
-        Ok(settings)
+        Ok(Self {
+            web: Web::resolve(&args.web, file)?,
+            relay: !args.no_relay && !args.web.no_stun && file.relay.is_enabled(),
+            expose: file.services(&args.expose),
+        })
     }
-
-    fn check(&self) -> Result<(), Failure> {
-        if self.tls_cert.is_some() != self.tls_key.is_some() {
-            return Err(Failure::configuration(
-                "a certificate and its key belong together: give --tls-cert and --tls-key",
-            ));
-        }
-        if self.domain.is_some() && self.tls_cert.is_none() {
-            return Err(Failure::configuration(
-                "browsers need a secure origin for a domain: give --tls-cert and --tls-key with --domain",
-            ));
-        }
-        if let Some(url) = self.ice_servers.iter().find(|url| !is_ice_url(url)) {
-            return Err(Failure::configuration(format!(
-                "`{url}`: an ICE server starts with stun:, turn: or turns:"
-            )));
-        }
-        Ok(())
-    }
-}
-
-fn is_ice_url(url: &str) -> bool {
-    ["stun:", "turn:", "turns:"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme))
 }
 
 /// Where a file is looked for when none is given (XDG Base Directory).
@@ -207,6 +156,39 @@ fn default_path() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(of("HOME")?).join(".config")))?;
     Some(folder.join(DEFAULT_FILE))
+}
+
+/// How long relay credentials are good for.
+fn credentials_lifetime(wanted: Option<Span>) -> Duration {
+    wanted.map_or(MAX_CREDENTIALS, |Span(wanted)| wanted.min(MAX_CREDENTIALS))
+}
+
+fn parse_all<T>(text: &str, values: &[Spanned<String>]) -> Result<Vec<T>, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    values.iter().map(|value| parse(text, value)).collect()
+}
+
+fn optional<T>(text: &str, value: Option<&Spanned<String>>) -> Result<Option<T>, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    value.map(|value| parse(text, value)).transpose()
+}
+
+fn parse<T>(text: &str, value: &Spanned<String>) -> Result<T, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let line = line(text, value);
+    let parsed = value.get_ref().parse();
+    parsed.map_err(|problem: T::Err| format!("line {line}: {problem}"))
+}
+
+/// The line on which a value begins.
+fn line<T>(text: &str, value: &Spanned<T>) -> usize {
+    text[..value.span().start].matches('\n').count() + 1
 }
 
 #[cfg(test)]
@@ -223,20 +205,24 @@ mod tests {
         let text = "cluster = \"office\"\n[services]\nlab = \"http://a\"\nnas = \"http://b\"\n";
         let file = parse(text).unwrap();
         let args = Up {
-            listen: Some("0.0.0.0:443".parse().unwrap()),
+            web: crate::args::Web {
+                listen: Some("0.0.0.0:443".parse().unwrap()),
+                ..crate::args::Web::default()
+            },
             expose: vec!["lab=http://c".parse().unwrap()],
             ..Up::default()
         };
         let settings = Settings::resolve(&args, &file).unwrap();
-        assert_eq!(settings.cluster.as_str(), "office");
-        assert_eq!(settings.listen.port(), 443);
+        let cluster = settings.web.cluster.unwrap();
+        assert_eq!(cluster.as_str(), "office");
+        assert_eq!(settings.web.listen.port(), 443);
         let targets: Vec<String> = settings
             .expose
             .iter()
             .map(|service| format!("{}={}", service.name, service.target))
             .collect();
         assert_eq!(targets, ["lab=http://c:80", "nas=http://b:80"]);
-        assert!(settings.stun);
+        assert!(settings.web.stun);
     }
 
     #[test]
@@ -245,6 +231,19 @@ mod tests {
             ("cluster = \"home\"\nlissten = \"x\"\n", "line 2"),
             ("\n\nlisten = \"nowhere\"\n", "line 3"),
             ("[services]\na = \"http://x\"\nb = \"ftp://x\"\n", "line 3"),
+            ("\n[signaling]\ncluster_keys = [\"short\"]\n", "line 3"),
+            (
+                "[[signaling.relays]]\nurls = [\"http://x\"]\nsecret_file = \"s\"\n",
+                "line 2",
+            ),
+            (
+                "[[signaling.relays]]\nurls = []\nsecret_file = \"s\"\ncredentials = \"long\"\n",
+                "line 4",
+            ),
+            ("[gateway]\ncluster_key = \"x\"\n", "line 2"),
+            ("[gateway]\n\nnode = \"a.b\"\n", "line 3"),
+            ("[gateway]\nsignaling = [\n\"ftp://x\"]\n", "line 3"),
+            ("[gateway]\nsecret = 1\n", "line 2"),
         ] {
             let problem = parse(text).unwrap_err();
             assert!(problem.contains(line), "{problem}");

@@ -1,37 +1,35 @@
 //! The control socket of a running instance: HTTP with JSON over a Unix socket in the state
-//! directory. Who may open the file may control the instance. [`relay`]: what a relay is asked there.
+//! directory. Who may open the file may control the instance.
+//!
+//! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`status`]: what runs at all.
 
+pub(crate) mod gateway;
 pub(crate) mod relay;
+pub(crate) mod signaling;
+pub(crate) mod status;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use portway_gateway::service::{ServiceSpec, Trust};
-use portway_gateway::session::table::SessionView;
-use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::reason::Exit;
-use portway_protocol::signal::ServiceHealth;
-use portway_protocol::target::ServiceTarget;
-use portway_signaling::store::Entry;
+use portway_signaling::server::SignalingHandle;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::args;
 use crate::exit::Failure;
-use crate::links::{GrantRequest, Granted, Links};
+use gateway::Node;
+use relay::Operated;
+use status::Itself;
 
 /// Name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -39,72 +37,9 @@ pub(crate) const SOCKET: &str = "control.sock";
 /// Largest answer that a client reads.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// A service to add.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct NewService {
-    pub(crate) name: ServiceName,
-    pub(crate) target: ServiceTarget,
-    pub(crate) authority: Option<std::path::PathBuf>,
-    pub(crate) insecure: bool,
-}
-
-/// A service as `portway services` shows it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ServiceView {
-    pub(crate) name: ServiceName,
-    pub(crate) target: ServiceTarget,
-    pub(crate) health: ServiceHealth,
-    pub(crate) url: String,
-}
-
-/// A service that can be opened.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Exposed {
-    pub(crate) name: ServiceName,
-    pub(crate) url: String,
-    pub(crate) link: String,
-}
-
-/// Whether a grant was there.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Revoked {
-    pub(crate) revoked: bool,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Problem {
     message: String,
-}
-
-impl From<&args::Exposed> for NewService {
-    fn from(service: &args::Exposed) -> Self {
-        let (authority, insecure) = match &service.trust {
-            args::Trust::System => (None, false),
-            args::Trust::Authority(path) => (Some(path.clone()), false),
-            args::Trust::Any => (None, true),
-        };
-        Self {
-            name: service.name.clone(),
-            target: service.target.clone(),
-            authority,
-            insecure,
-        }
-    }
-}
-
-impl NewService {
-    /// As the gateway wants it.
-    pub(crate) fn spec(self) -> ServiceSpec {
-        ServiceSpec {
-            name: self.name,
-            target: self.target,
-            trust: match (self.authority, self.insecure) {
-                (Some(path), _) => Trust::Authority(path),
-                (None, true) => Trust::Any,
-                (None, false) => Trust::System,
-            },
-        }
-    }
 }
 
 /// Binds the socket; a stale one of a process that is gone is replaced.
@@ -150,80 +85,32 @@ pub(crate) fn is_alive(socket: &Path) -> anyhow::Result<bool> {
 /// Serves until cancelled.
 pub(crate) async fn serve(
     listener: UnixListener,
-    links: Links,
+    parts: Parts,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let operated = links.relay.as_ref().map(|relay| relay.operated().clone());
-    let router = Router::new()
-        .route("/nodes", get(nodes))
-        .route("/services", get(services).post(expose))
-        .route("/sessions", get(sessions))
-        .route("/events/{limit}", get(events))
-        .route("/grants", post(grant))
-        .route("/grants/{id}", delete(revoke))
-        .with_state(Arc::new(links))
-        .merge(relay::routes(operated));
-    axum::serve(listener, router)
+    axum::serve(listener, parts.routes())
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await
         .context("the control socket failed")
 }
 
-type Shared = State<Arc<Links>>;
-
-async fn nodes(State(links): Shared) -> Response {
-    Json(links.signaling.nodes()).into_response()
+/// What runs here. Who asks for something that does not is told so.
+pub(crate) struct Parts {
+    pub(crate) about: Itself,
+    pub(crate) signaling: Option<SignalingHandle>,
+    pub(crate) node: Option<Node>,
+    pub(crate) relay: Option<Operated>,
 }
 
-async fn services(State(links): Shared) -> Json<Vec<ServiceView>> {
-    let view = |service: &Arc<portway_gateway::service::Service>| ServiceView {
-        name: service.spec.name.clone(),
-        target: service.spec.target.clone(),
-        health: service.health(),
-        url: format!("{}/", links.origin(&service.spec.name)),
-    };
-    Json(links.gateway.services().iter().map(view).collect())
-}
-
-async fn sessions(State(links): Shared) -> Json<Vec<SessionView>> {
-    Json(links.gateway.sessions())
-}
-
-async fn events(
-    State(links): Shared,
-    UrlPath(limit): UrlPath<u32>,
-) -> Result<Json<Vec<Entry>>, Refusal> {
-    Ok(Json(links.signaling.events(limit as usize).await?))
-}
-
-async fn expose(State(links): Shared, Json(new): Json<NewService>) -> Result<Response, Refusal> {
-    let name = new.name.clone();
-    links.gateway.add_service(new.spec())?;
-    let granted = links.owner_link(&name)?;
-    let exposed = Exposed {
-        url: format!("{}/", links.origin(&name)),
-        link: granted.link,
-        name,
-    };
-    Ok(Json(exposed).into_response())
-}
-
-async fn grant(
-    State(links): Shared,
-    Json(request): Json<GrantRequest>,
-) -> Result<Json<Granted>, Refusal> {
-    Ok(Json(links.issue(&request)?))
-}
-
-async fn revoke(
-    State(links): Shared,
-    UrlPath(id): UrlPath<GrantId>,
-) -> Result<Json<Revoked>, Refusal> {
-    let revoked = links.gateway.revoke_grant(&id)?;
-    if let Some(relay) = links.relay.clone() {
-        tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
+impl Parts {
+    fn routes(self) -> Router {
+        let gateway = self.node.as_ref().map(|node| node.gateway.clone());
+        let portals = self.node.as_ref().map(|node| node.portals.clone());
+        status::routes(self.about, gateway.zip(portals))
+            .merge(signaling::routes(self.signaling))
+            .merge(gateway::routes(self.node))
+            .merge(relay::routes(self.relay))
     }
-    Ok(Json(Revoked { revoked }))
 }
 
 /// An error as an answer.

@@ -73,7 +73,7 @@ async fn script() -> Response {
 async fn place(headers: HeaderMap) -> Json<serde_json::Value> {
     let path = headers.get("x-portway-path");
     let path = path.and_then(|path| path.to_str().ok()).unwrap_or_default();
-    let host = crate::command::up::node_name();
+    let host = crate::node::host_name();
     Json(serde_json::json!({ "host": host, "path": path }))
 }
 

@@ -1,10 +1,8 @@
 //! Links: grants of this cluster with the secret that proves them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use portway_gateway::GatewayHandle;
-use portway_protocol::id::{ClusterName, GrantId, ServiceName};
+use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::key::SigningKey;
 use portway_protocol::link::Link;
 use portway_protocol::permission::Permission;
@@ -13,8 +11,9 @@ use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::UserClaims;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Cluster;
 use crate::exit::Failure;
-use crate::relay::Beside;
+use crate::portal::Portal;
 use crate::state::{State, random_bytes, random_secret};
 
 /// How long the link that `up` prints is valid.
@@ -40,15 +39,12 @@ pub(crate) struct Granted {
     pub(crate) expires: u64,
 }
 
-/// Makes grants for one cluster.
-#[derive(Clone)]
+/// Makes grants for one cluster, with links by way of one signaling service. No gateway knows them
+/// until it is told the token.
+#[derive(Debug, Clone)]
 pub(crate) struct Links {
-    pub(crate) cluster: ClusterName,
-    pub(crate) cluster_key: SigningKey,
-    pub(crate) gateway: GatewayHandle,
-    pub(crate) signaling: portway_signaling::server::SignalingHandle,
-    pub(crate) state: State,
-    pub(crate) relay: Option<Arc<Beside>>,
+    pub(crate) cluster: Cluster,
+    pub(crate) portal: Portal,
 }
 
 impl Links {
@@ -59,27 +55,25 @@ impl Links {
 
     /// The owner's own link to a service: the same one until it runs out, so that bookmarks and
     /// open tabs survive a restart.
-    pub(crate) fn owner_link(&self, service: &ServiceName) -> anyhow::Result<Granted> {
+    pub(crate) fn owner_link(
+        &self,
+        state: &State,
+        service: &ServiceName,
+    ) -> anyhow::Result<Granted> {
         let request = GrantRequest {
             services: vec![Permission::all(service.clone())],
             user: "owner".to_owned(),
             lifetime_s: OWNER_LIFETIME.as_secs(),
         };
         let name = format!("link.{service}");
-        match self.state.read_secret(&name)? {
+        match state.read_secret(&name)? {
             Some(secret) => self.issue_with(&request, &secret),
             None => {
                 let secret = random_secret();
-                self.state.write_secret(&name, &secret)?;
+                state.write_secret(&name, &secret)?;
                 self.issue_with(&request, &secret)
             }
         }
-    }
-
-    /// The browser-visible origin of a service.
-    pub(crate) fn origin(&self, service: &ServiceName) -> String {
-        let origin = portway_signaling::host::Origin::Service(service.clone());
-        self.signaling.origin(&origin)
     }
 
     fn issue_with(
@@ -96,8 +90,12 @@ impl Links {
         }
         let now = unix_now();
         let key = SigningKey::from_link_secret(secret);
+        let Cluster {
+            name,
+            key: cluster_key,
+        } = &self.cluster;
         let claims = UserClaims {
-            iss: self.cluster.clone(),
+            iss: name.clone(),
             aud: request.services.iter().map(|p| p.name.clone()).collect(),
             sub: request.user.clone(),
             services: request.services.clone(),
@@ -108,18 +106,16 @@ impl Links {
                 ed25519: key.public(),
             },
         };
-        let token = claims.issue(&self.cluster_key);
-        let claims = self.gateway.add_grant(token.clone())?;
         let link = Link {
-            cluster: self.cluster.clone(),
-            cluster_key: self.cluster_key.public(),
+            cluster: name.clone(),
+            cluster_key: cluster_key.public(),
             grant: claims.jti,
             secret: secret.clone(),
         };
         Ok(Granted {
             id: claims.jti,
-            link: format!("{}/#{link}", self.origin(&first.name)),
-            token,
+            link: format!("{}/#{link}", self.portal.service(&first.name)),
+            token: claims.issue(cluster_key),
             expires: claims.exp,
         })
     }

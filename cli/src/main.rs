@@ -2,6 +2,7 @@
 
 mod args;
 mod assets;
+mod cluster;
 mod command;
 mod config;
 mod control;
@@ -9,9 +10,12 @@ mod demo;
 mod exit;
 mod links;
 mod logging;
+mod node;
 mod output;
 mod pinned;
+mod portal;
 mod relay;
+mod role;
 mod signals;
 mod state;
 
@@ -42,13 +46,18 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(args) => command::up::run(&cli.global, args),
+        Command::Init(args) => command::init::run(&cli.global, args).map(done),
+        Command::Signaling(args) => command::signaling::run(&cli.global, args),
         Command::Relay(args) => command::relay::run(&cli.global, args),
+        Command::Gateway(args) => command::gateway::run(&cli.global, args),
         Command::Expose(args) => command::expose::run(&cli.global, args),
+        Command::Status => command::status::run(&cli.global).map(done),
         Command::Nodes => command::client::nodes(&cli.global).map(done),
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),
         Command::Events(args) => command::client::events(&cli.global, args).map(done),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
+        Command::Key(args) => command::key::run(&cli.global, *args).map(done),
         Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),
         Command::Completions { shell } => command::version::completions(*shell).map(done),
         Command::Version => command::version::run(&cli.global).map(done),

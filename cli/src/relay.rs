@@ -4,6 +4,9 @@
 //! Security: its only peers are the sockets of this process's gateway, which are attached to it, so
 //! that a link opens no way to anything else. Credentials are made for one session of a client and
 //! are good for minutes; what was allocated by them lives on while that session does.
+//! [`tickets`]: how they are made, also for relays elsewhere.
+
+pub(crate) mod tickets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,9 +20,8 @@ use portway_protocol::id::GrantId;
 use portway_protocol::signal::IceServer;
 use portway_relay::config::Config;
 use portway_relay::{Arrived, Attachment, LocalPeer, Relay};
-use portway_relay_proto::auth::ephemeral_credentials;
 use portway_relay_proto::peer_policy::PeerPolicy;
-use portway_signaling::relay::{Lease, StunConnection};
+use portway_signaling::relay::{Issuer, Lease, StunConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
@@ -27,9 +29,7 @@ use crate::config::relay::RelayFile;
 use crate::control::relay::Operated;
 use crate::exit::Failure;
 use crate::links::unix_now;
-
-/// Parts the grant from the session in user names; no id contains it.
-const SEPARATOR: char = '.';
+use tickets::{SEPARATOR, Tickets};
 
 /// Sessions are looked at this often within the lifetime of credentials.
 const LOOKS: u32 = 10;
@@ -37,10 +37,8 @@ const LOOKS: u32 = 10;
 /// A relay that runs beside signaling.
 pub(crate) struct Beside {
     running: Operated,
-    urls: Vec<String>,
     listen: SocketAddr,
-    secret: [u8; 32],
-    lifetime: Duration,
+    tickets: Tickets,
 }
 
 impl Beside {
@@ -75,32 +73,34 @@ impl Beside {
             .map_err(|error| Failure::configuration(format!("the relay: {error}")))?;
         Ok(Self {
             running: Operated::new(Arc::new(running), &config),
-            urls: urls.to_vec(),
             listen,
-            secret,
-            lifetime: file.credentials(),
+            tickets: Tickets {
+                urls: urls.to_vec(),
+                secret: secret.to_vec(),
+                lifetime: file.credentials(),
+            },
         })
     }
 
     /// Takes what may change of a configuration: quotas.
     pub(crate) fn reload(&self, file: &RelayFile) -> anyhow::Result<()> {
-        let config = config(file, self.listen, &self.secret)?;
+        let config = config(file, self.listen, &self.tickets.secret)?;
         Ok(self.running.relay.reload(&config)?)
     }
 
     /// Its address over UDP, as browsers have it.
     pub(crate) fn url(&self) -> &str {
-        &self.urls[0]
+        &self.tickets.urls[0]
     }
 
     /// Keeps alive what the sessions of a gateway have allocated, until cancelled.
     pub(crate) async fn keep(self: Arc<Self>, gateway: GatewayHandle, cancel: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(self.lifetime / LOOKS) => {}
+                () = tokio::time::sleep(self.tickets.lifetime / LOOKS) => {}
                 () = cancel.cancelled() => return,
             }
-            let until = unix_now() + self.lifetime.as_secs();
+            let until = unix_now() + self.tickets.lifetime.as_secs();
             let name = |view: SessionView| {
                 let user = view.grant.to_string().into();
                 ((user, view.session.to_string().into()), until)
@@ -123,13 +123,16 @@ impl Beside {
     /// Ends what a grant has relayed, and refuses the credentials made for it; returns how many
     /// allocations there were.
     pub(crate) fn revoke(&self, grant: &GrantId) -> usize {
-        let revoked = self.running.relay.revoke(&grant.to_string(), self.lifetime);
+        let revoked = self
+            .running
+            .relay
+            .revoke(&grant.to_string(), self.tickets.lifetime);
         revoked.ended
     }
 }
 
 /// What the file says, and what is never otherwise beside signaling.
-fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8; 32]) -> anyhow::Result<Config> {
+fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8]) -> anyhow::Result<Config> {
     let mut addresses = vec![listen];
     if listen.ip() == Ipv6Addr::UNSPECIFIED {
         // Signaling takes both families on this address; a UDP socket of ours takes one.
@@ -140,6 +143,8 @@ fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8; 32]) -> anyhow::Re
     config.users.clear();
     config.tcp_allocations = false;
     config.session_separator = Some(SEPARATOR);
+    // The gateway says what lives.
+    config.prolong = Duration::ZERO;
     config.peers = PeerPolicy {
         attached_only: true,
         ..PeerPolicy::default()
@@ -147,18 +152,13 @@ fn config(file: &RelayFile, listen: SocketAddr, secret: &[u8; 32]) -> anyhow::Re
     Ok(config)
 }
 
-impl portway_signaling::relay::Relay for Beside {
+impl Issuer for Beside {
     fn issue(&self, lease: &Lease) -> Vec<IceServer> {
-        let expires = lease.expires.min(unix_now() + self.lifetime.as_secs());
-        let name = format!("{}{SEPARATOR}{}", lease.grant, lease.session);
-        let (username, credential) = ephemeral_credentials(&self.secret, &name, expires);
-        vec![IceServer {
-            urls: self.urls.clone(),
-            username: Some(username),
-            credential: Some(credential),
-        }]
+        self.tickets.issue(lease)
     }
+}
 
+impl portway_signaling::relay::Relay for Beside {
     fn take(&self, connection: StunConnection) {
         self.running.relay.take(Arrived {
             socket: connection.socket,
@@ -177,10 +177,9 @@ impl Shortcut for Beside {
 }
 
 impl std::fmt::Debug for Beside {
-    /// The secret stays hidden.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Beside")
-            .field("urls", &self.urls)
+            .field("tickets", &self.tickets)
             .finish_non_exhaustive()
     }
 }

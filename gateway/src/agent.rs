@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::token::user::UserClaims;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,12 +20,14 @@ use crate::{health, signaling};
 pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) context: Arc<Context>,
-    /// Whom signaling is believed to be, if it speaks TLS.
+    /// Whom signaling services that speak TLS are believed to be, if not whom the configuration says.
     pub(crate) tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
+    /// The machine token of the next connection.
+    pub(crate) machine_token: RwLock<String>,
     /// Something of the announcement has changed.
-    pub(crate) changed: Arc<Notify>,
-    /// Whether signaling knows what this node offers.
-    pub(crate) online: watch::Sender<bool>,
+    pub(crate) changed: watch::Sender<()>,
+    /// Whether each signaling service knows what this node offers, in the order of the configuration.
+    pub(crate) online: watch::Sender<Vec<bool>>,
     /// Peers and their sessions.
     pub(crate) tasks: TaskTracker,
     /// Start of this process, milliseconds since 1970.
@@ -64,11 +66,12 @@ impl Gateway {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Ok(Self(Arc::new(Shared {
-            tls: RwLock::new(config.signaling.tls.clone()),
+            tls: RwLock::default(),
+            machine_token: RwLock::new(config.machine_token.clone()),
+            online: watch::Sender::new(vec![false; config.signaling.len()]),
             config,
             context: Arc::new(context),
-            changed: Arc::default(),
-            online: watch::Sender::new(false),
+            changed: watch::Sender::new(()),
             tasks: TaskTracker::new(),
             epoch,
         })))
@@ -87,7 +90,7 @@ impl Gateway {
         let drained = async {
             cancel.cancelled().await;
             self.0.context.draining.cancel();
-            self.0.changed.notify_one();
+            self.0.changed.send_replace(());
             self.0.tasks.close();
             self.0.tasks.wait().await;
         };
@@ -110,14 +113,14 @@ impl GatewayHandle {
             self.0.context.services.remove(&service.spec.name);
             return Err(AddServiceError::TooMany);
         }
-        self.0.changed.notify_one();
+        self.0.changed.send_replace(());
         Ok(())
     }
 
     /// Takes a service back; sessions that use it go on.
     pub fn remove_service(&self, name: &ServiceName) {
         self.0.context.services.remove(name);
-        self.0.changed.notify_one();
+        self.0.changed.send_replace(());
     }
 
     /// All services.
@@ -147,7 +150,7 @@ impl GatewayHandle {
             self.0.context.grants.revoke(&claims.jti)?;
             return Err(GrantsError::TooMany);
         }
-        self.0.changed.notify_one();
+        self.0.changed.send_replace(());
         Ok(claims)
     }
 
@@ -157,7 +160,7 @@ impl GatewayHandle {
     /// See [`GrantsError`].
     pub fn revoke_grant(&self, id: &GrantId) -> Result<bool, GrantsError> {
         let existed = self.0.context.grants.revoke(id)?;
-        self.0.changed.notify_one();
+        self.0.changed.send_replace(());
         Ok(existed)
     }
 
@@ -169,10 +172,25 @@ impl GatewayHandle {
         announced.iter().any(|g| g.id == *id && g.expires > now)
     }
 
-    /// Waits until signaling knows what this node offers.
+    /// Another machine token from the next connection on.
+    pub fn renew_token(&self, token: String) {
+        *self
+            .0
+            .machine_token
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// Whether each signaling service knows this node, in the order of the configuration.
+    #[must_use]
+    pub fn connected(&self) -> Vec<bool> {
+        self.0.online.borrow().clone()
+    }
+
+    /// Waits until a signaling service knows what this node offers.
     pub async fn online(&self) {
         let mut online = self.0.online.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
-        drop(online.wait_for(|online| *online).await);
+        drop(online.wait_for(|online| online.contains(&true)).await);
     }
 }

@@ -21,8 +21,8 @@ pub struct GatewayConfig {
     pub node_key: SigningKey,
     /// Token that says so.
     pub machine_token: String,
-    /// Where signaling is.
-    pub signaling: SignalingEndpoint,
+    /// Where signaling is. The node is registered at each, so that the loss of one is no outage.
+    pub signaling: Vec<SignalingEndpoint>,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
     /// File of the grants.

@@ -1,10 +1,9 @@
 //! Whether services work: an active check of each, every few seconds.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use portway_protocol::signal::ServiceHealth;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::service::{Service, Services};
@@ -17,7 +16,7 @@ const FAILURES: u32 = 2;
 
 /// Checks all services until cancelled; notifies `changed` when a result is news. A service that
 /// accepts connections is healthy: what it answers is between it and its visitors.
-pub(crate) async fn watch(services: Services, changed: Arc<Notify>) {
+pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
     let mut failures = std::collections::HashMap::new();
     let mut ticks = tokio::time::interval(CHECK_INTERVAL);
     loop {
@@ -42,7 +41,7 @@ pub(crate) async fn watch(services: Services, changed: Arc<Notify>) {
     }
 }
 
-fn note(service: &Service, failures: u32, changed: &Notify) {
+fn note(service: &Service, failures: u32, changed: &watch::Sender<()>) {
     let health = match failures {
         0 => ServiceHealth::Healthy,
         1..FAILURES if service.health() == ServiceHealth::Healthy => return,
@@ -50,6 +49,6 @@ fn note(service: &Service, failures: u32, changed: &Notify) {
     };
     if service.set_health(health) {
         tracing::info!(service = %service.spec.name, ?health, "health changed");
-        changed.notify_one();
+        changed.send_replace(());
     }
 }

@@ -1,6 +1,8 @@
-//! The gateway's socket to signaling: authenticate, announce, answer offers, come back.
+//! The gateway's sockets to signaling, one to each service: authenticate, announce, answer offers, come
+//! back.
 //!
-//! Live sessions do not depend on it: when signaling goes away they go on, and only newcomers wait.
+//! Live sessions do not depend on them: when a signaling service goes away they go on, and only
+//! newcomers wait, who can come through another one.
 //!
 //! - `connection`: the socket itself. `peers`: the peer connections that offers have started.
 
@@ -10,6 +12,7 @@ mod peers;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use portway_protocol::backoff::Backoff;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
@@ -21,8 +24,9 @@ use portway_protocol::transcript::sign_challenge;
 use tokio::sync::mpsc;
 
 use crate::agent::Shared;
+use crate::config::SignalingEndpoint;
 use connection::{CONNECT_TIMEOUT, Socket, SocketError};
-use peers::Peers;
+use peers::{Peers, Table, Via};
 
 /// First pause before another attempt.
 const RETRY_BASE: Duration = Duration::from_millis(500);
@@ -37,37 +41,74 @@ pub(crate) const OUTGOING_QUEUE: usize = 256;
 const ANNOUNCE_ID: &str = "announce";
 const HEARTBEAT_ID: &str = "heartbeat";
 
-/// Keeps a socket to signaling until cancelled.
+/// Keeps a socket to each signaling service until cancelled.
 pub(crate) async fn run(shared: &Shared) {
+    let table = Table::default();
+    let endpoints = shared.config.signaling.iter().enumerate();
+    join_all(endpoints.map(|(at, endpoint)| keep(shared, endpoint, Via(at), table.clone()))).await;
+}
+
+/// Keeps a socket to one signaling service until cancelled.
+async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Table) {
     let (outgoing, mut from_peers) = mpsc::channel(OUTGOING_QUEUE);
-    let peers = Peers::new(shared.context.clone(), outgoing, shared.tasks.clone());
+    let peers = Peers::new(
+        shared.context.clone(),
+        via,
+        table,
+        outgoing,
+        shared.tasks.clone(),
+    );
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     loop {
-        let Err(error) = connect_and_serve(shared, &peers, &mut from_peers, &mut backoff).await;
-        shared.online.send_replace(false);
+        let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
+        let Err(error) = served.await;
+        note(shared, via, Knowledge::Lost);
         let delay = backoff.next_delay(random());
-        tracing::warn!(%error, retry_in_ms = delay.as_millis(), "no connection to signaling");
+        tracing::warn!(
+            signaling = endpoint.host, %error, retry_in_ms = delay.as_millis(),
+            "no connection to signaling"
+        );
         tokio::time::sleep(delay).await;
     }
 }
 
+/// What a signaling service knows of this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    /// What it offers.
+    Announced,
+    /// Nothing.
+    Lost,
+}
+
+fn note(shared: &Shared, Via(at): Via, knowledge: Knowledge) {
+    let is_online = knowledge == Knowledge::Announced;
+    shared.online.send_if_modified(|online| {
+        let before = std::mem::replace(&mut online[at], is_online);
+        before != is_online
+    });
+}
+
 async fn connect_and_serve(
     shared: &Shared,
+    endpoint: &SignalingEndpoint,
     peers: &Peers,
     from_peers: &mut mpsc::Receiver<Envelope>,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, SocketError> {
-    let tls = shared
+    let renewed = shared
         .tls
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    let mut socket = Socket::connect(&shared.config.signaling, tls).await?;
+    let tls = endpoint.tls.clone().map(|own| renewed.unwrap_or(own));
+    let mut socket = Socket::connect(endpoint, tls).await?;
     let heartbeat = tokio::time::timeout(CONNECT_TIMEOUT, authenticate(shared, &mut socket))
         .await
         .map_err(|_| SocketError::Timeout)??;
     backoff.reset();
-    tracing::info!("connected to signaling");
+    tracing::info!(signaling = endpoint.host, "connected to signaling");
+    let mut changed = shared.changed.subscribe();
 
     let mut heartbeats = tokio::time::interval(heartbeat);
     heartbeats.reset();
@@ -85,7 +126,7 @@ async fn connect_and_serve(
                 }
             }
             Some(envelope) = from_peers.recv() => socket.send(&envelope).await?,
-            () = shared.changed.notified() => socket.send(&announcement(shared)).await?,
+            Ok(()) = changed.changed() => socket.send(&announcement(shared)).await?,
             _tick = heartbeats.tick() => {
                 if unanswered_heartbeats >= 2 {
                     return Err(SocketError::Timeout);
@@ -102,8 +143,13 @@ async fn connect_and_serve(
 async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, SocketError> {
     let challenge = socket.challenge().await?;
     let config = &shared.config;
+    let token = shared
+        .machine_token
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     let call = Call::Authenticate(Authenticate::Gateway {
-        token: config.machine_token.clone(),
+        token,
         proof: sign_challenge(&config.node_key, &challenge.nonce, &config.cluster),
     });
     let _authenticated: Authenticated = socket.authenticate(&call).await?;
@@ -126,7 +172,7 @@ async fn receive(
                 return Err(SocketError::Refused(reason));
             }
         } else if envelope.id.as_deref() == Some(ANNOUNCE_ID) {
-            shared.online.send_replace(true);
+            note(shared, peers.via(), Knowledge::Announced);
         }
         return Ok(None);
     };

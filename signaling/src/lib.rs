@@ -4,7 +4,7 @@
 //! - `router`: every origin and path. [`assets`]: the static files.
 //! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom; [`bus`]: how a
 //!   message reaches a socket; [`store`]: what survives a restart.
-//! - `stun`: tells both ends their public addresses. [`relay`]: what a relay beside it must do.
+//! - `stun`: tells both ends their public addresses. [`relay`]: what relays must do, beside it or elsewhere.
 //!
 //! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
 //! talk to whom. Descriptions and candidates pass through and are not logged.

@@ -1,15 +1,19 @@
-//! A STUN/TURN relay beside this service, in the same process and on the same port.
+//! STUN/TURN relays that clients are given credentials for: somewhere else, or beside this service, in
+//! the same process and on the same port.
 
 use std::net::SocketAddr;
 
 use portway_protocol::id::{GrantId, SessionId};
 use portway_protocol::signal::IceServer;
 
-/// A relay. It makes credentials for clients, and takes the connections at the port that speak STUN.
-pub trait Relay: Send + Sync {
-    /// Its addresses with credentials for one session of a client, none that outlive the grant.
+/// Makes credentials of a relay, wherever that runs.
+pub trait Issuer: Send + Sync {
+    /// The relay's addresses with credentials for one session of a client, none that outlive the grant.
     fn issue(&self, lease: &Lease) -> Vec<IceServer>;
+}
 
+/// A relay in this process: it also takes the connections at the port that speak STUN.
+pub trait Relay: Issuer {
     /// Takes a connection, which is ended by dropping it.
     fn take(&self, connection: StunConnection);
 }

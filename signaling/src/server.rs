@@ -22,7 +22,7 @@ use crate::bus::Local;
 use crate::config::{Config, Stun, TlsFiles, TlsFilesError};
 use crate::host::{Hosts, Origin};
 use crate::registry::{NodeView, Registry};
-use crate::relay::{Relay, StunConnection, is_stun};
+use crate::relay::{Issuer, Relay, StunConnection, is_stun};
 use crate::router;
 use crate::slots::{Slot, Slots};
 use crate::state::{AppState, Counters, Inner};
@@ -113,6 +113,7 @@ impl Signaling {
             config,
             tls: RwLock::new(tls),
             relay: OnceLock::new(),
+            issuers: RwLock::default(),
             hosts,
             assets,
             bus: Arc::new(Local::default()),
@@ -227,6 +228,16 @@ impl SignalingHandle {
             *tls = renewed;
         }
         Ok(())
+    }
+
+    /// Hands out credentials of these relays, which run elsewhere, instead of those named before.
+    pub fn offer_relays(&self, relays: Vec<Arc<dyn Issuer>>) {
+        *self
+            .state
+            .0
+            .issuers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = relays;
     }
 
     /// The last `limit` entries of the event log, oldest first.

@@ -14,7 +14,7 @@ use crate::bus::Bus;
 use crate::config::Config;
 use crate::host::Hosts;
 use crate::registry::Registry;
-use crate::relay::{Lease, Relay};
+use crate::relay::{Issuer, Lease, Relay};
 
 /// Shared state of one service.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) tls: RwLock<Option<TlsAcceptor>>,
     /// The relay beside this service, if there is one.
     pub(crate) relay: OnceLock<Arc<dyn Relay>>,
+    /// Relays elsewhere.
+    pub(crate) issuers: RwLock<Vec<Arc<dyn Issuer>>>,
     pub(crate) hosts: Hosts,
     pub(crate) assets: Assets,
     pub(crate) keys: TrustedKeys,
@@ -48,6 +50,8 @@ impl Inner {
         if let Some(relay) = self.relay.get() {
             servers.extend(relay.issue(lease));
         }
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.extend(issuers.iter().flat_map(|issuer| issuer.issue(lease)));
         servers
     }
 }

@@ -11,7 +11,7 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::secret::Secret;
 use portway_protocol::signal::IceServer;
 use portway_signaling::config::{Stun, TlsFiles};
-use portway_signaling::relay::{Lease, Relay, StunConnection};
+use portway_signaling::relay::{Issuer, Lease, Relay, StunConnection};
 use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
 use rustls::pki_types::CertificateDer;
@@ -29,11 +29,13 @@ const BINDING: &[u8] = &[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
 /// A relay of which only the way to it is looked at.
 struct Taker(mpsc::Sender<StunConnection>);
 
-impl Relay for Taker {
+impl Issuer for Taker {
     fn issue(&self, _: &Lease) -> Vec<IceServer> {
         Vec::new()
     }
+}
 
+impl Relay for Taker {
     fn take(&self, connection: StunConnection) {
         self.0.try_send(connection).unwrap();
     }

@@ -11,6 +11,9 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
+/// File with the certificate of the authority.
+const CERTIFICATE: &str = "authority.pem";
+
 /// The authority of this process, with a certificate valid for any of its `names`.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -51,12 +54,20 @@ pub fn issue(names: &[&str]) -> anyhow::Result<Certificate> {
     Ok(files)
 }
 
+/// The authority's own certificate, for whoever is to trust it.
+///
+/// # Errors
+/// If files cannot be written.
+pub fn certificate() -> anyhow::Result<PathBuf> {
+    Ok(authority()?.folder.path().join(CERTIFICATE))
+}
+
 /// Makes a database of certificates in which the authority is trusted, for a browser.
 pub(crate) fn trust(database: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(database)?;
     let authority = authority()?;
     let database = format!("sql:{}", database.display());
-    let file = authority.folder.path().join("authority.pem");
+    let file = authority.folder.path().join(CERTIFICATE);
     for args in [
         &["-N", "--empty-password"][..],
         &["-A", "-n", "tests", "-t", "C,,", "-i"],
@@ -92,6 +103,6 @@ fn authority() -> anyhow::Result<&'static Authority> {
         .push(DnType::CommonName, "Portway's tests");
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("authority.pem"), issuer.pem())?;
+    std::fs::write(folder.path().join(CERTIFICATE), issuer.pem())?;
     Ok(AUTHORITY.get_or_init(|| Authority { issuer, folder }))
 }

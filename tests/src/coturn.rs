@@ -82,7 +82,10 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 }
 
 /// The address that packets leave from. Nothing is sent.
-pub(crate) fn own_ip() -> anyhow::Result<IpAddr> {
+///
+/// # Errors
+/// If this machine has no way to other networks.
+pub fn own_ip() -> anyhow::Result<IpAddr> {
     let outward = UdpSocket::bind("0.0.0.0:0")?;
     outward.connect("192.0.2.1:9")?;
     Ok(outward.local_addr()?.ip())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::{LOOK_AGAIN, PATIENCE};
@@ -41,6 +41,43 @@ impl State {
     pub fn path(&self) -> PathBuf {
         self.0.path().join("state")
     }
+
+    /// A file beside it with this content, for configuration.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn file(&self, name: &str, content: &str) -> anyhow::Result<String> {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path.display().to_string())
+    }
+
+    /// Runs a command in it, with nothing running, and returns its JSON.
+    ///
+    /// # Errors
+    /// If it fails; carries its message.
+    pub async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
+        ask(&self.path(), args, "").await
+    }
+}
+
+async fn ask(state: &Path, args: &[&str], input: &str) -> anyhow::Result<Value> {
+    let mut process = Command::new(binary())
+        .args(args)
+        .args(["--json", "--state"])
+        .arg(state)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = process.stdin.take().context("stdin is piped")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    let output = process.wait_with_output().await?;
+    if !output.status.success() {
+        bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Path of the binary under test.
@@ -58,11 +95,19 @@ impl Portway {
     /// # Errors
     /// If it does not become ready.
     pub async fn up(state: &State, listen: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let args = [&["up", "--listen", listen], args].concat();
+        Self::start(state, &args).await
+    }
+
+    /// Runs a role, until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start(state: &State, args: &[&str]) -> anyhow::Result<Self> {
         let mut process = Command::new(binary())
-            .arg("up")
-            .args(["--json", "--listen", listen, "--state"])
-            .arg(state.path())
             .args(args)
+            .args(["--json", "--state"])
+            .arg(state.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -170,16 +215,15 @@ impl Portway {
     /// # Errors
     /// If it fails; carries its message.
     pub async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::new(binary())
-            .args(args)
-            .args(["--json", "--state"])
-            .arg(&self.state)
-            .output()
-            .await?;
-        if !output.status.success() {
-            bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        ask(&self.state, args, "").await
+    }
+
+    /// The same for a command that reads standard input.
+    ///
+    /// # Errors
+    /// If it fails; carries its message.
+    pub async fn tell(&self, args: &[&str], input: &str) -> anyhow::Result<Value> {
+        ask(&self.state, args, input).await
     }
 
     /// SIGTERM: asks it to end in order, and waits until it says that it does.

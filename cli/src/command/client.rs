@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Events as EventsArgs, Global};
-use crate::control::{self, ServiceView};
+use crate::control;
+use crate::control::gateway::ServiceView;
 use crate::links::unix_now;
 use crate::output;
 use crate::state::State;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::client::{ask, is_running};
 use super::up;
 use crate::args::{Expose, Global, Up};
-use crate::control::{Exposed, NewService};
+use crate::control::gateway::{Exposed, NewService};
 use crate::output;
 
 /// Adds the service; without a running instance, becomes one that has it.
@@ -23,8 +23,13 @@ pub(crate) fn run(global: &Global, args: &Expose) -> anyhow::Result<ExitCode> {
     }
     let new = NewService::from(&service);
     let exposed: Exposed = ask(global, "POST", "/services", Some(&new))?;
-    output::print(global.format(), &exposed, |exposed| {
-        format!("{}  {}", exposed.name, exposed.link)
+    output::print(global.format(), &exposed, |exposed| match &exposed.link {
+        Some(link) => format!("{}  {link}", exposed.name),
+        None => format!(
+            "{}  {}\n(a link: `portway token issue user --service {} --origin …` where the cluster key is, \
+             and its token to `portway token accept` here)",
+            exposed.name, exposed.url, exposed.name
+        ),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -28,6 +28,7 @@ use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
 use crate::control;
 use crate::control::relay::Operated;
+use crate::control::status::{Itself, Role};
 use crate::exit::Failure;
 use crate::links::{random_id, unix_now};
 use crate::output;
@@ -138,6 +139,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
     let drain = file.relay.drain(args);
+    let about = Itself::new(Role::Relay);
     let reload = || {
         let mut new = File::load(global)?.relay.resolve(args)?;
         // Passwords of clients belong to the realm that they were told.
@@ -153,7 +155,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
             code = wait(signals, reload, &running, drain) => Ok(code),
             lost = running.lost() => Err(lost.into()),
             ended = serve_metrics(scrapes, running.clone()) => Err(ended),
-            ended = serve_control(control, Operated::new(running.clone(), &config)) => Err(ended),
+            ended = serve_control(control, about, Operated::new(running.clone(), &config)) => Err(ended),
         }
     });
     if let Some(socket) = socket {
@@ -248,11 +250,15 @@ async fn bind_control(global: &args::Global, file: &File) -> Option<(UnixListene
 }
 
 /// Answers the operator, if there is a place for that. Ends with what went wrong only.
-async fn serve_control(listener: Option<UnixListener>, relay: Operated) -> anyhow::Error {
+async fn serve_control(
+    listener: Option<UnixListener>,
+    about: Itself,
+    relay: Operated,
+) -> anyhow::Error {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
-    match control::relay::serve(listener, relay).await {
+    match control::relay::serve(listener, about, relay).await {
         Ok(()) => anyhow::anyhow!("the control socket ended by itself"),
         Err(error) => error,
     }

@@ -1,31 +1,23 @@
-//! `portway token`: issue, inspect, revoke.
+//! `portway token`: issue, accept, inspect, revoke.
 
 use std::io::Read as _;
 
-use portway_protocol::id::ClusterName;
 use portway_protocol::limits::MAX_TOKEN;
 use portway_protocol::permission::Permission;
+use portway_protocol::token::TrustedKeys;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::user::UserClaims;
-use portway_protocol::token::{Confirmation, TrustedKeys};
 use serde::Serialize;
 
 use super::client::ask;
 use crate::args::{Global, Issue, Token};
-use crate::control::Revoked;
+use crate::cluster::Cluster;
+use crate::control::gateway::{Accepted, Presented, Revoked};
 use crate::exit::Failure;
-use crate::links::{GrantRequest, Granted, random_id, unix_now};
-use crate::output;
+use crate::links::{GrantRequest, Granted, Links, unix_now};
+use crate::output::{self, printable};
+use crate::portal::Portal;
 use crate::state::State;
-
-/// Longest life of a machine token.
-const MAX_MACHINE_LIFETIME: u64 = 30 * 24 * 3600;
-
-#[derive(Serialize)]
-struct MachineToken {
-    token: String,
-    expires: u64,
-}
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -38,6 +30,7 @@ enum Inspected {
 pub(crate) fn run(global: &Global, args: &Token) -> anyhow::Result<()> {
     match args {
         Token::Issue(issue) => run_issue(global, issue),
+        Token::Accept => accept(global),
         Token::Inspect => inspect(global),
         Token::Revoke { grant } => {
             let revoked: Revoked = ask(global, "DELETE", &format!("/grants/{grant}"), None::<&()>)?;
@@ -60,6 +53,7 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
             lifetime,
             methods,
             paths,
+            origin,
         } => {
             let permission = |name: &portway_protocol::id::ServiceName| Permission {
                 name: name.clone(),
@@ -71,59 +65,98 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
                 user: user.clone(),
                 lifetime_s: lifetime.as_secs(),
             };
-            let granted: Granted = ask(global, "POST", "/grants", Some(&request))?;
-            output::print(global.format(), &granted, |granted| {
-                format!(
-                    "{}\n(grant {}; revoke it with `portway token revoke {}`)",
-                    granted.link, granted.id, granted.id
-                )
-            })?;
+            match origin {
+                Some(portal) => issue_here(global, &request, portal)?,
+                None => issue_there(global, &request)?,
+            }
         }
         Issue::Machine {
             node,
             key,
             lifetime,
         } => {
-            if lifetime.as_secs() > MAX_MACHINE_LIFETIME {
-                return Err(Failure::configuration("a machine token lives at most 30 days").into());
-            }
-            let (state, cluster) = cluster(global)?;
-            let now = unix_now();
-            let expires = now + lifetime.as_secs();
-            let claims = MachineClaims {
-                iss: cluster.clone(),
-                aud: cluster.clone(),
-                sub: node.clone(),
-                node_id: node.clone(),
-                cluster_id: cluster,
-                iat: now,
-                exp: expires,
-                jti: random_id(),
-                cnf: Confirmation { ed25519: *key },
-            };
-            let token = MachineToken {
-                token: claims.issue(&state.key(super::up::CLUSTER_KEY)?),
-                expires,
-            };
+            let cluster = Cluster::required(&State::locate(global)?)?;
+            let token = cluster.machine_token(node, *key, lifetime.as_secs())?;
             output::print(global.format(), &token, |token| token.token.clone())?;
         }
     }
     Ok(())
 }
 
-fn inspect(global: &Global) -> anyhow::Result<()> {
+/// By the running instance, which knows the grant from then on.
+fn issue_there(global: &Global, request: &GrantRequest) -> anyhow::Result<()> {
+    let granted: Granted = ask(global, "POST", "/grants", Some(request))?;
+    output::print(global.format(), &granted, |granted| {
+        format!(
+            "{}\n(grant {}; revoke it with `portway token revoke {}`)",
+            granted.link, granted.id, granted.id
+        )
+    })?;
+    Ok(())
+}
+
+/// By the cluster key of the state directory. Nobody knows the grant yet.
+fn issue_here(global: &Global, request: &GrantRequest, portal: &Portal) -> anyhow::Result<()> {
+    let cluster = Cluster::required(&State::locate(global)?)?;
+    if !portal.is_of(&cluster.name) {
+        let message = format!(
+            "{portal} is not the portal of the cluster `{}`",
+            cluster.name
+        );
+        return Err(Failure::configuration(message).into());
+    }
+    let links = Links {
+        cluster,
+        portal: portal.clone(),
+    };
+    let granted = links.issue(request)?;
+    output::print(global.format(), &granted, |granted| {
+        format!(
+            "{}\n\nIt works once the node of the service knows the grant {}. There, run\n\n  \
+             portway token accept <<'END'\n{}\nEND",
+            granted.link, granted.id, granted.token
+        )
+    })?;
+    Ok(())
+}
+
+/// Gives a token to the running gateway.
+fn accept(global: &Global) -> anyhow::Result<()> {
+    let presented = Presented {
+        token: read_token()?,
+    };
+    let accepted: Accepted = ask(global, "POST", "/grants/accept", Some(&presented))?;
+    output::print(global.format(), &accepted, |accepted| {
+        let services = accepted.services.iter().map(ToString::to_string);
+        format!(
+            "{} may open {} (grant {}; revoke it with `portway token revoke {}`)",
+            printable(&accepted.user),
+            services.collect::<Vec<_>>().join(", "),
+            accepted.id,
+            accepted.id
+        )
+    })?;
+    Ok(())
+}
+
+/// A token on standard input.
+fn read_token() -> anyhow::Result<String> {
     let mut token = String::new();
     std::io::stdin()
         .take(MAX_TOKEN as u64 + 2)
         .read_to_string(&mut token)?;
-    let token = token.trim();
-    let (state, cluster) = cluster(global)?;
-    let keys = TrustedKeys::new([state.key(super::up::CLUSTER_KEY)?.public()]);
+    Ok(token.trim().to_owned())
+}
+
+fn inspect(global: &Global) -> anyhow::Result<()> {
+    let token = read_token()?;
+    let Cluster { name, key } = Cluster::required(&State::locate(global)?)?;
+    let keys = TrustedKeys::new([key.public()]);
     let now = unix_now();
-    let user = UserClaims::verify_any_service(token, &cluster, &keys, now);
+    let user = UserClaims::verify_any_service(&token, &name, &keys, now);
     let inspected = match user {
         Ok(claims) => Inspected::User { claims },
-        Err(as_user) => match MachineClaims::verify(token, &cluster, &keys, now) {
+        Err(as_user) => match MachineClaims::verify(&token, &name, &keys, now) {
             Ok(claims) => Inspected::Machine { claims },
             Err(_) => {
                 return Err(
@@ -136,15 +169,4 @@ fn inspect(global: &Global) -> anyhow::Result<()> {
         serde_json::to_string_pretty(inspected).unwrap_or_default()
     })?;
     Ok(())
-}
-
-/// The cluster whose key is in the state directory.
-fn cluster(global: &Global) -> anyhow::Result<(State, ClusterName)> {
-    let state = State::locate(global)?;
-    let name = std::fs::read_to_string(state.path(super::up::CLUSTER_NAME)).map_err(|_| {
-        Failure::configuration(
-            "there is no cluster in this state directory: run `portway up` first",
-        )
-    })?;
-    Ok((state, name.trim().parse()?))
 }

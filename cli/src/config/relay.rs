@@ -17,6 +17,7 @@ use portway_signaling::config::TlsFiles;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::{credentials_lifetime, optional, parse_all};
 use crate::args::{ListenUrl, PortRange, Rate, Relay, Span, Wait};
 use crate::exit::Failure;
 
@@ -42,9 +43,6 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 /// Largest file with a secret that is read.
 const MAX_SECRET: u64 = 4096;
-
-/// Longest life of credentials that are handed out to browsers.
-const MAX_CREDENTIALS: Duration = Duration::from_secs(600);
 
 /// An address outside, of documentation: asking the system how it would get there sends nothing.
 const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
@@ -73,6 +71,7 @@ pub(crate) struct RelayFile {
     metrics: Option<SocketAddr>,
     credentials: Option<Spanned<String>>,
     per_user_metrics: bool,
+    prolong: Option<Spanned<String>>,
     drain: Option<Spanned<String>>,
     tls: TlsPart,
     #[serde(skip)]
@@ -111,6 +110,7 @@ struct Parsed {
     allow_peers: Vec<Network>,
     deny_peers: Vec<Network>,
     drain: Option<Wait>,
+    prolong: Option<Wait>,
 }
 
 impl RelayFile {
@@ -125,6 +125,7 @@ impl RelayFile {
             bandwidth_per_user: optional(text, self.quota.bandwidth_per_user.as_ref())?,
             bandwidth_per_source: optional(text, self.quota.bandwidth_per_source.as_ref())?,
             drain: optional(text, self.drain.as_ref())?,
+            prolong: optional(text, self.prolong.as_ref())?,
         };
         let paths = [&mut self.secret_file, &mut self.tls.cert, &mut self.tls.key];
         for path in paths.into_iter().flatten() {
@@ -145,11 +146,7 @@ impl RelayFile {
 
     /// How long the credentials that `up` hands out are good for.
     pub(crate) fn credentials(&self) -> Duration {
-        let wanted = self
-            .parsed
-            .credentials
-            .map_or(MAX_CREDENTIALS, |span| span.0);
-        wanted.min(MAX_CREDENTIALS)
+        credentials_lifetime(self.parsed.credentials)
     }
 
     /// How long those who are there may go on after SIGTERM.
@@ -216,6 +213,7 @@ impl RelayFile {
             alternate: args.alternate.or(self.alternate),
             tcp_allocations: self.tcp_allocations,
             session_separator: None,
+            prolong: self.parsed.prolong.map_or(Duration::ZERO, |Wait(by)| by),
             peers: PeerPolicy {
                 allow: first(&args.allow_peer, &self.parsed.allow_peers),
                 deny: first(&args.deny_peer, &self.parsed.deny_peers),
@@ -297,27 +295,4 @@ pub(crate) fn outgoing_ip() -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(ELSEWHERE)?;
     Ok(socket.local_addr()?.ip())
-}
-
-fn parse_all<T>(text: &str, values: &[Spanned<String>]) -> Result<Vec<T>, String>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    values.iter().map(|value| parse(text, value)).collect()
-}
-
-fn optional<T>(text: &str, value: Option<&Spanned<String>>) -> Result<Option<T>, String>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    value.map(|value| parse(text, value)).transpose()
-}
-
-fn parse<T>(text: &str, value: &Spanned<String>) -> Result<T, String>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    let line = text[..value.span().start].lines().count().max(1);
-    let parsed = value.get_ref().parse();
-    parsed.map_err(|problem: T::Err| format!("line {line}: {problem}"))
 }

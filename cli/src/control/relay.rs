@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
 use super::Refusal;
+use super::status::{self, Itself};
 use crate::links::unix_now;
 
 /// Name of the socket of `portway relay` in the state directory.
@@ -202,8 +203,13 @@ pub(crate) enum Revoked {
 }
 
 /// Serves until the process ends.
-pub(crate) async fn serve(listener: UnixListener, relay: Operated) -> anyhow::Result<()> {
-    axum::serve(listener, routes(Some(relay)))
+pub(crate) async fn serve(
+    listener: UnixListener,
+    about: Itself,
+    relay: Operated,
+) -> anyhow::Result<()> {
+    let router = status::routes(about, None).merge(routes(Some(relay)));
+    axum::serve(listener, router)
         .await
         .context("the control socket failed")
 }
@@ -211,12 +217,12 @@ pub(crate) async fn serve(listener: UnixListener, relay: Operated) -> anyhow::Re
 /// What a relay is asked. Without one, that is the answer.
 pub(super) fn routes(relay: Option<Operated>) -> Router {
     Router::new()
-        .route("/relay", get(status))
+        .route("/relay", get(show))
         .route("/relay/revoke", post(revoke))
         .with_state(relay)
 }
 
-async fn status(State(relay): State<Option<Operated>>) -> Result<Json<Status>, Refusal> {
+async fn show(State(relay): State<Option<Operated>>) -> Result<Json<Status>, Refusal> {
     let relay = relay.context(NO_RELAY)?;
     Ok(Json(
         tokio::task::spawn_blocking(move || relay.status()).await?,

@@ -23,16 +23,25 @@ const MAX_SESSIONS: usize = 1024;
 /// Time from an offer to an open channel: ICE, DTLS, SCTP.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// All peers of a gateway.
+/// A signaling service, by its place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Via(pub(super) usize);
+
+/// All peers of a gateway. What one signaling service has introduced, no other one can reach; limits
+/// count all.
+pub(super) type Table = Arc<Mutex<HashMap<(Via, SessionId), Known>>>;
+
+/// The peers that come through one signaling service.
 pub(super) struct Peers {
     context: Arc<Context>,
+    via: Via,
     outgoing: mpsc::Sender<Envelope>,
     tasks: TaskTracker,
-    peers: Arc<Mutex<HashMap<SessionId, Known>>>,
+    peers: Table,
 }
 
 /// The way to a peer's task.
-struct Known {
+pub(super) struct Known {
     inbox: mpsc::Sender<Input>,
     ended: CancellationToken,
     authenticated: bool,
@@ -47,22 +56,30 @@ enum Input {
 impl Peers {
     pub(super) fn new(
         context: Arc<Context>,
+        via: Via,
+        peers: Table,
         outgoing: mpsc::Sender<Envelope>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
             context,
+            via,
             outgoing,
             tasks,
-            peers: Arc::default(),
+            peers,
         }
+    }
+
+    /// Through which signaling service they come.
+    pub(super) const fn via(&self) -> Via {
+        self.via
     }
 
     /// A new peer, or an ICE restart of a known one. The answer follows as a notification.
     pub(super) async fn offer(&self, offer: Offer) -> Result<(), Reason> {
         let known = self
             .lock()
-            .get(&offer.session)
+            .get(&(self.via, offer.session))
             .map(|known| known.inbox.clone());
         if let Some(inbox) = known {
             return inbox
@@ -89,10 +106,11 @@ impl Peers {
                 ended: ended.clone(),
                 authenticated: false,
             };
-            peers.insert(offer.session, known);
+            peers.insert((self.via, offer.session), known);
         }
         let task = PeerTask {
             session: offer.session,
+            via: self.via,
             context: self.context.clone(),
             outgoing: self.outgoing.clone(),
             peers: self.peers.clone(),
@@ -105,7 +123,7 @@ impl Peers {
     pub(super) fn candidate(&self, candidate: Candidate) {
         let known = self
             .lock()
-            .get(&candidate.session)
+            .get(&(self.via, candidate.session))
             .map(|known| known.inbox.clone());
         if let Some(inbox) = known
             && inbox
@@ -117,12 +135,12 @@ impl Peers {
     }
 
     pub(super) fn bye(&self, bye: &Bye) {
-        if let Some(known) = self.lock().get(&bye.session) {
+        if let Some(known) = self.lock().get(&(self.via, bye.session)) {
             known.ended.cancel();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Via, SessionId), Known>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,9 +148,10 @@ impl Peers {
 /// One peer, from offer to end.
 struct PeerTask {
     session: SessionId,
+    via: Via,
     context: Arc<Context>,
     outgoing: mpsc::Sender<Envelope>,
-    peers: Arc<Mutex<HashMap<SessionId, Known>>>,
+    peers: Table,
     ended: CancellationToken,
 }
 
@@ -201,7 +220,7 @@ impl PeerTask {
             outcome = &mut run => outcome,
             () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => {
                 // Whoever is still here has authenticated; the session enforces that itself.
-                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.session) {
+                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&(self.via, self.session)) {
                     known.authenticated = true;
                 }
                 run.await
@@ -254,6 +273,6 @@ impl Drop for PeerTask {
         self.peers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.session);
+            .remove(&(self.via, self.session));
     }
 }

@@ -10,6 +10,7 @@ mod drive_a_browser;
 mod endurance;
 mod jupyterlab;
 mod open_an_app;
+mod roles_apart;
 mod signaling_restarts;
 
 use std::process::ExitCode;
@@ -95,6 +96,7 @@ fn main() -> anyhow::Result<ExitCode> {
             open_an_app::STORIES,
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,
+            roles_apart::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

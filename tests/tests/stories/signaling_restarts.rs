@@ -147,11 +147,11 @@ impl Cluster {
             node: self.node.clone(),
             node_key: self.node_key.clone(),
             machine_token: machine.issue(&self.key),
-            signaling: SignalingEndpoint {
+            signaling: vec![SignalingEndpoint {
                 address: Some(signaling.address),
                 host: signaling.host.clone(),
                 tls: None,
-            },
+            }],
             grants_file: self.state.path().join("grants.json"),
             version: "test".into(),
             commit: "test".into(),

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,6 +52,8 @@ pub struct Users {
     hashes: HashMap<[u8; 32], String>,
     secrets: Vec<hmac::Key>,
     separator: Option<char>,
+    /// How long an allocation may outlive its ephemeral credentials.
+    prolonged: Duration,
     /// Wrong on purpose: for names that nobody has.
     nobody: Keys,
 }
@@ -96,6 +99,7 @@ impl Users {
             hashes: HashMap::new(),
             secrets: Vec::new(),
             separator: None,
+            prolonged: Duration::ZERO,
             nobody: Keys::new("", realm, "nobody"),
         }
     }
@@ -125,6 +129,21 @@ impl Users {
     /// revocation go by what is before it.
     pub fn separate_sessions(&mut self, separator: char) {
         self.separator = Some(separator);
+    }
+
+    /// Lets allocations that are refreshed outlive the ephemeral credentials that they were made by, for
+    /// this long. Nobody can allocate by those any more.
+    pub const fn prolong_allocations(&mut self, by: Duration) {
+        self.prolonged = by;
+    }
+
+    /// Somebody as the holder of an allocation.
+    pub(crate) fn holder(&self, identity: &Identity) -> Identity {
+        let expires = identity.expires;
+        Identity {
+            expires: expires.map(|own| own.saturating_add(self.prolonged.as_secs())),
+            ..identity.clone()
+        }
     }
 
     /// Whether somebody who came in before would come in again, time apart.

@@ -6,6 +6,7 @@ mod world;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use portway_relay_proto::allocation::AllocationId;
 use portway_relay_proto::auth::{Users, ephemeral_credentials};
@@ -340,6 +341,30 @@ fn prolonged_credentials_keep_an_allocation_and_make_no_other() {
     assert_eq!(granted(&world.ask(&eve, REFRESH, &[])), 40);
     world.server.prolong(|_| None);
     world.pass(40);
+    assert_eq!(world.server.allocation_count(), 0);
+}
+
+#[test]
+fn an_allocation_outlives_its_credentials_where_that_is_wanted() {
+    let mut world = World::new();
+    let mut users = Users::new(REALM);
+    users.add_secret(SECRET);
+    users.prolong_allocations(Duration::from_secs(1800));
+    world
+        .server
+        .reload(users, PeerPolicy::default(), Quota::default());
+    let (username, password) = ephemeral_credentials(SECRET, "eve", world.now.unix + 60);
+    let mut eve = world.client("192.0.2.5:5", &username, &password);
+    assert_eq!(granted(&world.allocate(&eve)), 600);
+    for _ in 0..3 {
+        world.pass(599);
+        world.challenge(&mut eve);
+        assert!(granted(&world.ask(&eve, REFRESH, &[])) > 0);
+    }
+    let mut elsewhere = world.client("192.0.2.5:6", &username, &password);
+    world.challenge(&mut elsewhere);
+    assert_eq!(code(&world.allocate(&elsewhere)), Some(401), "expired");
+    world.pass(63);
     assert_eq!(world.server.allocation_count(), 0);
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portway_relay_proto::auth::Users;
 use portway_relay_proto::command::Family;
@@ -68,6 +69,8 @@ pub struct Config {
     pub secrets: Vec<Vec<u8>>,
     /// What parts the name of a user from that of a session in ephemeral names, if anything does.
     pub session_separator: Option<char>,
+    /// How long an allocation that is refreshed may outlive the ephemeral credentials that it was made by.
+    pub prolong: Duration,
     /// Which peers may be named.
     pub peers: PeerPolicy,
     /// How much one may hold.
@@ -237,6 +240,7 @@ impl Config {
         if let Some(separator) = self.session_separator {
             users.separate_sessions(separator);
         }
+        users.prolong_allocations(self.prolong);
         users
     }
 

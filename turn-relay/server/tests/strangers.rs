@@ -4,6 +4,7 @@
 
 use std::net::UdpSocket;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
@@ -29,6 +30,7 @@ fn strangers_leave_nothing_behind() {
         alternate: None,
         tcp_allocations: false,
         session_separator: None,
+        prolong: Duration::ZERO,
         peers: PeerPolicy::default(),
         quota: Quota {
             strangers_per_second: u32::MAX,

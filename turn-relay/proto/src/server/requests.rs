@@ -168,10 +168,11 @@ impl Server {
             .ok_or(Refusal::QuotaReached)?;
         // Last of what may fail: a port that was kept is given away here.
         let (port, reservation) = self.port(wish.port, identity)?;
-        let lifetime = lifetime(wish.lifetime, identity, now);
+        let identity = self.users.holder(identity);
+        let lifetime = lifetime(wish.lifetime, &identity, now);
         let allocation = Allocation {
             client,
-            identity: identity.clone(),
+            identity,
             started: now.monotonic,
             expires: now.monotonic + lifetime,
             scheduled: now.monotonic + lifetime,

@@ -49,6 +49,7 @@ fn relay(workers: &str, attach: fn(&Relay)) -> anyhow::Result<()> {
         alternate: None,
         tcp_allocations: false,
         session_separator: None,
+        prolong: std::time::Duration::ZERO,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse()?],
             ..PeerPolicy::default()

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, RELAY_PORTS, Transport};
@@ -75,6 +76,7 @@ pub(crate) fn config(workers: usize) -> Config {
         alternate: None,
         tcp_allocations: false,
         session_separator: None,
+        prolong: Duration::ZERO,
         peers: PeerPolicy {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
             ..PeerPolicy::default()

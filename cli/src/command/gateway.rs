@@ -1,0 +1,212 @@
+//! `portway gateway`: opens this machine's services, by signaling services that run elsewhere.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portway_gateway::config::SignalingEndpoint;
+use portway_gateway::proxy::connect::tls_config;
+use portway_gateway::service::Trust;
+use portway_gateway::{Gateway, GatewayConfig};
+use portway_protocol::id::ServiceName;
+use portway_protocol::key::PublicKey;
+use portway_protocol::limits::MAX_TOKEN;
+use portway_protocol::token::TrustedKeys;
+use portway_protocol::token::machine::MachineClaims;
+use serde::Serialize;
+
+use crate::args::{self, Format, Global};
+use crate::config::File;
+use crate::config::gateway::Settings;
+use crate::control::Parts;
+use crate::control::gateway::Node;
+use crate::control::status::{Itself, Role};
+use crate::exit::Failure;
+use crate::links::unix_now;
+use crate::role::gateway::GRANTS;
+use crate::role::{self, Process};
+use crate::state::State;
+use crate::{node, output};
+
+/// A machine token that expires within this time is worth a warning.
+const RENEW_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Printed when a signaling service knows the node.
+#[derive(Serialize)]
+struct Ready {
+    event: &'static str,
+    role: Role,
+    cluster: String,
+    node: String,
+    services: Vec<Offer>,
+}
+
+#[derive(Serialize)]
+struct Offer {
+    name: ServiceName,
+}
+
+/// Runs until a signal.
+pub(crate) fn run(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode> {
+    role::block_on(serve(global, args))
+}
+
+async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode> {
+    let file = File::load(global)?;
+    let settings = Settings::resolve(args, &file)?;
+    let state = State::configured(global, &file)?;
+    state.prepare()?;
+    let node_key = node::key(&state)?;
+    let machine_token = machine_token(&settings, node_key.public())?;
+    let mut process = Process::begin(&state).await?;
+    let gateway = Gateway::new(GatewayConfig {
+        cluster: settings.cluster.clone(),
+        cluster_key: settings.cluster_key,
+        node: settings.node.clone(),
+        node_key: node_key.clone(),
+        machine_token,
+        signaling: endpoints(&settings)?,
+        shortcut: None,
+        grants_file: state.path(GRANTS),
+        version: crate::VERSION.to_owned(),
+        commit: crate::COMMIT.to_owned(),
+    })?;
+    let handle = gateway.handle();
+    let (mut offered, names) = process.offer(&handle, &settings.expose).await?;
+    process.spawn_gateway(gateway);
+    let parts = Parts {
+        about: Itself::new(Role::Gateway),
+        signaling: None,
+        node: Some(Node {
+            gateway: handle.clone(),
+            portals: settings.signaling.clone().into(),
+            owner: None,
+        }),
+        relay: None,
+    };
+    let ready = async {
+        handle.online().await;
+        announce(global.format(), &settings, names)
+    };
+    let reload = || {
+        let new = Settings::resolve(args, &File::load(global)?)?;
+        let token = machine_token_of(&settings, &new, node_key.public())?;
+        if let Some(ca) = &settings.signaling_ca {
+            handle.trust(Arc::new(tls_config(&Trust::Authority(ca.clone()))?));
+        }
+        handle.renew_token(token);
+        let is_same = new.is_like(&settings);
+        offered.reload(new.expose);
+        if !is_same {
+            tracing::warn!("settings of other kinds take effect at the next start");
+        }
+        Ok(())
+    };
+    process.run(parts, ready, reload).await
+}
+
+/// The token of the file that is named now, for the node that runs.
+fn machine_token_of(
+    running: &Settings,
+    new: &Settings,
+    node_key: PublicKey,
+) -> Result<String, Failure> {
+    let settings = Settings {
+        machine_token_file: new.machine_token_file.clone(),
+        ..running.clone()
+    };
+    machine_token(&settings, node_key)
+}
+
+fn endpoints(settings: &Settings) -> anyhow::Result<Vec<SignalingEndpoint>> {
+    let trust = match &settings.signaling_ca {
+        Some(path) => Trust::Authority(path.clone()),
+        None => Trust::System,
+    };
+    let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
+    let tls = Arc::new(tls);
+    let endpoint = |portal: &crate::portal::Portal| SignalingEndpoint {
+        host: portal.holder_host(),
+        address: portal.loopback(),
+        tls: portal.is_secure().then(|| tls.clone()),
+    };
+    Ok(settings.signaling.iter().map(endpoint).collect())
+}
+
+/// The token that says that this is the node. What is wrong is told with what to do.
+fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<String, Failure> {
+    let Some(path) = &settings.machine_token_file else {
+        let what =
+            "a gateway needs a machine token: [gateway] machine_token_file = \"machine.token\"";
+        return Err(needs_token(settings, node_key, what));
+    };
+    let token = read_token(path).map_err(|problem| {
+        let what = format!("{}: {problem}", path.display());
+        needs_token(settings, node_key, &what)
+    })?;
+    let keys = TrustedKeys::new([settings.cluster_key]);
+    let refused = |why: String| {
+        let what = format!(
+            "the machine token in {} is of no use: {why}",
+            path.display()
+        );
+        needs_token(settings, node_key, &what)
+    };
+    let claims = MachineClaims::verify(&token, &settings.cluster, &keys, unix_now())
+        .map_err(|error| refused(error.to_string()))?;
+    if claims.cnf.ed25519 != node_key {
+        return Err(refused("it is for another node key".to_owned()));
+    }
+    if claims.node_id != settings.node {
+        return Err(refused(format!("it is for the node `{}`", claims.node_id)));
+    }
+    let left = claims.exp.saturating_sub(unix_now());
+    if left < RENEW_WITHIN.as_secs() {
+        let (node, days) = (&settings.node, left / 86_400);
+        tracing::warn!(%node, days, "the machine token expires soon: issue another one");
+    }
+    Ok(token)
+}
+
+fn read_token(path: &Path) -> Result<String, String> {
+    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > MAX_TOKEN as u64 + 2 {
+        return Err("far too large for a token".to_owned());
+    }
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    Ok(text.trim().to_owned())
+}
+
+fn needs_token(settings: &Settings, node_key: PublicKey, what: &str) -> Failure {
+    Failure::configuration(format!(
+        "{what}\n\nThe key of this node is {node_key}. Where the key of the cluster `{}` is, run\n\n  \
+         portway token issue machine --node {} --key {node_key}\n\nand put what it prints into that file here.",
+        settings.cluster, settings.node
+    ))
+}
+
+fn announce(format: Format, settings: &Settings, names: Vec<ServiceName>) -> anyhow::Result<()> {
+    let ready = Ready {
+        event: "ready",
+        role: Role::Gateway,
+        cluster: settings.cluster.to_string(),
+        node: settings.node.to_string(),
+        services: names.into_iter().map(|name| Offer { name }).collect(),
+    };
+    output::print(format, &ready, |ready| {
+        let mut text = format!("\n  {} of {} offers\n\n", ready.node, ready.cluster);
+        for Offer { name } in &ready.services {
+            for portal in &settings.signaling {
+                text.push_str(&format!("  {}/\n", portal.service(name)));
+            }
+        }
+        text.push_str(
+            "\n  A link opens a service: `portway token issue user --service NAME --origin URL` where the\n  \
+             cluster key is, and the token that it prints to `portway token accept` here. Ctrl-C ends it.\n",
+        );
+        text
+    })?;
+    Ok(())
+}
