@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod doctor;
 pub(crate) mod expose;
+pub(crate) mod ping;
 pub(crate) mod relay;
 pub(crate) mod token;
 pub(crate) mod up;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceCandidateType, RTCIceGatheringState, RTCIceServer,
+    RTCIceCandidateInit, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
 };
 
@@ -27,7 +27,7 @@ use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
-use crate::{Channel, Closed, Path, PathKind, SEND_HIGH_WATER};
+use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -252,9 +252,13 @@ impl Peer {
         let remote_ip: std::net::IpAddr = remote.address.parse().ok()?;
         // Packets of a relay may come before word of it: then it counts as peer-reflexive.
         let known = self.remote_candidates.lock().await;
-        let relayed = local.typ == RTCIceCandidateType::Relay
-            || remote.typ == RTCIceCandidateType::Relay
-            || known.relays.contains(&(remote_ip, remote.port).into());
+        let local_kind = candidates::kind(local.typ)?;
+        let remote_kind = if known.relays.contains(&(remote_ip, remote.port).into()) {
+            CandidateKind::Relay
+        } else {
+            candidates::kind(remote.typ)?
+        };
+        let relayed = [local_kind, remote_kind].contains(&CandidateKind::Relay);
         Some(Path {
             kind: if relayed {
                 PathKind::Relayed
@@ -262,6 +266,13 @@ impl Peer {
                 PathKind::Direct
             },
             remote: remote_ip,
+            local_kind,
+            remote_kind,
+            protocol: if local.protocol == RTCIceProtocol::Tcp {
+                Protocol::Tcp
+            } else {
+                Protocol::Udp
+            },
         })
     }
 
