@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Sessions,
     /// What happened: nodes that came and went, browsers that were let in
     Events(Events),
+    /// Open a service as a browser would, and tell how it is reached and how fast
+    Ping(Ping),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -302,6 +304,34 @@ pub(crate) struct Expose {
     pub(crate) service: Exposed,
 }
 
+/// Which service to open, and by whom.
+#[derive(Debug, Args)]
+pub(crate) struct Opened {
+    /// File with the service's link, https://SERVICE.CLUSTER.DOMAIN/#v1.…, as `portway up` prints it;
+    /// `-` reads it from standard input
+    #[arg(long, required = true, env = "PORTWAY_LINK_FILE", value_name = "FILE")]
+    pub(crate) link_file: PathBuf,
+    /// Node that shall serve it [default: any that offers it]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<portway_protocol::id::NodeId>,
+    /// Authority (PEM) of signaling's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// `portway ping`.
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    #[command(flatten)]
+    pub(crate) opened: Opened,
+    /// How many round trips to measure
+    #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub(crate) count: u32,
+    /// Time between them: 200ms, 1s, 1m
+    #[arg(long, short, default_value = "1s", value_parser = parse_interval, value_name = "DURATION")]
+    pub(crate) interval: std::time::Duration,
+}
+
 /// `portway events`.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -502,6 +532,15 @@ fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
         .ok_or_else(|| format!("`{text}` is out of range"))
 }
 
+/// The same, or `200ms`.
+fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
+    match text.strip_suffix("ms").map(str::parse) {
+        Some(Ok(millis @ 1..)) => Ok(std::time::Duration::from_millis(millis)),
+        Some(_) => Err(format!("`{text}` is no duration: use 200ms, 30s, 15m")),
+        None => parse_duration(text),
+    }
+}
+
 /// A time that a test may take.
 fn parse_measure(text: &str) -> Result<std::time::Duration, String> {
     let duration = parse_duration(text)?;
@@ -578,6 +617,15 @@ mod tests {
             "99999999999Gbit/s",
         ] {
             assert_eq!(rate(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn intervals_may_be_short() {
+        assert_eq!(parse_interval("200ms").unwrap().as_millis(), 200);
+        assert_eq!(parse_interval("1s").unwrap().as_secs(), 1);
+        for bad in ["0ms", "ms", "-1ms", "0", ""] {
+            assert!(parse_interval(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod expose;
 pub(crate) mod gateway;
 pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod ping;
 pub(crate) mod relay;
 pub(crate) mod signaling;
 pub(crate) mod status;

@@ -11,6 +11,7 @@ mod exit;
 mod links;
 mod logging;
 mod node;
+mod opened;
 mod output;
 mod pinned;
 mod portal;
@@ -56,6 +57,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),
         Command::Events(args) => command::client::events(&cli.global, args).map(done),
+        Command::Ping(args) => command::ping::run(&cli.global, args),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
         Command::Key(args) => command::key::run(&cli.global, *args).map(done),
         Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),

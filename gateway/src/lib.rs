@@ -1,4 +1,5 @@
-//! Node agent of Portway: terminates sessions and proxies them to local services.
+//! Node agent of Portway, which terminates sessions and proxies them to local services, and the native
+//! client, which opens them.
 //!
 //! ```text
 //! signaling ── offers ──► agent ── peer ──► session ── HTTP/2 requests ──► proxy ──► service
@@ -7,8 +8,10 @@
 //! - [`grants`]: who may open what. [`service`]: what there is to open. [`health`]: whether it works.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
+//! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
 pub mod agent;
+pub mod client;
 pub mod config;
 mod executor;
 pub mod grants;

@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portway_protocol::id::{ClusterName, NodeId, Nonce};
 use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS};
+use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
@@ -146,7 +147,12 @@ pub async fn run(
         tasks.clone(),
         &context.draining,
     );
-    let lane = lane::run(channel.as_ref(), far, entry.traffic());
+    let terms = lane::Terms {
+        traffic: entry.traffic(),
+        patience: liveness::GATEWAY,
+        asks: None,
+    };
+    let lane = lane::run(channel.as_ref(), far, terms);
     tokio::select! {
         () = ended.cancelled() => {}
         ended = served(http, lane) => if let Err(error) = ended {

@@ -14,6 +14,7 @@ use portway_gateway::session::table::Table;
 use portway_gateway::session::{self, Context, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
+use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::secret::Secret;
@@ -156,7 +157,12 @@ impl Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let mut lane = JoinSet::new();
         lane.spawn(async move {
-            drop(lane::run(&channel, far, &Traffic::default()).await);
+            let terms = lane::Terms {
+                traffic: &Traffic::default(),
+                patience: liveness::CLIENT,
+                asks: None,
+            };
+            drop(lane::run(&channel, far, terms).await);
         });
         let (requests, connection) = h2::client::handshake(near).await.unwrap();
         let mut http = JoinSet::new();

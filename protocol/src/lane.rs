@@ -71,7 +71,7 @@ pub struct Lane {
     peer_end: Option<u64>,
 
     control: VecDeque<Bytes>,
-    rtt: Option<Duration>,
+    measured: Option<Measured>,
 }
 
 impl Default for Lane {
@@ -97,7 +97,7 @@ impl Lane {
             readable: VecDeque::new(),
             peer_end: None,
             control: VecDeque::new(),
-            rtt: None,
+            measured: None,
         }
     }
 
@@ -176,8 +176,10 @@ impl Lane {
                 Ok(())
             }
             Frame::Pong(token) => {
-                let sent = Duration::from_micros(u64::from_be_bytes(token));
-                self.rtt = now.checked_sub(sent).or(self.rtt);
+                let pinged = Duration::from_micros(u64::from_be_bytes(token));
+                if let Some(rtt) = now.checked_sub(pinged) {
+                    self.measured = Some(Measured { pinged, rtt });
+                }
                 Ok(())
             }
             Frame::Data { .. } | Frame::Ack { .. } | Frame::End { .. } => {
@@ -212,10 +214,10 @@ impl Lane {
         }
     }
 
-    /// Round trip of the last ping.
+    /// The last ping that was answered.
     #[must_use]
-    pub const fn rtt(&self) -> Option<Duration> {
-        self.rtt
+    pub const fn measured(&self) -> Option<Measured> {
+        self.measured
     }
 
     fn ack(&mut self) -> Bytes {
@@ -299,6 +301,15 @@ impl Lane {
         self.peer_end = Some(offset);
         Ok(())
     }
+}
+
+/// A ping that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// When [`Lane::ping`] was called for it, in whole microseconds.
+    pub pinged: Duration,
+    /// How long the answer took.
+    pub rtt: Duration,
 }
 
 /// Bytes of a lane.
@@ -411,7 +422,10 @@ mod tests {
         b.receive(ping, Duration::ZERO).unwrap();
         let pong = b.poll_transmit(Duration::ZERO).unwrap();
         a.receive(pong, Duration::from_millis(17)).unwrap();
-        assert_eq!(a.rtt(), Some(Duration::from_millis(7)));
+        assert_eq!(
+            a.measured().map(|last| last.rtt),
+            Some(Duration::from_millis(7))
+        );
     }
 
     proptest! {

@@ -201,6 +201,23 @@ reasons! {
         "Please report it with the log.";
 }
 
+impl Reason {
+    /// Whether trying to connect again is pointless until somebody does something.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        [
+            Self::LinkInvalid,
+            Self::GrantUnknown,
+            Self::GrantExpired,
+            Self::TokenInvalid,
+            Self::ProofInvalid,
+            Self::PermissionDenied,
+            Self::VersionUnsupported,
+        ]
+        .contains(&self)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use portway_protocol::lane::{Lane, LaneError};
-use portway_protocol::liveness::{self, Liveness, Verdict};
+use portway_protocol::liveness::{Liveness, Patience, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{Channel, Closed};
 
@@ -31,6 +32,29 @@ pub struct Traffic {
     pub sent: AtomicU64,
     /// Round trip in microseconds; 0 = not measured yet.
     pub rtt: AtomicU64,
+}
+
+/// What somebody may want of a lane while it runs.
+#[derive(Debug)]
+pub enum Ask {
+    /// A round trip, measured now. Dropped when the lane ends before it is.
+    Ping(oneshot::Sender<Duration>),
+    /// To look soon whether the other end is still there: something suggests that it is not.
+    Doubt,
+}
+
+/// Pings asked for that may wait for their answer; then nobody is heard until one comes.
+const MAX_PINGS: usize = 16;
+
+/// How a lane is run.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// Counters to keep.
+    pub traffic: &'a Traffic,
+    /// With a silent end.
+    pub patience: Patience,
+    /// What is wanted meanwhile, if there is anybody who may ask.
+    pub asks: Option<mpsc::Receiver<Ask>>,
 }
 
 /// Why a lane ended.
@@ -60,9 +84,9 @@ pub enum EndedBy {
 pub async fn run(
     channel: &dyn Channel,
     pipe: DuplexStream,
-    traffic: &Traffic,
+    terms: Terms<'_>,
 ) -> Result<(), EndedBy> {
-    Shell::new(channel, traffic).run(pipe).await
+    Shell::new(channel, terms).run(pipe).await
 }
 
 struct Shell<'a> {
@@ -71,6 +95,9 @@ struct Shell<'a> {
     lane: Lane,
     started: Instant,
     liveness: Liveness,
+    asks: Option<mpsc::Receiver<Ask>>,
+    /// Pings asked for, and when they were sent.
+    pings: VecDeque<(Duration, oneshot::Sender<Duration>)>,
     /// What the user shall read next.
     unread: Bytes,
     /// What comes after it.
@@ -79,13 +106,15 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(channel: &'a dyn Channel, traffic: &'a Traffic) -> Self {
+    fn new(channel: &'a dyn Channel, terms: Terms<'a>) -> Self {
         Self {
             channel,
-            traffic,
+            traffic: terms.traffic,
             lane: Lane::new(),
             started: Instant::now(),
-            liveness: Liveness::new(liveness::GATEWAY, Duration::ZERO),
+            liveness: Liveness::new(terms.patience, Duration::ZERO),
+            asks: terms.asks,
+            pings: VecDeque::new(),
             unread: Bytes::new(),
             queue: VecDeque::new(),
             unread_total: 0,
@@ -124,6 +153,10 @@ impl<'a> Shell<'a> {
                         debug_assert_eq!(taken, bytes.len(), "no more was read than there was room");
                     }
                 }
+                Some(ask) = next_ask(&mut self.asks), if self.pings.len() < MAX_PINGS => {
+                    self.heed(ask);
+                    timeout.as_mut().reset(self.timeout());
+                }
                 () = &mut timeout => {
                     // The timer is not set anew for every message: it may be early.
                     if self.now() >= self.liveness.poll_timeout() {
@@ -158,11 +191,30 @@ impl<'a> Shell<'a> {
             }
             next = self.channel.recv().now_or_never().flatten();
         }
-        if let Some(rtt) = self.lane.rtt() {
-            let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        if let Some(measured) = self.lane.measured() {
+            let micros = u64::try_from(measured.rtt.as_micros()).unwrap_or(u64::MAX);
             self.traffic.rtt.store(micros, Ordering::Relaxed);
+            // What is measured is known in whole microseconds.
+            let pinged = measured.pinged.as_micros();
+            while let Some((_, asker)) = self
+                .pings
+                .pop_front_if(|(sent, _)| sent.as_micros() <= pinged)
+            {
+                if asker.send(measured.rtt).is_err() {
+                    tracing::trace!("whoever asked for a ping has gone");
+                }
+            }
         }
         Ok(())
+    }
+
+    fn heed(&mut self, ask: Ask) {
+        let now = self.now();
+        match ask {
+            Ask::Ping(asker) => self.pings.push_back((now, asker)),
+            Ask::Doubt => self.liveness.doubt(now),
+        }
+        self.lane.ping(now);
     }
 
     async fn transmit(&mut self) -> Result<(), EndedBy> {
@@ -187,5 +239,13 @@ impl<'a> Shell<'a> {
     /// When the silence has to be looked at.
     fn timeout(&self) -> tokio::time::Instant {
         (self.started + self.liveness.poll_timeout()).into()
+    }
+}
+
+/// The next wish; waits for ever where nobody may have one.
+async fn next_ask(asks: &mut Option<mpsc::Receiver<Ask>>) -> Option<Ask> {
+    match asks {
+        Some(asks) => asks.recv().await,
+        None => std::future::pending().await,
     }
 }

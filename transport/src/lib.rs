@@ -53,6 +53,58 @@ pub struct Path {
     pub kind: PathKind,
     /// Where the other end's packets come from: its own address, its NAT's, or its relay's.
     pub remote: IpAddr,
+    /// What this end's address is.
+    pub local_kind: CandidateKind,
+    /// What the other end's address is.
+    pub remote_kind: CandidateKind,
+    /// What carries the packets.
+    pub protocol: Protocol,
+}
+
+/// Where an address of a path comes from (RFC 8445 §5.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CandidateKind {
+    /// An interface of that machine.
+    Host,
+    /// What a server outside saw: the address of a NAT.
+    ServerReflexive,
+    /// What the other end saw.
+    PeerReflexive,
+    /// A relay's.
+    Relay,
+}
+
+impl CandidateKind {
+    /// The word that ICE has for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::ServerReflexive => "srflx",
+            Self::PeerReflexive => "prflx",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// What carries the packets of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Protocol {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// Whether a relay is between two ends.

@@ -348,20 +348,6 @@ pub(crate) fn unix_now() -> u64 {
     seconds
 }
 
-/// Whether trying again is pointless until somebody does something.
-fn is_final(reason: Reason) -> bool {
-    [
-        Reason::LinkInvalid,
-        Reason::GrantUnknown,
-        Reason::GrantExpired,
-        Reason::TokenInvalid,
-        Reason::ProofInvalid,
-        Reason::PermissionDenied,
-        Reason::VersionUnsupported,
-    ]
-    .contains(&reason)
-}
-
 async fn supervise(inner: Rc<Inner>, mut events: mpsc::Receiver<Event>) {
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut had_session = false;
@@ -381,7 +367,7 @@ async fn supervise(inner: Rc<Inner>, mut events: mpsc::Receiver<Event>) {
         )
         .await;
         inner.requests.send_replace(None);
-        if is_final(failure.reason) {
+        if failure.reason.is_final() {
             inner.failed("locked", &failure);
             wait_for_retry(&mut events).await;
             backoff.reset();

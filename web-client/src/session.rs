@@ -190,8 +190,8 @@ impl Pump {
                     if let Err(failure) = self.receive_all(message) {
                         return failure;
                     }
-                    if let Some(rtt) = self.lane.rtt() {
-                        measured(rtt);
+                    if let Some(last) = self.lane.measured() {
+                        measured(last.rtt);
                     }
                 }
                 written = to_http.write(&unread), if !unread.is_empty() => match written {

@@ -174,7 +174,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 #[cfg(test)]
 mod tests {
     use portway_protocol::permission::Permission;
-    use portway_transport::{Path, PathKind};
+    use portway_transport::{CandidateKind, Path, PathKind, Protocol};
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -198,6 +198,9 @@ mod tests {
             path: Some(Path {
                 kind: PathKind::Direct,
                 remote: [192, 0, 2, 7].into(),
+                local_kind: CandidateKind::Host,
+                remote_kind: CandidateKind::Host,
+                protocol: Protocol::Udp,
             }),
             permission: Permission::all("lab".parse().unwrap()),
             tasks: TaskTracker::new(),

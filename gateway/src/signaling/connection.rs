@@ -28,19 +28,39 @@ const AUTHENTICATE_ID: &str = "authenticate";
 
 /// Why the socket ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SocketError {
+pub enum SocketError {
+    /// No connection, or no TLS over it.
     #[error("connecting: {0}")]
     Connect(#[from] std::io::Error),
+    /// No WebSocket, or a broken one.
     #[error("WebSocket: {0}")]
     WebSocket(#[from] Box<WsError>),
+    /// No answer.
     #[error("the server did not answer in time")]
     Timeout,
+    /// Closed by the server.
     #[error("the server closed the socket")]
     Closed,
+    /// The server said no.
     #[error("the server refused: {}", .0.code())]
     Refused(Reason),
+    /// The server does not speak as it should.
     #[error("the server broke the protocol")]
     Violation,
+}
+
+impl SocketError {
+    /// The reason code.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(_) | Self::WebSocket(_) | Self::Timeout | Self::Closed => {
+                Reason::SignalingUnreachable
+            }
+            Self::Refused(reason) => *reason,
+            Self::Violation => Reason::ProtocolViolation,
+        }
+    }
 }
 
 impl From<WsError> for SocketError {
@@ -50,9 +70,9 @@ impl From<WsError> for SocketError {
 }
 
 /// TCP, or TLS over it.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for S {}
 
 /// A WebSocket that carries envelopes.
 pub(crate) struct Socket(WebSocketStream<Box<dyn Stream>>);

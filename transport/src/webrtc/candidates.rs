@@ -9,6 +9,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portway_protocol::signal::{IceCandidate, SessionDescription};
+use webrtc::peer_connection::RTCIceCandidateType;
+
+use crate::CandidateKind;
 
 /// What to do with candidates that point at this machine itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +21,18 @@ pub enum LoopbackPolicy {
     Refuse,
     /// Check them: both ends are known to be on this machine, as in tests.
     Accept,
+}
+
+/// What the stack's kind of candidate is; `None` if it does not know.
+#[must_use]
+pub(super) const fn kind(typ: RTCIceCandidateType) -> Option<CandidateKind> {
+    match typ {
+        RTCIceCandidateType::Host => Some(CandidateKind::Host),
+        RTCIceCandidateType::Srflx => Some(CandidateKind::ServerReflexive),
+        RTCIceCandidateType::Prflx => Some(CandidateKind::PeerReflexive),
+        RTCIceCandidateType::Relay => Some(CandidateKind::Relay),
+        RTCIceCandidateType::Unspecified | _ => None,
+    }
 }
 
 /// Whether a remote candidate may be checked.

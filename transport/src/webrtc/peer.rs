@@ -8,6 +8,7 @@
 //! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceCandidateType, RTCIceGatheringState, RTCIceServer,
+    RTCIceCandidateInit, RTCIceConnectionState, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
 };
 
@@ -27,7 +28,7 @@ use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
-use crate::{Channel, Closed, Path, PathKind, SEND_HIGH_WATER};
+use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -35,6 +36,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Checks of a pair before it is given up; with [`CHECK_INTERVAL`] about 10 s, because the other
 /// end's candidates trickle in late.
 const MAX_BINDING_REQUESTS: u16 = 500;
+
+/// How long the offerer waits for a better path once one over a relay works. Every direct path is
+/// taken as soon as it works: the stack's own patience is half a second behind a NAT, and a whole one
+/// where a packet comes before word of its candidate.
+const RELAY_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Silence after which a path counts as disconnected.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);
@@ -240,7 +246,9 @@ impl Peer {
             channel = channels.recv() => channel,
         };
         let channel = WebRtcChannel::new(channel.ok_or(Closed)?, self.closed.clone());
-        channel.opened().await?;
+        let opened = channel.opened().await;
+        self.runtime.relax();
+        opened?;
         Ok(Arc::new(channel))
     }
 
@@ -252,9 +260,13 @@ impl Peer {
         let remote_ip: std::net::IpAddr = remote.address.parse().ok()?;
         // Packets of a relay may come before word of it: then it counts as peer-reflexive.
         let known = self.remote_candidates.lock().await;
-        let relayed = local.typ == RTCIceCandidateType::Relay
-            || remote.typ == RTCIceCandidateType::Relay
-            || known.relays.contains(&(remote_ip, remote.port).into());
+        let local_kind = candidates::kind(local.typ)?;
+        let remote_kind = if known.relays.contains(&(remote_ip, remote.port).into()) {
+            CandidateKind::Relay
+        } else {
+            candidates::kind(remote.typ)?
+        };
+        let relayed = [local_kind, remote_kind].contains(&CandidateKind::Relay);
         Some(Path {
             kind: if relayed {
                 PathKind::Relayed
@@ -262,6 +274,13 @@ impl Peer {
                 PathKind::Direct
             },
             remote: remote_ip,
+            local_kind,
+            remote_kind,
+            protocol: if local.protocol == RTCIceProtocol::Tcp {
+                Protocol::Tcp
+            } else {
+                Protocol::Udp
+            },
         })
     }
 
@@ -283,6 +302,9 @@ impl Peer {
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(MAX_BINDING_REQUESTS))
+            .with_srflx_acceptance_min_wait(Some(Duration::ZERO))
+            .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
+            .with_relay_acceptance_min_wait(Some(RELAY_PATIENCE))
             .with_ice_timeouts(
                 Some(DISCONNECTED_AFTER),
                 Some(FAILED_AFTER),
@@ -293,6 +315,8 @@ impl Peer {
             .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
             .build();
         let handler = Handler {
+            runtime: runtime.clone(),
+            has_path: AtomicBool::new(false),
             events,
             channels: channels.clone(),
             closed: closed.clone(),
@@ -353,6 +377,9 @@ fn ice_server(server: &IceServer) -> RTCIceServer {
 
 /// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
 struct Handler {
+    runtime: Arc<PeerRuntime>,
+    /// There was one before: later ones are of a connection whose channel is open.
+    has_path: AtomicBool,
     events: mpsc::Sender<PeerEvent>,
     channels: mpsc::Sender<Arc<dyn DataChannel>>,
     closed: CancellationToken,
@@ -389,6 +416,13 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         if state == RTCIceGatheringState::Complete {
             self.emit(PeerEvent::Candidate(None));
+        }
+    }
+
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        if state == RTCIceConnectionState::Connected && !self.has_path.swap(true, Ordering::Relaxed)
+        {
+            self.runtime.hurry();
         }
     }
 

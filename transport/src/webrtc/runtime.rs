@@ -1,14 +1,16 @@
-//! The runtime that a peer connection runs on: tokio, with three differences.
+//! The runtime that a peer connection runs on: tokio, with four differences.
 //!
 //! - UDP sockets get [`SOCKET_BUFFER`] bytes of buffer: the stack sends a whole congestion window
 //!   without pacing, and with default buffers loses most of it.
 //! - They have a shortcut to the relay of the same process, if there is one.
 //! - Its tasks belong to the peer and are aborted when it is dropped.
+//! - Between ICE and the open channel, its sleeps are short: see [`EAGER_SLEEP`].
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +26,16 @@ use super::shortcut::{self, Inbox, Shortcut};
 /// over 100 with this.
 pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
+/// Longest sleep while a channel opens. The stack's loop sends, then reads, then sleeps: what reading
+/// makes it want to send (the first packet of DTLS after ICE, SCTP's INIT after DTLS, the channel's OPEN
+/// after SCTP) waits for the next packet or timer. That was 20 ms once and 200 ms twice: measured from
+/// offer to open channel on one machine 428 ms, 14 ms with this.
+const EAGER_SLEEP: Duration = Duration::from_millis(1);
+
 /// Runs one peer connection.
 #[derive(Debug)]
 pub(super) struct PeerRuntime {
+    is_eager: AtomicBool,
     tasks: Arc<Mutex<JoinSet<()>>>,
     shortcut: Option<Arc<dyn Shortcut>>,
 }
@@ -34,9 +43,20 @@ pub(super) struct PeerRuntime {
 impl PeerRuntime {
     pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>) -> Self {
         Self {
+            is_eager: AtomicBool::new(false),
             tasks: Arc::default(),
             shortcut,
         }
+    }
+
+    /// There is a path: from now on the connection looks often at what there is to send.
+    pub(super) fn hurry(&self) {
+        self.is_eager.store(true, Ordering::Relaxed);
+    }
+
+    /// The channel is open, or will not be.
+    pub(super) fn relax(&self) {
+        self.is_eager.store(false, Ordering::Relaxed);
     }
 
     /// Ends everything that the connection still runs.
@@ -92,7 +112,12 @@ impl Runtime for PeerRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
-        TokioRuntime.sleep(duration)
+        let longest = if self.is_eager.load(Ordering::Relaxed) {
+            EAGER_SLEEP
+        } else {
+            Duration::MAX
+        };
+        TokioRuntime.sleep(duration.min(longest))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {

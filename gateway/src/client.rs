@@ -1,0 +1,40 @@
+//! The native client: what a browser tab is to a service, without the browser.
+//!
+//! ```text
+//! link ── address ──► signaling ── offer, answer, candidates ──► peer ── handshake ──► session
+//!                                                                                         │
+//!                                 keeper: connects anew when it is lost ◄─────────────────┘
+//! ```
+//! - [`address`]: from a link's URL to whom to ask for what. [`connect`]: one attempt.
+//! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
+//! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
+//!
+//! What this shares with its twin in the browser (`web-client`) are the machines of `protocol`.
+
+pub mod address;
+pub mod connect;
+pub mod error;
+mod exchange;
+pub mod keeper;
+pub mod session;
+
+use std::sync::Arc;
+
+use portway_protocol::id::NodeId;
+
+pub use address::ServiceAddress;
+pub use connect::{Opening, connect};
+pub use error::ClientError;
+pub use portway_transport::{Path, PathKind};
+pub use session::Session;
+
+/// What to open, and how to get there.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The service, and the link that opens it.
+    pub address: ServiceAddress,
+    /// The node wanted; any that offers the service if there is none.
+    pub node: Option<NodeId>,
+    /// Whom to believe to be signaling, where the address says TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}

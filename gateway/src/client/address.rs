@@ -1,0 +1,203 @@
+//! Addresses of services with the link that opens them, as `portway up` prints them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use portway_protocol::id::{IdError, ServiceName};
+use portway_protocol::link::{Link, LinkError};
+
+/// A parsed `https://SERVICE.CLUSTER.DOMAIN/#v1.…`. Its `Debug` hides the secret.
+#[derive(Debug, Clone)]
+pub struct ServiceAddress {
+    /// The service.
+    pub service: ServiceName,
+    /// What opens it.
+    pub link: Link,
+    /// How signaling is spoken to.
+    pub scheme: Scheme,
+    /// `Host` of the holder origin, where signaling is; with the port unless it is the default one.
+    holder: String,
+    /// The name in it.
+    name: String,
+    port: u16,
+}
+
+/// Whether signaling speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// It does not: loopback.
+    Http,
+    /// It does.
+    Https,
+}
+
+/// Why a text is no address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not of the form of one.
+    #[error(
+        "expected a whole link, https://SERVICE.CLUSTER.DOMAIN/#v1.…, as `portway up` prints it"
+    )]
+    Form,
+    /// The link in it is damaged.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Its first part names no service.
+    #[error(transparent)]
+    Service(#[from] IdError),
+    /// The link opens services of another cluster than the one that the address names.
+    #[error("the link is for another cluster than its address")]
+    OtherCluster,
+}
+
+impl ServiceAddress {
+    /// `Host` of the holder origin.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Where signaling is if that needs no looking up: names below `localhost` are this machine
+    /// (RFC 6761 §6.3), and few resolvers know.
+    #[must_use]
+    pub fn on_this_machine(&self) -> Option<SocketAddr> {
+        self.name
+            .ends_with(".localhost")
+            .then(|| (Ipv4Addr::LOCALHOST, self.port).into())
+    }
+}
+
+impl FromStr for ServiceAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (url, fragment) = text.trim().split_once('#').ok_or(AddressError::Form)?;
+        let (scheme, rest) = url.split_once("://").ok_or(AddressError::Form)?;
+        let (scheme, default_port) = match scheme {
+            "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
+            _ => return Err(AddressError::Form),
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let authority = authority.to_ascii_lowercase();
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) => (name, port.parse().map_err(|_| AddressError::Form)?),
+            None => (authority.as_str(), default_port),
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+        if !name.chars().all(is_name) {
+            return Err(AddressError::Form);
+        }
+        let link: Link = fragment.parse()?;
+        let (service, after) = split(name).ok_or(AddressError::Form)?;
+        let domain = after
+            .trim_start_matches(['.', '-'])
+            .strip_prefix(link.cluster.as_str())
+            .and_then(|domain| domain.strip_prefix('.'))
+            .ok_or(AddressError::OtherCluster)?;
+        if domain.is_empty() {
+            return Err(AddressError::Form);
+        }
+        let name = format!("conn{after}");
+        Ok(Self {
+            service: service.parse()?,
+            link,
+            scheme,
+            holder: if port == default_port {
+                name.clone()
+            } else {
+                format!("{name}:{port}")
+            },
+            name,
+            port,
+        })
+    }
+}
+
+/// `service` and `.cluster.domain`, or `service` and `--cluster.domain`.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let dot = name.find('.')?;
+    let at = name[..dot].find("--").unwrap_or(dot);
+    Some(name.split_at(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: &str = "v1.home.iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w.AgICAgICAgIC.AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM";
+
+    fn parse(url: &str) -> Result<ServiceAddress, AddressError> {
+        format!("{url}#{LINK}").parse()
+    }
+
+    #[test]
+    fn the_holder_is_beside_the_service() {
+        for (url, holder, service) in [
+            (
+                "http://demo.home.localhost:8080/",
+                "conn.home.localhost:8080",
+                "demo",
+            ),
+            (
+                "https://lab.home.example.org/",
+                "conn.home.example.org",
+                "lab",
+            ),
+            (
+                "https://Lab.home.example.org:443",
+                "conn.home.example.org",
+                "lab",
+            ),
+            (
+                "https://lab--home.example.org/a?b",
+                "conn--home.example.org",
+                "lab",
+            ),
+        ] {
+            let address = parse(url).unwrap();
+            assert_eq!(address.holder(), holder, "{url}");
+            assert_eq!(address.service.as_str(), service, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_need_no_looking_up() {
+        let local = parse("http://demo.home.localhost:8080/").unwrap();
+        assert_eq!(local.on_this_machine(), Some(([127, 0, 0, 1], 8080).into()));
+        let other = parse("https://lab.home.example.org/").unwrap();
+        assert_eq!(other.on_this_machine(), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for url in [
+            "",
+            "lab.home.example.org",
+            "ftp://lab.home.example.org/",
+            "https://lab/",
+            "https://lab.home/",
+            "https://lab.home./",
+            "https://user@lab.home.example.org/",
+            "https://lab.home.example.org:x/",
+        ] {
+            assert!(parse(url).is_err(), "{url}");
+        }
+        assert_eq!(
+            parse("https://lab.work.example.org/").unwrap_err(),
+            AddressError::OtherCluster
+        );
+        assert!(parse("https://conn.home.example.org/").is_err());
+        assert!(
+            "https://lab.home.example.org/"
+                .parse::<ServiceAddress>()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn debug_hides_the_secret() {
+        let address = parse("https://lab.home.example.org/").unwrap();
+        assert!(!format!("{address:?}").contains("AwMDAw"));
+    }
+}

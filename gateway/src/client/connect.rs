@@ -1,0 +1,188 @@
+//! One attempt: from an address to a session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portway_protocol::id::{NodeId, Nonce, SessionId};
+use portway_protocol::limits::HANDSHAKE_TIMEOUT;
+use portway_protocol::session::handshake::{self, Accepted};
+use portway_protocol::signal::{
+    Authenticate, Authenticated, Call, Envelope, IceServer, Offer, SessionDescription,
+};
+use portway_protocol::transcript::sign_challenge;
+use portway_transport::webrtc::{Peer, PeerConfig};
+use portway_transport::{Channel, Closed};
+use tokio::time::Instant;
+
+use super::address::Scheme;
+use super::exchange::{Exchange, News, OFFER_ID};
+use super::session::{Session, Welcome};
+use super::{ClientError, Target};
+use crate::config::SignalingEndpoint;
+use crate::signaling::connection::{CONNECT_TIMEOUT, Socket, SocketError};
+
+/// Time from an offer to a session: ICE, DTLS, SCTP, handshake.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the steps to a session took, each counted from the beginning.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Opening {
+    /// Signaling has let us in.
+    pub signaling: Duration,
+    /// The gateway's answer is here.
+    pub answer: Duration,
+    /// Packets flow: ICE and DTLS are done.
+    pub path: Duration,
+    /// Channel 0 is open: SCTP is done.
+    pub channel: Duration,
+    /// The gateway has let us in.
+    pub session: Duration,
+}
+
+/// Makes one attempt.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn connect(target: &Target) -> Result<Session, ClientError> {
+    let begun = Instant::now();
+    let id = SessionId::from_bytes(random());
+    let met = tokio::time::timeout(CONNECT_TIMEOUT, meet(target, id));
+    let (mut socket, heartbeat, ice_servers) = met.await.map_err(|_| SocketError::Timeout)??;
+    let mut opening = Opening {
+        signaling: begun.elapsed(),
+        ..Opening::default()
+    };
+    let config = PeerConfig {
+        ice_servers,
+        ..PeerConfig::default()
+    };
+    let (peer, description, events) = Peer::offer(&config).await?;
+    socket.send(&offer(target, id, description)).await?;
+    let mut exchange = Exchange::new(id, socket, Arc::new(peer), events, heartbeat);
+    let opened = tokio::time::timeout(
+        OPEN_TIMEOUT,
+        introduce(target, id, &mut exchange, &mut opening, begun),
+    )
+    .await
+    .unwrap_or(Err(ClientError::NoPath));
+    match opened {
+        Ok(welcome) => {
+            opening.session = begun.elapsed();
+            Session::start(welcome, opening, exchange).await
+        }
+        Err(error) => {
+            exchange.leave(error.reason()).await;
+            Err(error)
+        }
+    }
+}
+
+/// Connects to signaling and proves the grant; returns the socket, its interval of heartbeats and the
+/// servers to use.
+async fn meet(
+    target: &Target,
+    session: SessionId,
+) -> Result<(Socket, Duration, Vec<IceServer>), SocketError> {
+    let address = &target.address;
+    let tls = match address.scheme {
+        Scheme::Https => target.tls.clone(),
+        Scheme::Http => None,
+    };
+    let endpoint = SignalingEndpoint {
+        host: address.holder().to_owned(),
+        address: address.on_this_machine(),
+        tls: tls.clone(),
+    };
+    let mut socket = Socket::connect(&endpoint, tls).await?;
+    let challenge = socket.challenge().await?;
+    let link = &address.link;
+    let call = Call::Authenticate(Authenticate::Client {
+        cluster: link.cluster.clone(),
+        grant: link.grant,
+        session,
+        proof: sign_challenge(&link.grant_key(), &challenge.nonce, &link.cluster),
+    });
+    let Authenticated { ice_servers, .. } = socket.authenticate(&call).await?;
+    Ok((socket, heartbeat(challenge.heartbeat_ms), ice_servers))
+}
+
+/// What the server wants, within reason.
+fn heartbeat(millis: u64) -> Duration {
+    Duration::from_millis(millis.clamp(1_000, 60_000))
+}
+
+fn offer(target: &Target, session: SessionId, description: SessionDescription) -> Envelope {
+    let offer = Call::Offer(Offer {
+        session,
+        service: target.address.service.clone(),
+        node: target.node.clone(),
+        grant: None,
+        description,
+        ice_servers: Vec::new(),
+    });
+    Envelope::call(Some(OFFER_ID.into()), &offer)
+}
+
+/// Exchanges descriptions and candidates until the gateway has let us in.
+async fn introduce(
+    target: &Target,
+    id: SessionId,
+    exchange: &mut Exchange,
+    opening: &mut Opening,
+    begun: Instant,
+) -> Result<Welcome, ClientError> {
+    let peer = exchange.peer();
+    let channel = peer.open();
+    tokio::pin!(channel);
+    let channel = loop {
+        tokio::select! {
+            channel = &mut channel => break channel.map_err(|Closed| ClientError::NoPath)?,
+            event = exchange.event() => match exchange.handle(event).await? {
+                News::Answered => opening.answer = begun.elapsed(),
+                News::Connected => opening.path = begun.elapsed(),
+                News::SignalingLost(error) => return Err(error.into()),
+                News::PeerEnded => return Err(ClientError::NoPath),
+                News::NodeOffline | News::Nothing => {}
+            },
+        }
+    };
+    opening.channel = begun.elapsed();
+    let shaking = shake_hands(channel.as_ref(), target, id);
+    let (node, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
+        .await
+        .unwrap_or(Err(ClientError::Timeout))?;
+    Ok(Welcome {
+        channel,
+        node,
+        accepted,
+    })
+}
+
+/// The client's side of the handshake.
+async fn shake_hands(
+    channel: &dyn Channel,
+    target: &Target,
+    session: SessionId,
+) -> Result<(NodeId, Accepted), ClientError> {
+    let link = &target.address.link;
+    let (hello, state) = handshake::start(
+        session,
+        link.cluster.clone(),
+        target.address.service.clone(),
+        Nonce::from_bytes(random()),
+    );
+    let gone = |Closed| ClientError::Ended;
+    channel.send(hello.into()).await.map_err(gone)?;
+    let reply = channel.recv().await.ok_or(ClientError::Ended)?;
+    let (proof, state) = state.receive(&reply, link.grant, None, &link.grant_key())?;
+    channel.send(proof.into()).await.map_err(gone)?;
+    let verdict = channel.recv().await.ok_or(ClientError::Ended)?;
+    Ok(state.receive(&verdict)?)
+}
+
+/// Random bytes.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
+    bytes
+}

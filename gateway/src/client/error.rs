@@ -1,0 +1,67 @@
+//! Why there is no session, or no longer one.
+
+use portway_protocol::reason::Reason;
+use portway_protocol::session::handshake::HandshakeError;
+use portway_transport::lane::EndedBy;
+use portway_transport::webrtc::PeerError;
+
+pub use crate::signaling::connection::SocketError;
+
+/// A failure of the native client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The socket to signaling.
+    #[error("signaling: {0}")]
+    Signaling(#[from] SocketError),
+    /// Signaling, or the gateway through it, refused.
+    #[error("refused: {}", .0.message())]
+    Refused(Reason),
+    /// Our own end of the peer connection.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// No path to the gateway.
+    #[error("no path to the machine was found")]
+    NoPath,
+    /// The handshake.
+    #[error("handshake: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The gateway did not answer in time.
+    #[error("the machine did not answer in time")]
+    Timeout,
+    /// The lane ended.
+    #[error("the session was lost: {0}")]
+    Lane(#[from] EndedBy),
+    /// HTTP/2 ended.
+    #[error("the session was lost: HTTP/2: {0}")]
+    Http(#[from] hyper::Error),
+    /// The other end ended the session.
+    #[error("the machine ended the session")]
+    Ended,
+}
+
+impl ClientError {
+    /// The reason code.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Signaling(error) => error.reason(),
+            Self::Refused(reason) => *reason,
+            Self::Peer(PeerError::Stack(_)) | Self::NoPath => Reason::IceFailed,
+            Self::Peer(
+                PeerError::Fingerprint | PeerError::WrongKind { .. } | PeerError::TooManyCandidates,
+            )
+            | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
+            Self::Handshake(error) => error.reason(),
+            Self::Timeout => Reason::SessionTimeout,
+            Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
+            | Self::Http(_)
+            | Self::Ended => Reason::SessionLost,
+        }
+    }
+
+    /// Whether trying again is pointless until somebody does something.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.reason().is_final()
+    }
+}

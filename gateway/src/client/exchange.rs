@@ -1,0 +1,176 @@
+//! What passes between our peer connection and the gateway's, by way of signaling.
+//!
+//! The contract of the loop: an owner awaits [`Exchange::event`], which may be cancelled, then calls
+//! [`Exchange::handle`], which may not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portway_protocol::id::SessionId;
+use portway_protocol::reason::Reason;
+use portway_protocol::signal::{Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus};
+use portway_transport::webrtc::{Peer, PeerEvent, PeerEvents};
+use tokio::time::Interval;
+
+use super::ClientError;
+use crate::signaling::connection::{Socket, SocketError};
+
+/// Id of our offer.
+pub(super) const OFFER_ID: &str = "offer";
+
+/// Id of our heartbeats.
+const HEARTBEAT_ID: &str = "heartbeat";
+
+/// Both ends of one session's introduction.
+pub(super) struct Exchange {
+    id: SessionId,
+    /// Until it is lost.
+    socket: Option<Socket>,
+    peer: Arc<Peer>,
+    events: PeerEvents,
+    heartbeats: Interval,
+}
+
+/// Something to handle.
+pub(super) enum Event {
+    Signaling(Result<Envelope, SocketError>),
+    Peer(Option<PeerEvent>),
+    Heartbeat,
+}
+
+/// What an event means to the owner.
+pub(super) enum News {
+    Nothing,
+    /// The gateway's answer is applied.
+    Answered,
+    /// Packets flow.
+    Connected,
+    /// The peer connection is over.
+    PeerEnded,
+    /// A node of the service has gone.
+    NodeOffline,
+    /// The socket is closed; what is connected stays so.
+    SignalingLost(SocketError),
+}
+
+impl Exchange {
+    pub(super) fn new(
+        id: SessionId,
+        socket: Socket,
+        peer: Arc<Peer>,
+        events: PeerEvents,
+        heartbeat: Duration,
+    ) -> Self {
+        let mut heartbeats = tokio::time::interval(heartbeat);
+        heartbeats.reset();
+        Self {
+            id,
+            socket: Some(socket),
+            peer,
+            events,
+            heartbeats,
+        }
+    }
+
+    /// The next event. Nothing is lost if this is cancelled.
+    pub(super) async fn event(&mut self) -> Event {
+        let socket = &mut self.socket;
+        let heard = async {
+            match socket {
+                Some(socket) => socket.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            heard = heard => Event::Signaling(heard),
+            event = self.events.recv() => Event::Peer(event),
+            _tick = self.heartbeats.tick() => Event::Heartbeat,
+        }
+    }
+
+    /// Does what an event asks for.
+    ///
+    /// # Errors
+    /// The other end refused, or has ended the session.
+    pub(super) async fn handle(&mut self, event: Event) -> Result<News, ClientError> {
+        match event {
+            Event::Signaling(Ok(envelope)) => self.hear(envelope).await,
+            Event::Signaling(Err(error)) => Ok(self.lose(error)),
+            Event::Heartbeat => {
+                let call = Call::Heartbeat(Heartbeat {});
+                Ok(self.say(Some(HEARTBEAT_ID), &call).await)
+            }
+            Event::Peer(Some(PeerEvent::Candidate(candidate))) => {
+                let session = self.id;
+                let call = Call::Candidate(Candidate { session, candidate });
+                Ok(self.say(None, &call).await)
+            }
+            Event::Peer(Some(PeerEvent::Connected)) => Ok(News::Connected),
+            Event::Peer(Some(PeerEvent::Disconnected)) => {
+                tracing::info!("path silent");
+                Ok(News::Nothing)
+            }
+            Event::Peer(Some(PeerEvent::Ended) | None) => Ok(News::PeerEnded),
+        }
+    }
+
+    /// Says goodbye by every way there is, and ends.
+    pub(super) async fn leave(mut self, reason: Reason) {
+        let session = self.id;
+        let bye = Call::Bye(Bye { session, reason });
+        if let News::SignalingLost(error) = self.say(None, &bye).await {
+            tracing::debug!(%error, "nobody heard our goodbye");
+        }
+        self.peer.close().await;
+    }
+
+    /// Our end of the connection.
+    pub(super) fn peer(&self) -> Arc<Peer> {
+        self.peer.clone()
+    }
+
+    async fn hear(&self, envelope: Envelope) -> Result<News, ClientError> {
+        let Some(method) = envelope.method else {
+            return match envelope.error {
+                Some(error) if envelope.id.as_deref() == Some(OFFER_ID) => {
+                    Err(ClientError::Refused(error.reason()))
+                }
+                Some(_) | None => Ok(News::Nothing),
+            };
+        };
+        match Call::from_parts(&method, envelope.params.as_deref()) {
+            Ok(Call::Answer(answer)) if answer.session == self.id => {
+                self.peer.accept_answer(&answer.description).await?;
+                Ok(News::Answered)
+            }
+            Ok(Call::Candidate(candidate)) if candidate.session == self.id => {
+                let candidate = candidate.candidate;
+                if let Err(error) = self.peer.add_candidate(candidate.as_ref()).await {
+                    tracing::debug!(%error, "a candidate of the gateway was refused");
+                }
+                Ok(News::Nothing)
+            }
+            Ok(Call::Bye(bye)) if bye.session == self.id => Err(ClientError::Refused(bye.reason)),
+            Ok(Call::Presence(presence)) if presence.status == NodeStatus::Offline => {
+                Ok(News::NodeOffline)
+            }
+            Ok(_) | Err(_) => Ok(News::Nothing),
+        }
+    }
+
+    async fn say(&mut self, id: Option<&str>, call: &Call) -> News {
+        let Some(socket) = &mut self.socket else {
+            return News::Nothing;
+        };
+        let envelope = Envelope::call(id.map(str::to_owned), call);
+        match socket.send(&envelope).await {
+            Ok(()) => News::Nothing,
+            Err(error) => self.lose(error),
+        }
+    }
+
+    fn lose(&mut self, error: SocketError) -> News {
+        self.socket = None;
+        News::SignalingLost(error)
+    }
+}
