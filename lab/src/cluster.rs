@@ -407,7 +407,11 @@ fn relay(
         bail!("a lab on plain loopback has no relay: nobody there would need one");
     };
     let files = authority.issue(name, &[&format!("{name}.test")])?;
-    let mut config = String::from("[relay]\nlisten = [\n");
+    let mut config = format!(
+        "[relay]\ntls = {{ cert = \"{}\", key = \"{}\" }}\nlisten = [\n",
+        files.certificate.display(),
+        files.key.display()
+    );
     let second = own.iter().filter(|address| address.is_ipv4()).nth(1);
     for ip in own.iter().filter(|ip| Some(*ip) != second) {
         for (scheme, port) in [("udp", TURN), ("tcp", TURN), ("tls", HTTPS)] {
@@ -419,11 +423,7 @@ fn relay(
     }
     put(
         &mut config,
-        format_args!(
-            "]\nrealm = \"{name}.test\"\nsecret_file = \"relay.secret\"\ntls_cert = \"{}\"\ntls_key = \"{}\"",
-            files.certificate.display(),
-            files.key.display()
-        ),
+        format_args!("]\nrealm = \"{name}.test\"\nsecret_file = \"relay.secret\""),
     );
     let ips = own.iter().filter(|ip| Some(*ip) != second);
     let ips: Vec<String> = ips.map(|ip| format!("\"{ip}\"")).collect();

@@ -36,6 +36,8 @@ pub(crate) struct Program {
     state: Mutex<State>,
     changed: Condvar,
     folder: PathBuf,
+    /// Bytes that were in its log before it was started.
+    log_start: usize,
 }
 
 #[derive(Debug)]
@@ -48,13 +50,15 @@ struct State {
 impl Program {
     /// Starts it in a namespace, or where this process is.
     pub(crate) fn start(recipe: &Recipe, place: Option<&Namespace>) -> anyhow::Result<Arc<Self>> {
+        let log = append(&recipe.folder.join("log"))?;
+        let log_start = usize::try_from(log.metadata()?.len())?;
         let mut command = Command::new(&recipe.program);
         command
             .args(&recipe.args)
             .envs(recipe.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&recipe.folder)
             .stdin(Stdio::null())
-            .stderr(append(&recipe.folder.join("log"))?);
+            .stderr(log);
         let mut output = append(&recipe.folder.join("ready.jsonl"))?;
         if recipe.announces {
             command.stdout(Stdio::piped());
@@ -74,6 +78,7 @@ impl Program {
             }),
             changed: Condvar::new(),
             folder: recipe.folder.clone(),
+            log_start,
         });
         let watched = program.clone();
         std::thread::Builder::new()
@@ -130,10 +135,12 @@ impl Program {
         state.ended.is_some()
     }
 
-    /// The last lines of its log.
+    /// The last lines of its log since it was started.
     pub(crate) fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
+        let bytes = std::fs::read(self.folder.join("log")).unwrap_or_default();
+        let own = bytes.get(self.log_start..).unwrap_or_default();
+        let text = String::from_utf8_lossy(own);
+        let lines: Vec<String> = text.lines().flat_map(plain).collect();
         let tail = &lines[lines.len().saturating_sub(QUOTED)..];
         tail.iter().map(|line| format!("    | {line}\n")).collect()
     }
@@ -173,6 +180,13 @@ impl Program {
 
 /// Between two questions whether a program that is silent has ended.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The lines of a log line: those of the message, if it is an error told to programs.
+fn plain(line: &str) -> Vec<String> {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    let text = value["error"]["message"].as_str().unwrap_or(line);
+    text.lines().map(str::to_owned).collect()
+}
 
 fn append(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new()

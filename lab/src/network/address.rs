@@ -20,8 +20,8 @@ pub(crate) const PREFIX_V4: u8 = 24;
 /// Prefix length of every IPv6 subnet.
 pub(crate) const PREFIX_V6: u8 = 64;
 
-/// Addresses of each family on the public segment: relays tell clients what NAT they are behind, which
-/// takes two (RFC 5780).
+/// IPv4 addresses on the public segment: relays tell clients what NAT they are behind, which takes two
+/// (RFC 5780).
 const ADDRESSES: u8 = 1;
 const ADDRESSES_OF_RELAY: u8 = 2;
 
@@ -146,7 +146,7 @@ impl Addresses {
         Some(Attachment {
             lan: None,
             v4: own.clone().map(|n| host_v4(v4, n)).collect(),
-            v6: own.map(|n| host_v6(v6, n)).collect(),
+            v6: vec![host_v6(v6, own.start)],
             router_v4: host_v4(v4, 1),
             router_v6: host_v6(v6, 1),
             port: format!("n{number}"),
