@@ -8,6 +8,7 @@ pub mod bare;
 pub mod browser;
 pub mod coturn;
 pub mod jupyter;
+pub mod lab;
 pub mod portway;
 mod ready;
 pub mod relay;
