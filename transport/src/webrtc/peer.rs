@@ -26,6 +26,7 @@ use webrtc::peer_connection::{
 
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
+use super::interfaces;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
@@ -71,11 +72,11 @@ pub struct PeerConfig {
 }
 
 impl Default for PeerConfig {
-    /// Every IPv4 interface, no servers.
+    /// Every interface, no servers.
     fn default() -> Self {
         Self {
             ice_servers: Vec::new(),
-            bind: vec![std::net::SocketAddr::from(([0, 0, 0, 0], 0))],
+            bind: interfaces::all(),
             loopback: LoopbackPolicy::default(),
             shortcut: None,
         }
