@@ -309,7 +309,7 @@ pub(crate) struct Expose {
 /// Which service to open, and by whom.
 #[derive(Debug, Args)]
 pub(crate) struct Opened {
-    /// File with the service's link, https://SERVICE.CLUSTER.DOMAIN/#v1.…, as `portway up` prints it;
+    /// File with the service's link, the whole of it, as `portway up` prints it;
     /// `-` reads it from standard input
     #[arg(long, required = true, env = "PORTWAY_LINK_FILE", value_name = "FILE")]
     pub(crate) link_file: PathBuf,

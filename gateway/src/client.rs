@@ -5,7 +5,7 @@
 //!                                                                                         │
 //!                                 keeper: connects anew when it is lost ◄─────────────────┘
 //! ```
-//! - [`address`]: from a link's URL to whom to ask for what. [`connect`]: one attempt.
+//! - [`address`]: from a link's URL to whom to ask for what. [`mod@connect`]: one attempt.
 //! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
 //! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
 //!

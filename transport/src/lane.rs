@@ -249,3 +249,37 @@ async fn next_ask(asks: &mut Option<mpsc::Receiver<Ask>>) -> Option<Ask> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portway_protocol::liveness;
+
+    use super::*;
+    use crate::loopback;
+
+    const PIPE: usize = 1024;
+
+    #[tokio::test]
+    async fn a_ping_that_somebody_asks_for_is_answered() {
+        let (a, b) = loopback::pair();
+        let (a_pipe, _a_user) = tokio::io::duplex(PIPE);
+        let (b_pipe, _b_user) = tokio::io::duplex(PIPE);
+        let (a_traffic, b_traffic) = (Traffic::default(), Traffic::default());
+        let (asks, asked) = mpsc::channel(1);
+        let terms = |traffic, asks| Terms {
+            traffic,
+            patience: liveness::CLIENT,
+            asks,
+        };
+        let ask = async {
+            let (asker, measured) = oneshot::channel();
+            asks.send(Ask::Ping(asker)).await.unwrap();
+            measured.await.unwrap()
+        };
+        tokio::select! {
+            ended = run(&a, a_pipe, terms(&a_traffic, Some(asked))) => panic!("{ended:?}"),
+            ended = run(&b, b_pipe, terms(&b_traffic, None)) => panic!("{ended:?}"),
+            rtt = ask => assert!(rtt < liveness::CLIENT.ping),
+        }
+    }
+}

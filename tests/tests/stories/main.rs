@@ -46,6 +46,17 @@ struct NativeStory {
     run: fn() -> LocalBoxFuture<'static, anyhow::Result<()>>,
 }
 
+/// A [`NativeStory`] of a function.
+macro_rules! native {
+    ($function:ident) => {
+        crate::NativeStory {
+            name: stringify!($function),
+            run: || Box::pin($function()),
+        }
+    };
+}
+use native;
+
 const BOTH: &[Kind] = &[Kind::Chromium, Kind::Firefox];
 
 /// A [`Story`] of a function, in the given browsers.
@@ -96,7 +107,10 @@ fn main() -> anyhow::Result<ExitCode> {
         browser: Mutex::new(None),
     });
     let mut trials = Vec::new();
-    for story in without_a_browser::STORIES {
+    for story in without_a_browser::STORIES
+        .iter()
+        .chain(signaling_restarts::NATIVE_STORIES)
+    {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
             stage

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::{Gateway, GatewayConfig};
@@ -24,14 +25,19 @@ use portway_signaling::store::Sqlite;
 use portway_signaling::{Assets, Config, Signaling};
 use portway_tests::PATIENCE;
 use portway_tests::browser::Browser;
+use portway_tests::client::{Connected, LinkFile};
 use portway_tests::upstream::Upstream;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::{APP, BOTH, in_app, story};
+use crate::{APP, BOTH, in_app, native, story};
 
 pub(crate) const STORIES: &[crate::Story] = &[story!(BOTH, live_sessions_do_not_notice)];
+
+pub(crate) const NATIVE_STORIES: &[crate::NativeStory] =
+    &[native!(live_local_sessions_do_not_notice)];
 
 /// Life of the tokens here, seconds.
 const LIFETIME: u64 = 3600;
@@ -228,5 +234,23 @@ async fn live_sessions_do_not_notice(browser: &mut Browser) -> anyhow::Result<()
         browser.eval(&in_app("window.closed ?? false")).await?,
         false
     );
+    Ok(())
+}
+
+async fn live_local_sessions_do_not_notice() -> anyhow::Result<()> {
+    let upstream = Upstream::start().await?;
+    let mut cluster = Cluster::new()?;
+    let signaling = cluster.signaling("127.0.0.1:0".parse()?).await?;
+    let link = LinkFile::new(&cluster.gateway(&signaling, &upstream.target()).await?)?;
+    let local = Connected::start(&link).await?;
+    let url = format!("ws://{}/ws", local.listen());
+    let (mut socket, _response) = tokio_tungstenite::connect_async(url).await?;
+
+    signaling.stop().await?;
+    socket.send(Message::text("still here")).await?;
+    let echoed = socket.next().await.context("it is open")??;
+    assert_eq!(echoed, Message::text("still here"));
+    let (_, body) = local.request("GET /bytes?n=2000000 HTTP/1.1", b"").await?;
+    assert_eq!(body.len(), 2_000_000);
     Ok(())
 }

@@ -8,17 +8,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::NativeStory;
-
-/// A [`NativeStory`] of a function.
-macro_rules! native {
-    ($function:ident) => {
-        NativeStory {
-            name: stringify!($function),
-            run: || Box::pin($function()),
-        }
-    };
-}
+use crate::{NativeStory, native};
 
 pub(crate) const STORIES: &[NativeStory] = &[
     native!(ping_tells_path_and_status),
