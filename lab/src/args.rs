@@ -212,6 +212,9 @@ pub(crate) enum Command {
         /// The page
         #[arg(long, short, default_value = "lab-report.html", value_name = "FILE")]
         output: PathBuf,
+        /// Also write each drawing there, as an SVG file of its own
+        #[arg(long, value_name = "DIR")]
+        svg: Option<PathBuf>,
     },
     /// Check what labs need of this machine
     Preflight,
