@@ -52,7 +52,7 @@ const HALF: i32 = 9;
 const TICKS: usize = 6;
 
 /// Letters that fit: of a label, of words, of a note.
-const LABEL: usize = 36;
+const LABEL: usize = 40;
 const WORDS: usize = 48;
 const NOTED: usize = 100;
 
@@ -93,7 +93,7 @@ fn head(canvas: &Canvas<'_>, scale: &Scale<'_>) -> Result<(), DrawError> {
     let end = WIDTH - 16;
     canvas.text(scale.mark, (end, 22), faint.at(Anchor::End))?;
     let letters = i32::try_from(scale.mark.chars().count()).unwrap_or(0);
-    let key = end - letters * 7 - 8;
+    let key = end - letters * 6 - 14;
     canvas.line((key, 12), (key, 32), INK, 3)
 }
 
