@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Open a service as a browser would, and tell how it is reached and how fast
     Ping(Ping),
+    /// Make a service of another machine local: its requests go to it, peer to peer
+    Connect(Connect),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -330,6 +332,34 @@ pub(crate) struct Ping {
     /// Time between them: 200ms, 1s, 1m
     #[arg(long, short, default_value = "1s", value_parser = parse_interval, value_name = "DURATION")]
     pub(crate) interval: std::time::Duration,
+}
+
+/// `portway connect`.
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    #[command(flatten)]
+    pub(crate) opened: Opened,
+    /// Where programs of this machine find the service; port 0 stands for any free one
+    /// [default address: 127.0.0.1]
+    #[arg(long = "listen", short = 'L', value_name = "[ADDR:]PORT")]
+    pub(crate) listen: LocalAddress,
+}
+
+/// `[ADDR:]PORT`, on loopback unless an address is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LocalAddress(pub(crate) SocketAddr);
+
+impl std::str::FromStr for LocalAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let loopback = |port: u16| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
+        text.parse()
+            .map(loopback)
+            .or_else(|_| text.parse())
+            .map(Self)
+            .map_err(|_| format!("`{text}`: expected PORT or ADDR:PORT, e.g. 8080 or [::1]:8080"))
+    }
 }
 
 /// `portway events`.
@@ -617,6 +647,17 @@ mod tests {
             "99999999999Gbit/s",
         ] {
             assert_eq!(rate(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_on_loopback() {
+        let address = |text: &str| text.parse::<LocalAddress>().map(|local| local.0);
+        assert_eq!(address("8080"), Ok(([127, 0, 0, 1], 8080).into()));
+        assert_eq!(address("192.0.2.7:0"), Ok(([192, 0, 2, 7], 0).into()));
+        assert!(address("[::1]:8080").unwrap().is_ipv6());
+        for wrong in ["", "x", "99999", "localhost:80", "::1:80x"] {
+            assert!(address(wrong).is_err(), "{wrong}");
         }
     }
 

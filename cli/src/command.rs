@@ -1,6 +1,7 @@
 //! One module per command; commands that talk to a running instance share [`client`].
 
 pub(crate) mod client;
+pub(crate) mod connect;
 pub(crate) mod doctor;
 pub(crate) mod expose;
 pub(crate) mod gateway;

@@ -58,6 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Sessions => command::client::sessions(&cli.global).map(done),
         Command::Events(args) => command::client::events(&cli.global, args).map(done),
         Command::Ping(args) => command::ping::run(&cli.global, args),
+        Command::Connect(args) => command::connect::run(&cli.global, args),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
         Command::Key(args) => command::key::run(&cli.global, *args).map(done),
         Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod service;
 pub mod session;
 mod signaling;
+pub mod tunnel;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;

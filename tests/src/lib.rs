@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod bare;
 pub mod browser;
+pub mod client;
 pub mod coturn;
 pub mod jupyter;
 pub mod portway;

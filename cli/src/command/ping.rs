@@ -1,6 +1,5 @@
 //! `portway ping`: opens a service as a browser would, and tells how that went.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,46 +7,22 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use portway_gateway::client::session::{RequestBody, Unanswered};
-use portway_gateway::client::{self, ClientError, Opening, Path, Session, Target};
+use portway_gateway::client::{self, ClientError, Session, Target};
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use serde::Serialize;
 
 use crate::args::{Format, Global, Ping};
 use crate::exit::Failure;
+use crate::opened::{self, Reached, Took, millis};
+use crate::output;
 use crate::signals::{Asked, Signals};
-use crate::{opened, output};
 
 /// A round trip that takes longer is lost.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time for the service's answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How a node is reached.
-#[derive(Serialize, Clone, Copy, PartialEq)]
-pub(super) struct Reached {
-    /// `direct` or `relayed`.
-    path: &'static str,
-    /// Where the node's packets come from.
-    remote: IpAddr,
-    /// Kind of our candidate, as ICE calls it.
-    local_kind: &'static str,
-    /// Kind of the node's.
-    remote_kind: &'static str,
-    protocol: &'static str,
-}
-
-/// Steps to a session, in milliseconds. Each follows the one before; `open_ms` is all of them.
-#[derive(Serialize, Clone, Copy)]
-pub(super) struct Took {
-    open_ms: f64,
-    signaling_ms: f64,
-    answer_ms: f64,
-    ice_ms: f64,
-    channel_ms: f64,
-    handshake_ms: f64,
-}
 
 /// A session that is there.
 #[derive(Serialize, Clone)]
@@ -220,45 +195,6 @@ async fn request(session: &Session) -> anyhow::Result<Answered> {
     }
 }
 
-impl Reached {
-    pub(super) fn of(path: Path) -> Self {
-        Self {
-            path: path.kind.as_str(),
-            remote: path.remote,
-            local_kind: path.local_kind.as_str(),
-            remote_kind: path.remote_kind.as_str(),
-            protocol: path.protocol.as_str(),
-        }
-    }
-
-    /// For people.
-    pub(super) fn words(&self) -> String {
-        format!(
-            "{} to {} ({} – {}, {})",
-            self.path, self.remote, self.local_kind, self.remote_kind, self.protocol
-        )
-    }
-}
-
-impl Took {
-    pub(super) fn of(opening: &Opening) -> Self {
-        let step = |from: Duration, to: Duration| millis(to.saturating_sub(from));
-        Self {
-            open_ms: millis(opening.session),
-            signaling_ms: millis(opening.signaling),
-            answer_ms: step(opening.signaling, opening.answer),
-            ice_ms: step(opening.answer, opening.path),
-            channel_ms: step(opening.path, opening.channel),
-            handshake_ms: step(opening.channel, opening.session),
-        }
-    }
-}
-
-/// Milliseconds with two digits.
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 100_000.0).round() / 100.0
-}
-
 fn statistics(rtts: &[f64]) -> Option<Statistics> {
     let count = u32::try_from(rtts.len()).ok().filter(|count| *count > 0)?;
     let sum: f64 = rtts.iter().sum();
@@ -276,21 +212,15 @@ fn print(format: Format, line: &Line) -> std::io::Result<()> {
 fn human(line: &Line) -> String {
     match line {
         Line::Open(facts) => {
-            let took = &facts.took;
             let reached = facts
                 .reached
                 .as_ref()
                 .map_or_else(|| "by an unknown path".to_owned(), Reached::words);
             format!(
-                "{} on {}: {reached}\nopen in {:.0} ms: signaling {:.0}, answer {:.0}, ICE and DTLS {:.0}, channel {:.0}, handshake {:.0}",
+                "{} on {}: {reached}\n{}",
                 facts.service,
                 facts.node,
-                took.open_ms,
-                took.signaling_ms,
-                took.answer_ms,
-                took.ice_ms,
-                took.channel_ms,
-                took.handshake_ms,
+                facts.took.words(),
             )
         }
         Line::Request(answered) => {
@@ -323,22 +253,5 @@ mod tests {
         assert!(statistics(&[]).is_none());
         let rtts = statistics(&[1.0, 2.0, 4.5]).unwrap();
         assert_eq!((rtts.min, rtts.avg, rtts.max), (1.0, 2.5, 4.5));
-    }
-
-    #[test]
-    fn steps_add_up() {
-        let at = Duration::from_millis;
-        let took = Took::of(&Opening {
-            signaling: at(5),
-            answer: at(12),
-            path: at(40),
-            channel: at(42),
-            session: at(45),
-        });
-        assert_eq!((took.answer_ms, took.ice_ms), (7.0, 28.0));
-        assert_eq!(
-            (took.channel_ms, took.handshake_ms, took.open_ms),
-            (2.0, 3.0, 45.0)
-        );
     }
 }

@@ -63,9 +63,7 @@ pub fn to_service(
     visitor: &Visitor,
     public: Option<&str>,
 ) {
-    let trailers = headers
-        .get(header::TE)
-        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = wants_trailers(headers);
     drop_hop_by_hop(headers);
     drop_matching(headers, |name| {
         name.starts_with("x-forwarded-")
@@ -124,7 +122,15 @@ pub fn size(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+/// Whether the other end of a connection wants trailers.
+pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::TE)
+        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Drops what is between the two ends of one connection.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -23,7 +23,12 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
 /// An answer that says why there is no other.
 #[must_use]
 pub fn error(reason: Reason, as_page: bool) -> Response<ProxyBody> {
-    let status = status(reason);
+    with_status(status(reason), reason, as_page)
+}
+
+/// The same, where the status does not follow from the reason.
+#[must_use]
+pub fn with_status(status: StatusCode, reason: Reason, as_page: bool) -> Response<ProxyBody> {
     let (content_type, body) = if as_page {
         ("text/html; charset=utf-8", html(status, reason))
     } else {
@@ -63,7 +68,12 @@ fn status(reason: Reason) -> StatusCode {
 
 /// Reasons that pass by themselves: the page looks again.
 fn is_passing(status: StatusCode) -> bool {
-    status == StatusCode::BAD_GATEWAY || status == StatusCode::GATEWAY_TIMEOUT
+    [
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ]
+    .contains(&status)
 }
 
 /// Only our own words, so nothing needs escaping.

@@ -12,6 +12,7 @@ mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
 mod signaling_restarts;
+mod without_a_browser;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +38,12 @@ struct Story {
     /// Browsers that can show it.
     kinds: &'static [Kind],
     run: for<'a> fn(&'a mut Browser) -> LocalBoxFuture<'a, anyhow::Result<()>>,
+}
+
+/// Something that somebody does without one.
+struct NativeStory {
+    name: &'static str,
+    run: fn() -> LocalBoxFuture<'static, anyhow::Result<()>>,
 }
 
 const BOTH: &[Kind] = &[Kind::Chromium, Kind::Firefox];
@@ -89,6 +96,15 @@ fn main() -> anyhow::Result<ExitCode> {
         browser: Mutex::new(None),
     });
     let mut trials = Vec::new();
+    for story in without_a_browser::STORIES {
+        let stage = stage.clone();
+        trials.push(Trial::test(format!("native::{}", story.name), move || {
+            stage
+                .runtime
+                .block_on((story.run)())
+                .map_err(|error| Failed::from(format!("{error:?}")))
+        }));
+    }
     for kind in BOTH {
         for story in [
             drive_a_browser::STORIES,

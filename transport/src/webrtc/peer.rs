@@ -387,8 +387,12 @@ struct Handler {
 
 impl Handler {
     fn emit(&self, event: PeerEvent) {
-        if let Err(error) = self.events.try_send(event) {
-            tracing::warn!(%error, "an event of a peer connection was dropped");
+        match self.events.try_send(event) {
+            // The owner is done with the connection.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                tracing::warn!(?event, "an event of a peer connection was dropped");
+            }
         }
     }
 }

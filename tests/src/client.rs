@@ -1,0 +1,169 @@
+//! The native client: `portway ping` and `portway connect` as real processes.
+
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::PATIENCE;
+use crate::portway::binary;
+
+/// A file with a link.
+pub struct LinkFile(NamedTempFile);
+
+impl LinkFile {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(link: &str) -> anyhow::Result<Self> {
+        let file = NamedTempFile::new()?;
+        std::fs::write(file.path(), link)?;
+        Ok(Self(file))
+    }
+
+    fn command(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args([name, "--json", "--link-file"])
+            .arg(self.0.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// What `portway ping` said, and how it ended.
+pub struct Pinged {
+    /// Lines of standard output.
+    pub lines: Vec<Value>,
+    /// The error, if there was one.
+    pub error: Value,
+    /// Its end.
+    pub status: ExitStatus,
+}
+
+/// Runs `portway ping` to its end.
+///
+/// # Errors
+/// If it does not end, or prints something else than JSON.
+pub async fn ping(link: &LinkFile, args: &[&str]) -> anyhow::Result<Pinged> {
+    let running = link.command("ping", args).output();
+    let output = tokio::time::timeout(PATIENCE, running).await??;
+    let lines = String::from_utf8(output.stdout)?;
+    let error = String::from_utf8(output.stderr)?;
+    Ok(Pinged {
+        lines: lines
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?,
+        error: error
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line.get("error").is_some())
+            .unwrap_or_default(),
+        status: output.status,
+    })
+}
+
+/// A running `portway connect`. Killed when dropped.
+pub struct Connected {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// The line that it printed when it was ready.
+    pub ready: Value,
+}
+
+impl Connected {
+    /// Starts it on a free port, until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start(link: &LinkFile) -> anyhow::Result<Self> {
+        let mut command = link.command("connect", &["-L", "0"]);
+        let mut process = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        let mut connected = Self {
+            process,
+            lines: BufReader::new(stdout).lines(),
+            ready: Value::Null,
+        };
+        connected.ready = connected.event("ready").await?;
+        Ok(connected)
+    }
+
+    /// Waits for an event of this kind.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn event(&mut self, kind: &str) -> anyhow::Result<Value> {
+        let wanted = async {
+            while let Some(line) = self.lines.next_line().await? {
+                let line: Value = serde_json::from_str(&line)?;
+                if line["event"] == kind {
+                    return Ok(line);
+                }
+            }
+            bail!("it ended before `{kind}`")
+        };
+        tokio::time::timeout(PATIENCE, wanted).await?
+    }
+
+    /// `ADDR:PORT` where it listens.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        self.ready["listen"].as_str().unwrap_or_default()
+    }
+
+    /// One request on a connection of its own; `head` without the `Host` and the empty line. Returns
+    /// the response's head and body.
+    ///
+    /// # Errors
+    /// If there is no whole response.
+    pub async fn request(&self, head: &str, body: &[u8]) -> anyhow::Result<(String, Vec<u8>)> {
+        self.request_as(self.listen(), head, body).await
+    }
+
+    /// The same under another `Host`.
+    ///
+    /// # Errors
+    /// If there is no whole response.
+    pub async fn request_as(
+        &self,
+        host: &str,
+        head: &str,
+        body: &[u8],
+    ) -> anyhow::Result<(String, Vec<u8>)> {
+        let stream = TcpStream::connect(self.listen()).await?;
+        let (mut from, mut to) = stream.into_split();
+        let head = format!("{head}\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let send = async {
+            to.write_all(head.as_bytes()).await?;
+            to.write_all(body).await
+        };
+        let mut response = Vec::new();
+        let exchange = async { tokio::try_join!(send, from.read_to_end(&mut response)) };
+        tokio::time::timeout(PATIENCE, exchange).await??;
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.context("the response has no end of head")?;
+        let body = response.split_off(end + 4);
+        Ok((String::from_utf8(response)?, body))
+    }
+
+    /// SIGTERM, then waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn terminate(mut self) -> anyhow::Result<ExitStatus> {
+        let pid = self.process.id().context("it has ended")?;
+        let kill = format!("kill -TERM {pid}");
+        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
+    }
+}
