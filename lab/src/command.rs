@@ -54,7 +54,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Capture { host, file } => show::capture(&dir, host, file).map(exit),
         Command::Health => show::health(&dir, format),
         Command::Topology => show::topology(&dir, format).map(success),
-        Command::Bench { size } => bench::run(&dir, *size, format).map(success),
+        Command::Bench { size } => bench::run(&dir, *size, format),
         Command::Report {
             results,
             output: page,

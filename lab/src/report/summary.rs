@@ -1,6 +1,7 @@
 //! What is computed of the results: counts, and medians against their bars.
 
 use super::{Attempt, Client, Millis, Outcome, Recovery, Verdict, Way};
+use crate::statistics::median;
 
 /// A median time to open may be this long: the reference's figures, rounded up.
 const DIRECT_BAR: Millis = Millis(100.0);
@@ -46,7 +47,7 @@ impl ClientSummary {
 
 impl WaySummary {
     fn of(attempts: &[&Attempt], wanted: Way, bar: Millis) -> Self {
-        let mut times: Vec<f64> = attempts
+        let times: Vec<f64> = attempts
             .iter()
             .filter_map(|attempt| match &attempt.outcome {
                 Outcome::Connected { way, open } if *way == wanted => Some(open.0),
@@ -55,7 +56,7 @@ impl WaySummary {
             .collect();
         Self {
             count: times.len(),
-            median: median(&mut times).map(Millis),
+            median: median(&times).map(Millis),
             bar,
         }
     }
@@ -90,15 +91,4 @@ impl Share {
     pub(super) const fn is_all(self) -> bool {
         self.good == self.all
     }
-}
-
-/// The middle one, or between the two middle ones.
-pub(crate) fn median(figures: &mut [f64]) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    let upper = *figures.get(middle)?;
-    if figures.len() % 2 == 1 {
-        return Some(upper);
-    }
-    Some(f64::midpoint(figures[middle - 1], upper))
 }

@@ -148,10 +148,3 @@ fn two_results_of_one_pair_are_refused() {
         "{told}"
     );
 }
-
-#[test]
-fn a_median_is_in_the_middle() {
-    assert_eq!(summary::median(&mut []), None);
-    assert_eq!(summary::median(&mut [3.0, 1.0, 2.0]), Some(2.0));
-    assert_eq!(summary::median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
-}
