@@ -90,14 +90,19 @@ pub(super) fn measure(
     let mut paths: Vec<String> = pinged.iter().map(|one| one.path.clone()).collect();
     let mut measured = |what: &str, outcome: anyhow::Result<Option<Transfer>>| {
         outcome.unwrap_or_else(|error| {
-            errors.push(format!("{what}: {error:#}"));
+            errors.push(format!("{what}: {error:#}").trim_end().to_owned());
             None
         })
     };
-    let through = through(keeper, opening, bytes).map(|(path, transfer)| {
-        paths.push(path);
-        Some(transfer)
-    });
+    let through = if pinged.is_empty() {
+        // Nothing opens: one reason is enough.
+        Ok(None)
+    } else {
+        through(keeper, opening, bytes).map(|(path, transfer)| {
+            paths.push(path);
+            Some(transfer)
+        })
+    };
     let download = measured("connect", through);
     let direct_tcp = measured("direct TCP", reference(keeper, from, to, bytes));
     paths.sort();

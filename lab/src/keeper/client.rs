@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::Keeper;
 use crate::cluster::Cluster;
 use crate::network::namespace::spawn;
-use crate::process::{Program, Recipe};
+use crate::process::{Program, Recipe, plain};
 use crate::spec::Name;
 use crate::state::MARK;
 
@@ -112,7 +112,8 @@ pub(super) fn ping(keeper: &Keeper, opening: Opening<'_>) -> anyhow::Result<Ping
         .context("a pipe")?
         .read_to_string(&mut told)?;
     if !status.success() {
-        bail!("{}", told.trim());
+        let lines: Vec<String> = told.lines().flat_map(plain).collect();
+        bail!("{}", lines.join("\n"));
     }
     let last = output.lines().last().context("it printed nothing")?;
     Ok(serde_json::from_str(last)?)
