@@ -278,6 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_the_manual_are_right() {
+        for (page, files) in [
+            (include_str!("../../docs/operators/cluster.md"), 4),
+            (include_str!("../../docs/operators/configuration.md"), 3),
+            (include_str!("../../docs/operators/relay.md"), 1),
+        ] {
+            let blocks = page.split("```toml\n").skip(1);
+            let texts: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+            assert_eq!(texts.len(), files);
+            for text in texts {
+                let file = parse(text).unwrap_or_else(|problem| panic!("{problem} in\n{text}"));
+                if text.contains("machine_token_file") && file.cluster.is_some() {
+                    gateway::Settings::resolve(&crate::args::Gateway::default(), &file).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
     fn halves_are_refused() {
         for text in [
             "tls_cert = \"c\"",

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Failure;
 use gateway::Node;
 use relay::Operated;
-use status::Itself;
+use status::Instance;
 
 /// Name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -96,7 +96,7 @@ pub(crate) async fn serve(
 
 /// What runs here. Who asks for something that does not is told so.
 pub(crate) struct Parts {
-    pub(crate) about: Itself,
+    pub(crate) about: Instance,
     pub(crate) signaling: Option<SignalingHandle>,
     pub(crate) node: Option<Node>,
     pub(crate) relay: Option<Operated>,

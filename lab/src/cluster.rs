@@ -186,6 +186,9 @@ impl Cluster {
                 names.push(of("conn"));
                 names.extend(self.all_services().iter().map(|service| of(service)));
             }
+            // Chromium asks for the servers of WebRTC by names that end with a dot.
+            let with_dots: Vec<String> = names.iter().map(|name| format!("{name}.")).collect();
+            names.extend(with_dots);
             // One of each family: the second one is for those who ask for it by number.
             for is_v4 in [true, false] {
                 let first = addresses.iter().find(|address| address.is_ipv4() == is_v4);

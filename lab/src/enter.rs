@@ -1,17 +1,24 @@
 //! Into the namespaces of a lab, from outside.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, ExitStatus};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 use crate::control::{Door, Request, ask_with_pid};
 use crate::spec::Name;
 use crate::state::{LabDir, MARK, Mode};
+
+/// Hidden word of the command line.
+pub(crate) const CHILD: &str = "__child";
 
 /// Connections of a forwarded port at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -27,7 +34,8 @@ struct Namespaces {
 /// Runs a program on a host of the lab, and waits for it.
 pub(crate) fn exec(dir: &LabDir, host: &Name, command: &[String]) -> anyhow::Result<ExitStatus> {
     let (program, args) = command.split_first().context("no command was given")?;
-    let folder = std::env::current_dir();
+    // Inside, this process is not in /proc: only what it starts is.
+    let (own, folder) = (std::env::current_exe()?, std::env::current_dir());
     if let Some(namespaces) = open(dir, host)? {
         enter_user(&namespaces)?;
         for (file, kind) in [
@@ -42,13 +50,25 @@ pub(crate) fn exec(dir: &LabDir, host: &Name, command: &[String]) -> anyhow::Res
             std::env::set_current_dir(folder)?;
         }
     }
-    let mut child = Command::new(program)
+    let mut child = Command::new(own)
+        .arg(CHILD)
+        .arg(program)
         .args(args)
         .env(MARK, dir.path())
         .env("PORTWAY_LAB_HOST", host.as_str())
-        .spawn()
-        .with_context(|| format!("cannot run `{program}`"))?;
+        .spawn()?;
     Ok(child.wait()?)
+}
+
+/// The other side of [`exec`]: becomes the program, which is to end with whoever asked for it. Nobody
+/// could ask that of a program before it runs but itself.
+pub(crate) fn child(command: &[OsString]) -> anyhow::Result<ExitCode> {
+    let (program, args) = command.split_first().context("no command was given")?;
+    set_pdeathsig(Signal::SIGKILL)?;
+    let error = Command::new(program).args(args).exec();
+    eprintln!("portway-lab: cannot run `{}`: {error}", program.display());
+    // As shells tell it.
+    Ok(ExitCode::from(127))
 }
 
 /// Becomes nothing but a way from a port of this machine to a port of a host's loopback interface, or

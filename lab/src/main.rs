@@ -64,6 +64,7 @@ fn hidden() -> Option<anyhow::Result<ExitCode>> {
             let mode = argument.as_ref().and_then(|mode| mode.to_str());
             preflight::run_probe(mode.unwrap_or_default()).map(|()| ExitCode::SUCCESS)
         }
+        enter::CHILD => enter::child(&argument.into_iter().chain(args).collect::<Vec<_>>()),
         _ => return None,
     })
 }

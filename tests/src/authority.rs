@@ -62,12 +62,10 @@ pub fn certificate() -> anyhow::Result<PathBuf> {
     Ok(authority()?.folder.path().join(CERTIFICATE))
 }
 
-/// Makes a database of certificates in which the authority is trusted, for a browser.
-pub(crate) fn trust(database: &Path) -> anyhow::Result<()> {
+/// Makes a database of certificates in which an authority is trusted, for a browser.
+pub(crate) fn trust(database: &Path, authority: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(database)?;
-    let authority = authority()?;
     let database = format!("sql:{}", database.display());
-    let file = authority.folder.path().join(CERTIFICATE);
     for args in [
         &["-N", "--empty-password"][..],
         &["-A", "-n", "tests", "-t", "C,,", "-i"],
@@ -75,7 +73,7 @@ pub(crate) fn trust(database: &Path) -> anyhow::Result<()> {
         let mut certutil = Command::new("certutil");
         certutil.args(["-d", &database]).args(args);
         if args[0] == "-A" {
-            certutil.arg(&file);
+            certutil.arg(authority);
         }
         let output = certutil
             .stdin(Stdio::null())

@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::authority;
+use crate::lab::{Forward, Lab};
 use crate::ready::until_it_says;
 use crate::{LOOK_AGAIN, PATIENCE};
 
@@ -64,6 +65,8 @@ pub struct Browser {
     profile: TempDir,
     /// Reads the browser's standard error: one that nobody reads would stop it sooner or later.
     _drain: JoinSet<()>,
+    /// The way to it, if it is on a host of a lab.
+    _forward: Option<Forward>,
 }
 
 impl Browser {
@@ -72,17 +75,38 @@ impl Browser {
     /// # Errors
     /// If it is not installed or does not speak its protocol.
     pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
+        Self::launch_at(kind, None).await
+    }
+
+    /// The same on a host of a lab, trusting the lab's authority.
+    ///
+    /// # Errors
+    /// If it is not installed or does not speak its protocol.
+    pub async fn launch_on(kind: Kind, lab: &Lab, host: &str) -> anyhow::Result<Self> {
+        Self::launch_at(kind, Some((lab, host))).await
+    }
+
+    async fn launch_at(kind: Kind, place: Option<(&Lab, &str)>) -> anyhow::Result<Self> {
         let profile = tempfile::tempdir()?;
         if kind == Kind::Firefox {
             let mut preferences = downloads::firefox_preferences(profile.path());
             preferences += FIREFOX_PREFERENCES;
             std::fs::write(profile.path().join("user.js"), preferences)?;
         }
-        authority::trust(&profile.path().join(match kind {
+        let database = profile.path().join(match kind {
             Kind::Chromium => ".pki/nssdb",
             Kind::Firefox => "",
-        }))?;
-        let mut process = command(kind, profile.path())
+        });
+        let authority = match place {
+            Some((lab, _)) => lab.authority(),
+            None => authority::certificate()?,
+        };
+        authority::trust(&database, &authority)?;
+        let start = |program: &str| match place {
+            Some((lab, host)) => lab.on(host, program),
+            None => Command::new(program),
+        };
+        let mut process = command(kind, profile.path(), start)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -92,10 +116,20 @@ impl Browser {
         let mut drain = JoinSet::new();
         let ready = endpoint(&mut process, &mut drain);
         let address = tokio::time::timeout(PATIENCE, ready).await??;
-        let address = match kind {
+        let mut address = match kind {
             Kind::Chromium => address,
             Kind::Firefox => format!("{address}/session"),
         };
+        let mut forward = None;
+        if let Some((lab, host)) = place {
+            let way = lab.forward(host, port(&address)?).await?;
+            address = address.replacen(
+                &format!("127.0.0.1:{}", port(&address)?),
+                &way.address.to_string(),
+                1,
+            );
+            forward = Some(way);
+        }
         let (socket, _response) = tokio_tungstenite::connect_async(address).await?;
         let mut browser = Self {
             kind,
@@ -106,6 +140,7 @@ impl Browser {
             _process: process,
             profile,
             _drain: drain,
+            _forward: forward,
         };
         if kind == Kind::Firefox {
             let params = json!({"capabilities": {}});
@@ -143,6 +178,25 @@ impl Browser {
         self.console = Console::default();
         self.tab = self.new_tab().await?;
         self.watch_console().await
+    }
+
+    /// Runs a script in every page and frame before its own, from now on.
+    ///
+    /// # Errors
+    /// If the browser refuses.
+    pub async fn run_first(&mut self, script: &str) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Chromium => {
+                let params = json!({"source": script});
+                self.call("Page.addScriptToEvaluateOnNewDocument", params)
+                    .await?
+            }
+            Kind::Firefox => {
+                let params = json!({"functionDeclaration": format!("() => {script}")});
+                self.call("script.addPreloadScript", params).await?
+            }
+        };
+        Ok(())
     }
 
     /// Which browser this is.
@@ -207,18 +261,7 @@ impl Browser {
                    super({{ iceServers: iceServers.filter((server) => server.urls.length), \
                      iceTransportPolicy: 'relay' }}); }} }}; }})()"
         );
-        match self.kind {
-            Kind::Chromium => {
-                let params = json!({"source": script});
-                self.call("Page.addScriptToEvaluateOnNewDocument", params)
-                    .await?
-            }
-            Kind::Firefox => {
-                let params = json!({"functionDeclaration": format!("() => {script}")});
-                self.call("script.addPreloadScript", params).await?
-            }
-        };
-        Ok(())
+        self.run_first(&script).await
     }
 
     /// Stops all service workers, as a browser does when it wants their memory.
@@ -426,10 +469,10 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn command(kind: Kind, profile: &Path) -> Command {
+fn command(kind: Kind, profile: &Path, start: impl FnOnce(&str) -> Command) -> Command {
     match kind {
         Kind::Chromium => {
-            let mut command = Command::new("chromium");
+            let mut command = start("chromium");
             command.args([
                 "--headless",
                 "--no-sandbox",
@@ -450,7 +493,7 @@ fn command(kind: Kind, profile: &Path) -> Command {
             command
         }
         Kind::Firefox => {
-            let mut command = Command::new("firefox-esr");
+            let mut command = start("firefox-esr");
             command.args([
                 "--headless",
                 "--no-remote",
@@ -472,6 +515,12 @@ async fn endpoint(process: &mut Child, drain: &mut JoinSet<()>) -> anyhow::Resul
     let line = until_it_says(MARKER, "the browser", log, drain).await?;
     let (_, address) = line.split_once(MARKER).context("the marker")?;
     Ok(address.trim().to_owned())
+}
+
+/// The port in a WebSocket's address.
+fn port(address: &str) -> anyhow::Result<u16> {
+    let port = address.split([':', '/']).nth(4);
+    Ok(port.context("an address with a port")?.parse()?)
 }
 
 fn is_truthy(value: &Value) -> bool {

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod client;
 pub mod coturn;
 pub mod jupyter;
+pub mod lab;
 pub mod portway;
 mod ready;
 pub mod relay;

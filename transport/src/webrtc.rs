@@ -3,10 +3,11 @@
 //! - [`Peer`]: one connection with its channel 0, from offer or answer to close.
 //! - [`candidates`]: which candidates of a peer are acceptable.
 //! - [`shortcut`]: to a relay in the same process.
-//! - `runtime`: sockets with large buffers, tasks that die with their peer.
+//! - `interfaces`: where to listen. `runtime`: sockets with large buffers, tasks that die with their peer.
 
 pub mod candidates;
 mod channel;
+mod interfaces;
 mod peer;
 mod runtime;
 pub mod shortcut;

@@ -22,7 +22,7 @@ use crate::config::File;
 use crate::config::gateway::Settings;
 use crate::control::Parts;
 use crate::control::gateway::Node;
-use crate::control::status::{Itself, Role};
+use crate::control::status::{Instance, Role};
 use crate::exit::Failure;
 use crate::links::unix_now;
 use crate::role::gateway::GRANTS;
@@ -77,7 +77,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let (mut offered, names) = process.offer(&handle, &settings.expose).await?;
     process.spawn_gateway(gateway);
     let parts = Parts {
-        about: Itself::new(Role::Gateway),
+        about: Instance::new(Role::Gateway),
         signaling: None,
         node: Some(Node {
             gateway: handle.clone(),

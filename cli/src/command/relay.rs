@@ -28,7 +28,7 @@ use crate::args::{self, RelayCommand};
 use crate::config::{File, relay};
 use crate::control;
 use crate::control::relay::Operated;
-use crate::control::status::{Itself, Role};
+use crate::control::status::{Instance, Role};
 use crate::exit::Failure;
 use crate::links::{random_id, unix_now};
 use crate::output;
@@ -139,7 +139,7 @@ fn serve(global: &args::Global, args: &args::Relay) -> anyhow::Result<ExitCode> 
     };
     output::print(global.format(), &ready, |ready| human(ready, &config))?;
     let drain = file.relay.drain(args);
-    let about = Itself::new(Role::Relay);
+    let about = Instance::new(Role::Relay);
     let reload = || {
         let mut new = File::load(global)?.relay.resolve(args)?;
         // Passwords of clients belong to the realm that they were told.
@@ -252,7 +252,7 @@ async fn bind_control(global: &args::Global, file: &File) -> Option<(UnixListene
 /// Answers the operator, if there is a place for that. Ends with what went wrong only.
 async fn serve_control(
     listener: Option<UnixListener>,
-    about: Itself,
+    about: Instance,
     relay: Operated,
 ) -> anyhow::Error {
     let Some(listener) = listener else {

@@ -13,7 +13,7 @@ use crate::config::File;
 use crate::config::signaling::SignalingFile;
 use crate::config::web::Web;
 use crate::control::Parts;
-use crate::control::status::{Itself, Role};
+use crate::control::status::{Instance, Role};
 use crate::exit::Failure;
 use crate::output;
 use crate::portal::Portal;
@@ -53,7 +53,7 @@ async fn serve(global: &Global, args: &args::Signaling) -> anyhow::Result<ExitCo
     process.spawn_signaling(service);
     let portal = signaling::portal(&handle)?;
     let parts = Parts {
-        about: Itself::new(Role::Signaling),
+        about: Instance::new(Role::Signaling),
         signaling: Some(handle.clone()),
         node: None,
         relay: None,

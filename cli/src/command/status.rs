@@ -1,7 +1,5 @@
 //! `portway status`: what runs on a state directory.
 
-use std::time::Duration;
-
 use crate::args::Global;
 use crate::command::client::{ask_at, duration};
 use crate::control::status::Status;
@@ -30,38 +28,27 @@ pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
 
 fn human(status: &Status) -> String {
     let role = serde_json::to_value(status.role).unwrap_or_default();
-    let clock = Duration::from_millis(status.now_ms).as_secs();
     let hash = status.executable.get(..SHORT_HASH);
-    let mut rows = vec![
-        vec![
-            "role".to_owned(),
-            role.as_str().unwrap_or_default().to_owned(),
-        ],
-        vec![
-            "version".to_owned(),
-            format!("{} ({})", status.version, status.commit),
-        ],
-        vec![
-            "executable".to_owned(),
-            hash.unwrap_or(&status.executable).to_owned(),
-        ],
-        vec!["pid".to_owned(), status.pid.to_string()],
-        vec![
-            "running".to_owned(),
-            duration(unix_now().saturating_sub(status.started)),
-        ],
-        vec!["clock".to_owned(), format!("{clock} s since 1970")],
-    ];
+    let running = unix_now().saturating_sub(status.started);
+    let mut text = format!(
+        "role        {}\nversion     {} ({})\nexecutable  {}\npid         {}\nrunning     {}\n\
+         clock       {}.{:03} s since 1970\n",
+        role.as_str().unwrap_or_default(),
+        status.version,
+        status.commit,
+        hash.unwrap_or(&status.executable),
+        status.pid,
+        duration(running),
+        status.now_ms / 1000,
+        status.now_ms % 1000,
+    );
     for connection in status.signaling.iter().flatten() {
         let word = if connection.connected {
             "connected"
         } else {
             "away"
         };
-        rows.push(vec![
-            "signaling".to_owned(),
-            format!("{} {word}", connection.url),
-        ]);
+        text.push_str(&format!("signaling   {word}: {}\n", connection.url));
     }
-    output::table(&["WHAT", ""], &rows)
+    text
 }

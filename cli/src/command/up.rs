@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, MAX_MACHINE_LIFETIME};
 use crate::config::{File, Settings};
 use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
-use crate::control::status::{Itself, Role};
+use crate::control::status::{Instance, Role};
 use crate::links::Links;
 use crate::portal::Portal;
 use crate::relay::Beside;
@@ -92,7 +92,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     }
     process.spawn_gateway(gateway);
     let parts = Parts {
-        about: Itself::new(Role::Up),
+        about: Instance::new(Role::Up),
         signaling: Some(signaling.clone()),
         node: Some(node.clone()),
         relay: relay.as_ref().map(|relay| relay.operated().clone()),

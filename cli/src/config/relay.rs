@@ -72,6 +72,7 @@ pub(crate) struct RelayFile {
     credentials: Option<Spanned<String>>,
     per_user_metrics: bool,
     prolong: Option<Spanned<String>>,
+    session_separator: Option<char>,
     drain: Option<Spanned<String>>,
     tls: TlsPart,
     #[serde(skip)]
@@ -212,7 +213,7 @@ impl RelayFile {
             secrets: self.secrets(args.secret_file.as_deref())?,
             alternate: args.alternate.or(self.alternate),
             tcp_allocations: self.tcp_allocations,
-            session_separator: None,
+            session_separator: self.session_separator,
             prolong: self.parsed.prolong.map_or(Duration::ZERO, |Wait(by)| by),
             peers: PeerPolicy {
                 allow: first(&args.allow_peer, &self.parsed.allow_peers),

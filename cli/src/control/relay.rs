@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
 use super::Refusal;
-use super::status::{self, Itself};
+use super::status::{self, Instance};
 use crate::links::unix_now;
 
 /// Name of the socket of `portway relay` in the state directory.
@@ -205,7 +205,7 @@ pub(crate) enum Revoked {
 /// Serves until the process ends.
 pub(crate) async fn serve(
     listener: UnixListener,
-    about: Itself,
+    about: Instance,
     relay: Operated,
 ) -> anyhow::Result<()> {
     let router = status::routes(about, None).merge(routes(Some(relay)));

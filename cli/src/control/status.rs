@@ -31,7 +31,7 @@ pub(crate) enum Role {
 
 /// A process that runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Itself(Arc<Process>);
+pub(crate) struct Instance(Arc<Process>);
 
 #[derive(Debug)]
 struct Process {
@@ -67,7 +67,7 @@ pub(crate) struct Connection {
     pub(crate) connected: bool,
 }
 
-impl Itself {
+impl Instance {
     /// This process, which has just been started for a role.
     pub(crate) fn new(role: Role) -> Self {
         Self(Arc::new(Process {
@@ -104,13 +104,13 @@ impl Itself {
 }
 
 /// Answers what runs here.
-pub(super) fn routes(about: Itself, gateway: Option<(GatewayHandle, Arc<[Portal]>)>) -> Router {
+pub(super) fn routes(about: Instance, gateway: Option<(GatewayHandle, Arc<[Portal]>)>) -> Router {
     Router::new()
         .route("/status", get(status))
         .with_state((about, gateway))
 }
 
-type Shared = State<(Itself, Option<(GatewayHandle, Arc<[Portal]>)>)>;
+type Shared = State<(Instance, Option<(GatewayHandle, Arc<[Portal]>)>)>;
 
 async fn status(State((about, gateway)): Shared) -> Result<Json<Status>, Refusal> {
     let is_apart = about.0.role == Role::Gateway;

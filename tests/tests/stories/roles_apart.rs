@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use portway_tests::PATIENCE;
 use portway_tests::authority;
-use portway_tests::browser::{Browser, Kind};
+use portway_tests::browser::Browser;
 use portway_tests::coturn::own_ip;
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::Upstream;
 use serde_json::Value;
 
-use crate::{APP, in_app, story};
-
-const CHROMIUM: &[Kind] = &[Kind::Chromium];
+use crate::{APP, BOTH, in_app, story};
 
 pub(crate) const STORIES: &[crate::Story] = &[
-    story!(CHROMIUM, roles_run_apart),
-    story!(CHROMIUM, one_of_two_signaling_services_is_lost),
+    story!(BOTH, roles_run_apart),
+    story!(BOTH, one_of_two_signaling_services_is_lost),
 ];
 
 /// How long credentials of the relay are good for here.

@@ -55,7 +55,8 @@ pub fn relay(candidate: &IceCandidate) -> Option<SocketAddr> {
     is_relay.then(|| SocketAddr::new(address, port))
 }
 
-fn is_reachable(address: IpAddr, loopback: LoopbackPolicy) -> bool {
+/// Whether others may be able to reach an address.
+pub(super) fn is_reachable(address: IpAddr, loopback: LoopbackPolicy) -> bool {
     let address = address.to_canonical();
     if address.is_loopback() {
         return loopback == LoopbackPolicy::Accept;

@@ -8,7 +8,6 @@
 //! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceConnectionState, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
+    RTCIceCandidateInit, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
 };
 
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
+use super::interfaces;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
@@ -37,10 +37,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// end's candidates trickle in late.
 const MAX_BINDING_REQUESTS: u16 = 500;
 
-/// How long the offerer waits for a better path once one over a relay works. Every direct path is
-/// taken as soon as it works: the stack's own patience is half a second behind a NAT, and a whole one
-/// where a packet comes before word of its candidate.
-const RELAY_PATIENCE: Duration = Duration::from_millis(150);
+/// How long the offerer waits for a direct path once one over a relay works: it is the path for good,
+/// and direct ones over long distances take a few round trips more. Every direct path is taken as soon as
+/// it works: the stack's own patience is half a second behind a NAT, and a whole one where a packet
+/// comes before word of its candidate.
+const RELAY_PATIENCE: Duration = Duration::from_millis(400);
 
 /// Silence after which a path counts as disconnected.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);
@@ -71,11 +72,11 @@ pub struct PeerConfig {
 }
 
 impl Default for PeerConfig {
-    /// Every IPv4 interface, no servers.
+    /// Every interface, no servers.
     fn default() -> Self {
         Self {
             ice_servers: Vec::new(),
-            bind: vec![std::net::SocketAddr::from(([0, 0, 0, 0], 0))],
+            bind: interfaces::all(),
             loopback: LoopbackPolicy::default(),
             shortcut: None,
         }
@@ -246,9 +247,7 @@ impl Peer {
             channel = channels.recv() => channel,
         };
         let channel = WebRtcChannel::new(channel.ok_or(Closed)?, self.closed.clone());
-        let opened = channel.opened().await;
-        self.runtime.relax();
-        opened?;
+        channel.opened().await?;
         Ok(Arc::new(channel))
     }
 
@@ -315,8 +314,6 @@ impl Peer {
             .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
             .build();
         let handler = Handler {
-            runtime: runtime.clone(),
-            has_path: AtomicBool::new(false),
             events,
             channels: channels.clone(),
             closed: closed.clone(),
@@ -377,9 +374,6 @@ fn ice_server(server: &IceServer) -> RTCIceServer {
 
 /// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
 struct Handler {
-    runtime: Arc<PeerRuntime>,
-    /// There was one before: later ones are of a connection whose channel is open.
-    has_path: AtomicBool,
     events: mpsc::Sender<PeerEvent>,
     channels: mpsc::Sender<Arc<dyn DataChannel>>,
     closed: CancellationToken,
@@ -420,13 +414,6 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         if state == RTCIceGatheringState::Complete {
             self.emit(PeerEvent::Candidate(None));
-        }
-    }
-
-    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
-        if state == RTCIceConnectionState::Connected && !self.has_path.swap(true, Ordering::Relaxed)
-        {
-            self.runtime.hurry();
         }
     }
 

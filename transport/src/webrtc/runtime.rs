@@ -4,13 +4,13 @@
 //!   without pacing, and with default buffers loses most of it.
 //! - They have a shortcut to the relay of the same process, if there is one.
 //! - Its tasks belong to the peer and are aborted when it is dropped.
-//! - Between ICE and the open channel, its sleeps are short: see [`EAGER_SLEEP`].
+//! - A sleep that follows work is short: see [`Naps`].
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
@@ -26,16 +26,10 @@ use super::shortcut::{self, Inbox, Shortcut};
 /// over 100 with this.
 pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Longest sleep while a channel opens. The stack's loop sends, then reads, then sleeps: what reading
-/// makes it want to send (the first packet of DTLS after ICE, SCTP's INIT after DTLS, the channel's OPEN
-/// after SCTP) waits for the next packet or timer. That was 20 ms once and 200 ms twice: measured from
-/// offer to open channel on one machine 428 ms, 14 ms with this.
-const EAGER_SLEEP: Duration = Duration::from_millis(1);
-
 /// Runs one peer connection.
 #[derive(Debug)]
 pub(super) struct PeerRuntime {
-    is_eager: AtomicBool,
+    naps: Arc<Naps>,
     tasks: Arc<Mutex<JoinSet<()>>>,
     shortcut: Option<Arc<dyn Shortcut>>,
 }
@@ -43,20 +37,10 @@ pub(super) struct PeerRuntime {
 impl PeerRuntime {
     pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>) -> Self {
         Self {
-            is_eager: AtomicBool::new(false),
+            naps: Arc::default(),
             tasks: Arc::default(),
             shortcut,
         }
-    }
-
-    /// There is a path: from now on the connection looks often at what there is to send.
-    pub(super) fn hurry(&self) {
-        self.is_eager.store(true, Ordering::Relaxed);
-    }
-
-    /// The channel is open, or will not be.
-    pub(super) fn relax(&self) {
-        self.is_eager.store(false, Ordering::Relaxed);
     }
 
     /// Ends everything that the connection still runs.
@@ -112,12 +96,12 @@ impl Runtime for PeerRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
-        let longest = if self.is_eager.load(Ordering::Relaxed) {
-            EAGER_SLEEP
-        } else {
-            Duration::MAX
-        };
-        TokioRuntime.sleep(duration.min(longest))
+        let naps = self.naps.clone();
+        let sleep = TokioRuntime.sleep(naps.begin(duration));
+        Box::pin(async move {
+            sleep.await;
+            naps.end();
+        })
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -130,6 +114,46 @@ impl Runtime for PeerRuntime {
 
     fn name(&self) -> &'static str {
         "tokio"
+    }
+}
+
+/// How long the stack's loop sleeps.
+///
+/// The loop sends, then reads, then sleeps until a packet, a call or a timer. What reading makes it want
+/// to send (the first packet of DTLS after ICE, SCTP's INIT after DTLS, an acknowledgement), and what
+/// it hands to its TURN client, stays until it wakes for something else. Therefore a loop that was
+/// woken before its time takes [`NAPS`] short sleeps before the next long one. Measured on one machine:
+/// from offer to open channel 14 ms instead of 428, a round trip through a relay 3 ms instead of 190.
+#[derive(Debug, Default)]
+struct Naps {
+    /// The last sleep has come to its end; if not, something has woken the loop.
+    was_whole: AtomicBool,
+    /// Short sleeps still to come.
+    left: AtomicU32,
+}
+
+/// Short sleeps after work. The longest chain seen: SCTP is established, the channel wants to open, its
+/// OPEN is sent, the TURN client sends it on; and one to spare.
+const NAPS: u32 = 4;
+
+/// Length of a short sleep.
+const NAP: Duration = Duration::from_millis(1);
+
+impl Naps {
+    /// A sleep of this length begins; returns how long it shall be. One loop calls this.
+    fn begin(&self, wanted: Duration) -> Duration {
+        let left = if self.was_whole.swap(false, Ordering::Relaxed) {
+            self.left.load(Ordering::Relaxed)
+        } else {
+            NAPS
+        };
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left > 0 { wanted.min(NAP) } else { wanted }
+    }
+
+    /// It was slept to its end.
+    fn end(&self) {
+        self.was_whole.store(true, Ordering::Relaxed);
     }
 }
 
@@ -165,5 +189,27 @@ fn enlarge_buffers(socket: &UdpSocket) {
                 "small UDP socket buffers slow transfers down: raise net.core.rmem_max and wmem_max"
             );
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn work_is_followed_by_naps_and_then_by_a_long_sleep() {
+        let naps = Naps::default();
+        for _after_each_of_two_wakes in 0..2 {
+            for _nap in 0..NAPS {
+                assert_eq!(naps.begin(LONG), NAP);
+                naps.end();
+            }
+            assert_eq!(naps.begin(LONG), LONG);
+            naps.end();
+            assert_eq!(naps.begin(LONG), LONG, "this one is cut short");
+        }
+        assert_eq!(naps.begin(Duration::ZERO), Duration::ZERO);
     }
 }

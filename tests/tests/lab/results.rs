@@ -1,0 +1,77 @@
+//! What the scenarios measure, in the form that `portway-lab report` reads.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+/// Collects figures.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    matrix: Mutex<Vec<Value>>,
+    recovery: Mutex<Vec<Value>>,
+}
+
+impl Results {
+    /// A pair of networks.
+    pub(crate) fn pair(&self, row: Value) {
+        push(&self.matrix, row);
+    }
+
+    /// A recovery.
+    pub(crate) fn recovery(&self, row: Value) {
+        eprintln!("    {row}");
+        push(&self.recovery, row);
+    }
+
+    /// Writes the file, unless nothing was measured.
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        let (matrix, recovery) = (take(&self.matrix), take(&self.recovery));
+        if matrix.is_empty() && recovery.is_empty() {
+            return Ok(());
+        }
+        let results = json!({
+            "v": 1,
+            "date": told("date", &["-u", "+%Y-%m-%d"]),
+            "commit": told("git", &["rev-parse", "--short=12", "HEAD"]),
+            "machine": format!("{} cores, Linux {}", told("nproc", &[]), told("uname", &["-r"])),
+            "matrix": matrix,
+            "recovery": recovery,
+            "throughput": [],
+        });
+        let path = path();
+        std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
+        eprintln!("figures: {}", path.display());
+        Ok(())
+    }
+}
+
+/// Where they go.
+fn path() -> PathBuf {
+    std::env::var_os("PORTWAY_LAB_RESULTS").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/lab-results.json"
+            ))
+        },
+        PathBuf::from,
+    )
+}
+
+fn told(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}
+
+fn push(rows: &Mutex<Vec<Value>>, row: Value) {
+    rows.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(row);
+}
+
+fn take(rows: &Mutex<Vec<Value>>) -> Vec<Value> {
+    std::mem::take(&mut rows.lock().unwrap_or_else(PoisonError::into_inner))
+}
