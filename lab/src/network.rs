@@ -9,7 +9,7 @@
 //!                        eth0│    │wan
 //!                         host    router …
 //! ```
-//! - [`address`], [`nat`], [`fault`], [`line`], [`netem`]: what shall be. Pure.
+//! - [`address`], [`nat`], [`fault`], [`mod@line`], [`netem`]: what shall be. Pure.
 //! - [`namespace`], [`link`], [`conntrack`]: hands.
 //!
 //! Everything ends with the process that holds the descriptors: nothing has a name outside.

@@ -57,6 +57,14 @@ pub(crate) enum ReportError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is of another time.
+    #[error("{} holds results of version {version}, expected {VERSION}: made by another `portway-lab`?", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// That it says it has.
+        version: u32,
+    },
     /// The file says something else than results may say.
     #[error("{} holds no results: {error}", path.display())]
     Wrong {
@@ -94,8 +102,9 @@ pub(crate) enum ReportError {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Results {
+    /// Looked at before all the rest is.
     #[serde(rename = "v")]
-    _version: Version,
+    _version: u32,
     date: String,
     commit: String,
     machine: String,
@@ -107,10 +116,11 @@ struct Results {
     throughput: Vec<Throughput>,
 }
 
-/// Checked while it is read.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "u32")]
-struct Version;
+/// What results of every version have.
+#[derive(Deserialize)]
+struct Header {
+    v: u32,
+}
 
 /// Who opened the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -263,10 +273,18 @@ fn read(path: &Path) -> Result<Results, ReportError> {
             path: path.to_owned(),
         });
     }
-    let results: Results = serde_json::from_str(&text).map_err(|error| ReportError::Wrong {
+    let wrong = |error| ReportError::Wrong {
         path: path.to_owned(),
         error,
-    })?;
+    };
+    let header: Header = serde_json::from_str(&text).map_err(wrong)?;
+    if header.v != VERSION {
+        return Err(ReportError::Version {
+            path: path.to_owned(),
+            version: header.v,
+        });
+    }
+    let results: Results = serde_json::from_str(&text).map_err(wrong)?;
     let mut seen = BTreeSet::new();
     for attempt in &results.matrix {
         if !seen.insert((attempt.client, &attempt.from, &attempt.to)) {
@@ -334,19 +352,6 @@ impl Results {
         attempts
             .filter(|attempt| attempt.client == client)
             .collect()
-    }
-}
-
-impl TryFrom<u32> for Version {
-    type Error = String;
-
-    fn try_from(version: u32) -> Result<Self, String> {
-        if version == VERSION {
-            return Ok(Self);
-        }
-        Err(format!(
-            "results of version {version}, expected {VERSION}: made by another `portway-lab`?"
-        ))
     }
 }
 
