@@ -121,6 +121,10 @@ pub(crate) enum Command {
     /// The network and who is connected with whom, by which path
     Topology,
     /// Measure between the nodes: time to open, round trips, throughput
+    ///
+    /// Each pair opens sessions, and downloads through Portway and, where there is a direct path, over
+    /// plain TCP. Figures count only for an optimised `portway`. Exit code 1 if something could not be
+    /// measured.
     Bench {
         /// MiB to move for each pair
         #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "MIB")]
@@ -212,6 +216,9 @@ pub(crate) enum Command {
         /// The page
         #[arg(long, short, default_value = "lab-report.html", value_name = "FILE")]
         output: PathBuf,
+        /// Also write each drawing there, as an SVG file of its own
+        #[arg(long, value_name = "DIR")]
+        svg: Option<PathBuf>,
     },
     /// Check what labs need of this machine
     Preflight,

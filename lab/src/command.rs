@@ -1,7 +1,7 @@
 //! What people ask for.
 //!
-//! - [`start`]: start and run. [`events`]: what is done to a lab. [`show`]: what is seen of it.
-//! - [`bench`]: figures.
+//! - `start`: start and run. `events`: what is done to a lab. `show`: what is seen of it.
+//! - `bench`: figures.
 
 mod bench;
 mod events;
@@ -16,7 +16,7 @@ use crate::Format;
 use crate::args::{Cli, Command};
 use crate::preflight::{Grade, Preflight};
 use crate::state::LabDir;
-use crate::{enter, output};
+use crate::{enter, output, report};
 
 /// Runs a command.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
@@ -54,8 +54,16 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Capture { host, file } => show::capture(&dir, host, file).map(exit),
         Command::Health => show::health(&dir, format),
         Command::Topology => show::topology(&dir, format).map(success),
-        Command::Bench { size } => bench::run(&dir, *size, format).map(success),
-        Command::Report { results, output } => bench::report(results, output).map(success),
+        Command::Bench { size } => bench::run(&dir, *size, format),
+        Command::Report {
+            results,
+            output: page,
+            svg,
+        } => {
+            report::write(results, page, svg.as_deref())?;
+            output::progress(&format!("written: {}", page.display()));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Preflight => preflight(format),
         Command::Nets { net } => show::nets(net.as_deref(), format).map(success),
         Command::Completions { shell } => {

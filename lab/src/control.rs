@@ -21,6 +21,15 @@ pub(crate) enum Request {
     Status,
     /// Whether all is well. → `Health`
     Health,
+    /// How fast one node reaches another. → `PairFigures`
+    Measure {
+        /// One.
+        from: Name,
+        /// The other.
+        to: Name,
+        /// To download.
+        bytes: u64,
+    },
     /// End. The answer comes before the end.
     Stop,
     /// Start a node anew, or all, with the binary that there is now.

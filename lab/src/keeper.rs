@@ -8,9 +8,12 @@
 //! With it, everything ends: the kernel ends all processes of a PID namespace with its first one, and
 //! a network namespace with its last process.
 
+mod bench;
+mod client;
 mod doings;
 mod health;
 mod requests;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,8 +34,10 @@ use crate::process::{Program, Recipe};
 use crate::spec::{Name, Role};
 use crate::state::{LabDir, MARK, Mode, Plan};
 
+pub(crate) use bench::PairFigures;
 pub(crate) use doings::{HostState, HostStatus, Status};
 pub(crate) use health::Health;
+pub(crate) use transfer::Transfer;
 
 /// Time that a part has to become ready.
 const READY: Duration = Duration::from_secs(20);

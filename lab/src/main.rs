@@ -3,7 +3,7 @@
 //! - `spec`: what a lab consists of. `network`: namespaces, routers, links, partitions.
 //! - `launch`, `keeper`: the process that is a lab. `control`: what commands ask it. `enter`: into it.
 //! - `cluster`, `process`, `identity`: what runs in it. `state`: its files. `preflight`: what it needs.
-//! - `command`: what people ask for.
+//! - `command`: what people ask for. `report`: a page with figures; `statistics`.
 //!
 //! It drives the `portway` executable and links none of its crates.
 
@@ -19,8 +19,10 @@ mod network;
 mod output;
 mod preflight;
 mod process;
+mod report;
 mod spec;
 mod state;
+mod statistics;
 
 use std::process::ExitCode;
 

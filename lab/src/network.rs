@@ -9,7 +9,7 @@
 //!                        eth0│    │wan
 //!                         host    router …
 //! ```
-//! - [`address`], [`nat`], [`fault`], [`line`], [`netem`]: what shall be. Pure.
+//! - [`address`], [`nat`], [`fault`], [`mod@line`], [`netem`]: what shall be. Pure.
 //! - [`namespace`], [`link`], [`conntrack`]: hands.
 //!
 //! Everything ends with the process that holds the descriptors: nothing has a name outside.
@@ -392,7 +392,7 @@ impl Network {
         Ok(())
     }
 
-    fn set_up_router(&mut self, name: &Name) -> Result<(), NetworkError> {
+    fn set_up_router(&self, name: &Name) -> Result<(), NetworkError> {
         let lan = self.lan(name)?;
         let (v4, v6) = self.addresses.subnet(name).router();
         let mut batch = format!("link add {LAN} type bridge forward_delay 0\n");

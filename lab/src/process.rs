@@ -182,7 +182,7 @@ impl Program {
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The lines of a log line: those of the message, if it is an error told to programs.
-fn plain(line: &str) -> Vec<String> {
+pub(crate) fn plain(line: &str) -> Vec<String> {
     let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
     let text = value["error"]["message"].as_str().unwrap_or(line);
     text.lines().map(str::to_owned).collect()

@@ -2,32 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
+use super::client::{self, Opening, Pinged};
 use super::{Keeper, lock};
-use crate::cluster::{Cluster, run_json};
+use crate::cluster::run_json;
 use crate::identity;
-use crate::network::namespace::spawn;
 use crate::process::Program;
 use crate::spec::{Name, Role};
-use crate::state::MARK;
 
 /// Pairs that are tried at a time.
 const AT_ONCE: usize = 4;
-
-/// Time for a pair to meet: after that there is no path.
-const PAIR: Duration = Duration::from_secs(15);
-
-/// Between two looks whether a program has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Largest difference of clocks; tokens allow 30 s.
 const MAX_SKEW_MS: i64 = 2_000;
@@ -407,89 +398,21 @@ fn pair(keeper: &Keeper, registries: &Registries, from: &Name, to: &Name) -> Pai
     }
 }
 
-/// The last line of `portway ping --json`.
-#[derive(Debug, Deserialize)]
-struct Summary {
-    path: String,
-    open_ms: f64,
-    rtt_ms: Option<Rtt>,
-    request: Option<Requested>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Rtt {
-    avg: f64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Requested {
-    status: u16,
-    ms: f64,
-}
-
 fn ping(
     keeper: &Keeper,
     registries: &Registries,
     from: &Name,
     to: &Name,
-) -> anyhow::Result<Summary> {
-    let service = Cluster::services(&keeper.plan.spec.hosts[to]);
-    let service = service.first().context("it offers nothing")?;
+) -> anyhow::Result<Pinged> {
     let signaling = registries
         .iter()
         .find(|(_, known)| known.is_ok())
         .context("no signaling service answers")?
         .0;
-    let (portway, _) = keeper.portway();
-    let mut command = Command::new(portway);
-    command
-        .args([
-            "ping",
-            "--count",
-            "1",
-            "--json",
-            "--node",
-            to.as_str(),
-            "--link-file",
-        ])
-        .arg(keeper.cluster.link_file(service, signaling))
-        .env(MARK, keeper.dir.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let authority = Cluster::authority_file(&keeper.dir);
-    if authority.exists() {
-        command.arg("--ca").arg(authority);
-    }
-    let place = keeper.place(from)?;
-    let mut child = spawn(place.as_ref(), &mut command)?;
-    let until = Instant::now() + PAIR;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() > until => {
-                child.kill()?;
-                child.wait()?;
-                bail!("they did not meet within {PAIR:?}");
-            }
-            None => std::thread::sleep(LOOK_AGAIN),
-        }
+    let opening = Opening {
+        from,
+        to,
+        signaling,
     };
-    // A few lines: they fit into what a pipe holds.
-    let (mut output, mut told) = (String::new(), String::new());
-    child
-        .stdout
-        .take()
-        .context("a pipe")?
-        .read_to_string(&mut output)?;
-    child
-        .stderr
-        .take()
-        .context("a pipe")?
-        .read_to_string(&mut told)?;
-    if !status.success() {
-        bail!("{}", told.trim());
-    }
-    let last = output.lines().last().context("it printed nothing")?;
-    Ok(serde_json::from_str(last)?)
+    client::ping(keeper, opening)
 }

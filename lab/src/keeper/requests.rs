@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::{Keeper, health, lock};
+use super::{Keeper, bench, health, lock};
 use crate::control::{Answer, Door, Request};
 use crate::network::fault::Cut;
 use crate::network::{Network, Rebinding};
@@ -79,6 +79,7 @@ fn answer(keeper: &Keeper, request: Request) -> anyhow::Result<serde_json::Value
     match request {
         Request::Status => json(keeper.status()?),
         Request::Health => json(health::check(keeper)?),
+        Request::Measure { from, to, bytes } => json(bench::measure(keeper, &from, &to, bytes)?),
         Request::Stop => json(()),
         Request::Restart { node, portway } => json(keeper.restart(node.as_ref(), &portway)?),
         Request::Door { host } => {

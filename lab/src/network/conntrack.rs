@@ -29,8 +29,7 @@ pub(crate) fn flush() -> Result<(), NetworkError> {
     )
     .map_err(refused)?;
     let mut message = [0; MESSAGE];
-    let length = u32::try_from(MESSAGE).expect("a few bytes");
-    message[..4].copy_from_slice(&length.to_ne_bytes());
+    message[..4].copy_from_slice(&(MESSAGE as u32).to_ne_bytes());
     message[4..6].copy_from_slice(&DELETE_FLOWS.to_ne_bytes());
     message[6..8].copy_from_slice(&REQUEST_WITH_ANSWER.to_ne_bytes());
     message[8] = 1;

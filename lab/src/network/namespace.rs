@@ -59,21 +59,27 @@ impl Namespace {
     }
 }
 
+/// Runs `action` in a namespace, or where this process is.
+pub(crate) fn within<T: Send>(
+    place: Option<&Namespace>,
+    action: impl FnOnce() -> T + Send,
+) -> Result<T, NetworkError> {
+    match place {
+        Some(namespace) => namespace.run(|| Ok(action())),
+        None => Ok(action()),
+    }
+}
+
 /// Starts a program in a namespace, or where this process is.
 pub(crate) fn spawn(
     place: Option<&Namespace>,
     command: &mut Command,
 ) -> Result<Child, NetworkError> {
-    let mut start = || {
-        command.spawn().map_err(|error| NetworkError::Start {
-            program: command.get_program().to_string_lossy().into_owned(),
-            error,
-        })
-    };
-    match place {
-        Some(namespace) => namespace.run(start),
-        None => start(),
-    }
+    let started = within(place, || command.spawn())?;
+    started.map_err(|error| NetworkError::Start {
+        program: command.get_program().to_string_lossy().into_owned(),
+        error,
+    })
 }
 
 /// `ip` reads commands from its standard input.
