@@ -144,6 +144,21 @@ impl Nat {
     }
 }
 
+impl fmt::Display for Nat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Firewall => "firewall",
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::Symmetric => "symmetric",
+            Self::UdpBlocked => "udp-blocked",
+            Self::Tcp443 => "tcp443",
+        })
+    }
+}
+
 /// Address families of a LAN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Families {

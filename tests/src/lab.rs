@@ -114,6 +114,17 @@ impl Lab {
         Ok(serde_json::from_str(last)?)
     }
 
+    /// What `portway-lab ARGS… --json` says when it refuses, or finds something wrong.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn refusal(&self, args: &[&str]) -> anyhow::Result<String> {
+        match self.ask(args).await {
+            Ok(answer) => bail!("portway-lab {args:?} should fail, but says {answer}"),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
     /// A program on a host; it ends when its process is dropped.
     #[must_use]
     pub fn on(&self, host: &str, program: &str) -> Command {

@@ -31,6 +31,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         ],
     ),
     ("bindgen", &[]),
+    ("lab", &[]),
     ("xtask", &[]),
     ("tests", &["protocol", "transport"]),
 ];

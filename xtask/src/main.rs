@@ -16,12 +16,15 @@ use anyhow::bail;
 use web::Profile;
 
 const HELP: &str = "\
-cargo xtask build            build the browser client and the portway binary (target/release/portway)
+cargo xtask build            build the browser client, portway and portway-lab (target/release/)
 cargo xtask up [ARGS…]       build, then run `portway up ARGS…`
+cargo xtask lab [ARGS…]      build, then run `portway-lab ARGS…`
 cargo xtask test             all tests: Rust, JavaScript, stories in real browsers; installs those
 cargo xtask test units       Rust without browsers
 cargo xtask test js          JavaScript
 cargo xtask test stories [FILTER]
+cargo xtask test lab [FILTER]
+                             scenarios on simulated networks
 cargo xtask bench browser [MEBIBYTES] [chromium | firefox]
                              what a browser gets, beside direct HTTP
 cargo xtask bench relay [--quick] [PART]
@@ -35,7 +38,8 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match command.as_str() {
         "build" => web::build_all(Profile::Release),
-        "up" => web::build_all(Profile::Release).and_then(|()| run::exec_portway(&rest)),
+        "up" => web::build_all(Profile::Release).and_then(|()| run::exec_up(&rest)),
+        "lab" => web::build_all(Profile::Release).and_then(|()| run::exec_lab(&rest)),
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),
         "lint" => lint::run(),

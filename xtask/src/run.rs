@@ -67,10 +67,17 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// Becomes `portway up ARGS…`, so that signals and the exit code are its own.
-pub(crate) fn exec_portway(args: &[String]) -> anyhow::Result<()> {
-    let error = Command::new(portway(Profile::Release))
-        .arg("up")
-        .args(args)
-        .exec();
-    Err(error).context("cannot run portway")
+pub(crate) fn exec_up(args: &[String]) -> anyhow::Result<()> {
+    become_(Command::new(portway(Profile::Release)).arg("up").args(args))
+}
+
+/// Becomes `portway-lab ARGS…`.
+pub(crate) fn exec_lab(args: &[String]) -> anyhow::Result<()> {
+    let lab = portway(Profile::Release).with_file_name("portway-lab");
+    become_(Command::new(lab).args(args))
+}
+
+fn become_(command: &mut Command) -> anyhow::Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot run {:?}", command.get_program()))
 }

@@ -11,13 +11,15 @@ use crate::web::{self, Profile};
 /// The package whose integration tests are the stories.
 const STORIES: &str = "tests";
 
-/// Runs all tests, or `units` (Rust without browsers), `js`, or `stories [FILTER]` (real browsers).
+/// Runs all tests, or `units` (Rust without browsers), `js`, `stories [FILTER]` (real browsers) or
+/// `lab [FILTER]` (simulated networks).
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         [] => {
             javascript()?;
             tools::clients()?;
+            tools::for_labs()?;
             let _interface = prepare_stories()?;
             cargo_test(
                 "all tests in Rust, stories in real browsers among them",
@@ -28,7 +30,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         ["units"] => units(),
         ["stories"] => stories(None),
         ["stories", filter] => stories(Some(filter)),
-        _ => bail!("usage: cargo xtask test [js | units | stories [FILTER]]"),
+        ["lab"] => lab(None),
+        ["lab", filter] => lab(Some(filter)),
+        _ => bail!("usage: cargo xtask test [js | units | stories [FILTER] | lab [FILTER]]"),
     }
 }
 
@@ -82,6 +86,14 @@ fn stories(filter: Option<&str>) -> anyhow::Result<()> {
     let mut args = vec!["--test", "stories", "--"];
     args.extend(filter);
     cargo_test("end-to-end tests in real browsers", &args)
+}
+
+fn lab(filter: Option<&str>) -> anyhow::Result<()> {
+    tools::for_labs()?;
+    let _interface = prepare_stories()?;
+    let mut args = vec!["--test", "lab", "--"];
+    args.extend(filter);
+    cargo_test("scenarios on simulated networks", &args)
 }
 
 /// Browsers, a network that they accept, and the binary that they meet.

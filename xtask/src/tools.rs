@@ -53,6 +53,16 @@ const BROWSERS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
 ];
 
+/// For labs, and for the scenarios in them.
+const LAB: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("faketime", "faketime"),
+    ("ping", "iputils-ping"),
+    ("turnutils_natdiscovery", "coturn"),
+    ("python3", "python3"),
+];
+
 /// For the relay's tests: clients that are not ours.
 const CLIENTS: &[(&str, &str)] = &[("turnutils_uclient", "coturn"), ("python3", "python3-venv")];
 
@@ -67,6 +77,11 @@ pub(crate) fn node() -> anyhow::Result<()> {
 /// Browsers, if they are missing.
 pub(crate) fn for_stories() -> anyhow::Result<()> {
     install_missing(BROWSERS)
+}
+
+/// What labs and the scenarios in them need, if it is missing.
+pub(crate) fn for_labs() -> anyhow::Result<()> {
+    install_missing(LAB)
 }
 
 /// coturn, if it is missing.

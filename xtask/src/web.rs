@@ -37,10 +37,16 @@ pub(crate) fn build_all(profile: Profile) -> anyhow::Result<()> {
     build_client()?;
     let mut build = command("cargo", &["build", "--locked"]);
     match profile {
-        Profile::Release => build.args(["--package", "portway-cli", "--release"]),
+        Profile::Release => build.args([
+            "--package",
+            "portway-cli",
+            "--package",
+            "portway-lab",
+            "--release",
+        ]),
         Profile::Dev => build.args(TESTED),
     };
-    step("build portway", &mut build)
+    step("build portway and portway-lab", &mut build)
 }
 
 /// Builds `web-client/dist`. Files are only touched when they change, so that nothing is rebuilt

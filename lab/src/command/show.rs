@@ -318,7 +318,7 @@ fn tree(text: &mut String, topology: &Topology, place: Option<&Name>, depth: usi
             format!(" ({link})")
         };
         text.push_str(&format!(
-            "{indent}{} {:?} {}{link}\n",
+            "{indent}{} ({}) {}{link}\n",
             router.router,
             router.nat,
             list(&router.addresses)

@@ -3,6 +3,7 @@
 //! Each needs a lab of its own, and most of a small machine: they come one at a time. What they
 //! measure is printed, and kept for `portway-lab report`.
 
+mod life;
 mod matrix;
 mod networks;
 mod results;
@@ -45,7 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
             outcome.map_err(|error| Failed::from(format!("{error:?}")))
         })
     };
-    let scenarios = [networks::SCENARIOS, matrix::SCENARIOS];
+    let scenarios = [life::SCENARIOS, networks::SCENARIOS, matrix::SCENARIOS];
     let trials = scenarios.into_iter().flatten().map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     results.write()?;

@@ -191,11 +191,7 @@ async fn partitions_are_silent_and_heal(_: &Results) -> anyhow::Result<()> {
         lines.next_line().await?.as_deref() == Some("hello"),
         "the other direction"
     );
-    let unknown = lab
-        .ask(&["cut", "nobody", "a"])
-        .await
-        .unwrap_err()
-        .to_string();
+    let unknown = lab.refusal(&["cut", "nobody", "a"]).await?;
     ensure!(
         unknown.contains("no host or router `nobody`") && unknown.contains("office"),
         "{unknown}"
