@@ -4,7 +4,6 @@
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -15,6 +14,7 @@ use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::lines::put;
 use crate::process::Recipe;
 use crate::spec::{Host, Name, Role, Spec};
 use crate::state::{LabDir, MARK, write_private};
@@ -300,7 +300,8 @@ impl Cluster {
         if !host.services.is_empty() {
             config.push_str("\n[services]\n");
             for (service, target) in &host.services {
-                put(&mut config, format_args!("{service} = \"{target}\""));
+                let target = toml::Value::from(target.as_str());
+                put(&mut config, format_args!("{service} = {target}"));
             }
         }
         Ok(config)
@@ -449,8 +450,4 @@ fn secret() -> String {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).expect("the operating system provides randomness");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("writing to a String");
 }

@@ -15,6 +15,7 @@ mod enter;
 mod identity;
 mod keeper;
 mod launch;
+mod lines;
 mod network;
 mod output;
 mod preflight;

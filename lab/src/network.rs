@@ -22,27 +22,22 @@ mod link;
 pub(crate) mod namespace;
 mod nat;
 pub(crate) mod netem;
+mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 use nix::errno::Errno;
 
+use crate::lines::put;
 use crate::spec::{Impairment, Lan, Name, Spec};
 use address::{Addresses, Attachment, PREFIX_V4, PREFIX_V6, Subnet};
 use fault::{Blocked, Cut, Range};
 use link::Link;
 use namespace::{IP_BATCH, NFT, Namespace};
-
-/// A router's uplink, and the bridge of its LAN.
-const WAN: &str = "wan";
-const LAN: &str = "lan";
-
-/// A host's only interface.
-const ETH: &str = "eth0";
+use wiring::{ETH, WAN};
 
 /// Why a network cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -368,9 +363,12 @@ impl Network {
             )?;
             None
         };
-        parent.feed(IP_BATCH.0, IP_BATCH.1, &far_end(&node.attachment))?;
-        node.namespace
-            .feed(IP_BATCH.0, IP_BATCH.1, &near_end(&node.attachment, device))?;
+        parent.feed(IP_BATCH.0, IP_BATCH.1, &wiring::far_end(&node.attachment))?;
+        node.namespace.feed(
+            IP_BATCH.0,
+            IP_BATCH.1,
+            &wiring::near_end(&node.attachment, device),
+        )?;
         self.node_mut(name)?.link = link;
         if self.emulation == Emulation::Netem {
             self.apply_netem(name)?;
@@ -394,21 +392,7 @@ impl Network {
 
     fn set_up_router(&self, name: &Name) -> Result<(), NetworkError> {
         let lan = self.lan(name)?;
-        let (v4, v6) = self.addresses.subnet(name).router();
-        let mut batch = format!("link add {LAN} type bridge forward_delay 0\n");
-        if lan.ip.v4() {
-            put(
-                &mut batch,
-                format_args!("addr add {v4}/{PREFIX_V4} dev {LAN}"),
-            );
-        }
-        if lan.ip.v6() {
-            put(
-                &mut batch,
-                format_args!("addr add {v6}/{PREFIX_V6} dev {LAN} nodad"),
-            );
-        }
-        put(&mut batch, format_args!("link set {LAN} up"));
+        let batch = wiring::bridge(lan.ip, self.addresses.subnet(name));
         let namespace = &self.node(name)?.namespace;
         namespace.feed(IP_BATCH.0, IP_BATCH.1, &batch)?;
         let timeout = lan
@@ -614,58 +598,9 @@ fn settings(namespace: &Namespace, wanted: &[(&str, &str)]) -> Result<(), Networ
     })
 }
 
-/// Lines for `ip -batch` at a node.
-fn near_end(attachment: &Attachment, device: &str) -> String {
-    let mut batch = String::new();
-    for address in &attachment.v4 {
-        put(
-            &mut batch,
-            format_args!("addr add {address}/{PREFIX_V4} dev {device}"),
-        );
-    }
-    for address in &attachment.v6 {
-        put(
-            &mut batch,
-            format_args!("addr add {address}/{PREFIX_V6} dev {device} nodad"),
-        );
-    }
-    put(&mut batch, format_args!("link set {device} up"));
-    if !attachment.v4.is_empty() {
-        let router = attachment.router_v4;
-        put(
-            &mut batch,
-            format_args!("route replace default via {router} dev {device}"),
-        );
-    }
-    if !attachment.v6.is_empty() {
-        let router = attachment.router_v6;
-        put(
-            &mut batch,
-            format_args!("route replace default via {router} dev {device}"),
-        );
-    }
-    batch
-}
-
-/// Lines for `ip -batch` at the other end of its link.
-fn far_end(attachment: &Attachment) -> String {
-    let port = &attachment.port;
-    if attachment.lan.is_some() {
-        return format!("link set {port} master {LAN}\nlink set {port} up\n");
-    }
-    format!(
-        "addr add {}/{PREFIX_V4} dev {port}\naddr add {}/{PREFIX_V6} dev {port} nodad\nlink set {port} up\n",
-        attachment.router_v4, attachment.router_v6
-    )
-}
-
 /// A namespace as other processes can name it.
 fn path(namespace: &Namespace) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), namespace.descriptor())
-}
-
-fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("writing to a String");
 }
 
 /// A locally administered address.

@@ -5,11 +5,11 @@
 //! whoever is inside is known by the inner address and whoever is outside by the outer one.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lines::put;
 use crate::spec::Name;
 
 /// Which packets are dropped.
@@ -114,10 +114,6 @@ fn drop_rules(rules: &mut String, cut: &Blocked) {
             );
         }
     }
-}
-
-fn put(rules: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(rules, "{line}").expect("writing to a String");
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@
 //! its connection tracking remembers them, and the answer that crosses them leaves by another port, so
 //! that a port-restricted router would look like a symmetric one.
 
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use crate::lines::put;
 use crate::spec::{Lan, Nat};
 
 use super::address::{PREFIX_V4, Subnet};
@@ -212,8 +212,4 @@ fn protect(rules: &mut String, external: Option<Ipv4Addr>) {
         );
     }
     rules.push_str(" }\n");
-}
-
-fn put(rules: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(rules, "{line}").expect("writing to a String");
 }
