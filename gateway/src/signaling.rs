@@ -4,9 +4,11 @@
 //! Live sessions do not depend on them: when a signaling service goes away they go on, and only
 //! newcomers wait, who can come through another one.
 //!
-//! - `connection`: the socket itself. `peers`: the peer connections that offers have started.
+//! - `connection`: the socket itself. `peers`: the peer connections that offers have started. `order`:
+//!   which of their candidates are told first.
 
 pub(crate) mod connection;
+mod order;
 mod peers;
 
 use std::sync::PoisonError;

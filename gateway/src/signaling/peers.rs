@@ -12,9 +12,11 @@ use portway_protocol::signal::{
 };
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::order::Order;
 use crate::session::{self, Context, SessionError};
 
 /// Sessions at a time, authenticated or not.
@@ -165,7 +167,8 @@ impl PeerTask {
         match Peer::answer(&config, &offer.description).await {
             Ok((peer, answer, events)) => {
                 self.answer(answer);
-                self.converse(&peer, events, inputs).await;
+                let asks = !offer.ice_servers.is_empty();
+                self.converse(&peer, events, inputs, asks).await;
                 peer.close().await;
             }
             Err(error) => {
@@ -178,24 +181,35 @@ impl PeerTask {
         }
     }
 
-    /// Candidates both ways while the session runs.
+    /// Candidates both ways while the session runs. `asks`: whether a server tells us our address as
+    /// others see it.
     async fn converse(
         &self,
         peer: &Peer,
         mut events: PeerEvents,
         mut inputs: mpsc::Receiver<Input>,
+        asks: bool,
     ) {
         let session = self.session(peer);
         tokio::pin!(session);
+        let started = Instant::now();
+        let mut order = Order::new(asks, Duration::ZERO);
         loop {
+            while let Some(candidate) = order.pop() {
+                self.say(Call::Candidate(Candidate {
+                    session: self.session,
+                    candidate,
+                }));
+            }
+            let deadline = order.deadline();
+            let release = tokio::time::sleep_until(started + deadline.unwrap_or_default());
             tokio::select! {
+                () = release, if deadline.is_some() => order.release(),
                 () = &mut session => return,
                 () = self.ended.cancelled() => return,
                 Some(input) = inputs.recv() => self.apply(peer, input).await,
                 Some(event) = events.recv() => match event {
-                    PeerEvent::Candidate(candidate) => {
-                        self.say(Call::Candidate(Candidate { session: self.session, candidate }));
-                    }
+                    PeerEvent::Candidate(candidate) => order.push(candidate),
                     PeerEvent::Connected => tracing::debug!(session = %self.session, "connected"),
                     PeerEvent::Disconnected => tracing::info!(session = %self.session, "path silent"),
                     PeerEvent::Ended => return,
