@@ -5,9 +5,11 @@
 //! - [`shortcut`]: to a relay in the same process.
 //! - `interfaces`: where to listen. `runtime`: sockets with large buffers, tasks that die with their peer.
 
+mod again;
 pub mod candidates;
 mod channel;
 mod interfaces;
+mod nomination;
 mod peer;
 mod runtime;
 pub mod shortcut;

@@ -100,9 +100,6 @@ async fn browser_matrix(results: &Results, kind: Kind) -> anyhow::Result<()> {
         let mut browser = Browser::launch_on(kind, &lab, &format!("c-{from}")).await?;
         browser.run_first(STOPWATCH).await?;
         for (to, _) in NETWORKS {
-            if ["noudp", "tcp443"].contains(to) {
-                continue;
-            }
             let outcome = open(&mut browser, &lab, to).await;
             table.put(from, to, &outcome);
             results.pair(row(&format!("{kind:?}").to_lowercase(), from, to, &outcome));

@@ -20,6 +20,7 @@ use webrtc::runtime::{
     TokioRuntime,
 };
 
+use super::again::Again;
 use super::shortcut::{self, Inbox, Shortcut};
 
 /// Send and receive buffer of each socket, bytes: measured 0.4–5 MB/s with the default 208 KiB,
@@ -63,15 +64,15 @@ impl Runtime for PeerRuntime {
         enlarge_buffers(&socket);
         let kernel = TokioRuntime.wrap_udp_socket(socket)?;
         let Some(shortcut) = &self.shortcut else {
-            return Ok(kernel);
+            return Ok(Arc::new(Again::new(kernel)));
         };
         let inbox = Arc::new(Inbox::default());
         let attached = shortcut.attach(kernel.local_addr()?, inbox.clone());
-        Ok(Arc::new(shortcut::Socket {
+        Ok(Arc::new(Again::new(Arc::new(shortcut::Socket {
             kernel,
             inbox,
             attached,
-        }))
+        }))))
     }
 
     fn wrap_tcp_listener(
