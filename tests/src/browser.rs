@@ -116,21 +116,21 @@ impl Browser {
         let mut drain = JoinSet::new();
         let ready = endpoint(&mut process, &mut drain);
         let address = tokio::time::timeout(PATIENCE, ready).await??;
-        let mut address = match kind {
+        let address = match kind {
             Kind::Chromium => address,
             Kind::Firefox => format!("{address}/session"),
         };
-        let mut forward = None;
-        if let Some((lab, host)) = place {
-            let way = lab.forward(host, port(&address)?).await?;
-            address = address.replacen(
-                &format!("127.0.0.1:{}", port(&address)?),
-                &way.address.to_string(),
-                1,
-            );
-            forward = Some(way);
-        }
-        let (socket, _response) = tokio_tungstenite::connect_async(address).await?;
+        let port = port(&address)?;
+        let forward = match place {
+            Some((lab, host)) => Some(lab.forward(host, port).await?),
+            None => None,
+        };
+        let reached = forward
+            .as_ref()
+            .map_or(([127, 0, 0, 1], port).into(), |way| way.address);
+        // It is called by its own name, whichever way leads to it.
+        let stream = MaybeTlsStream::Plain(TcpStream::connect(reached).await?);
+        let (socket, _response) = tokio_tungstenite::client_async(address, stream).await?;
         let mut browser = Self {
             kind,
             socket,
