@@ -1,8 +1,9 @@
 //! What people ask for.
 //!
-//! - `start`: start and run. `events`: what is done to a lab. `show`: what is seen of it.
+//! - `start`: start and run. `artifacts`: what is kept of failures. `events`: what is done to a lab. `show`: what is seen of it.
 //! - `bench`: figures.
 
+mod artifacts;
 mod bench;
 mod events;
 mod show;

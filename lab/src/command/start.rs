@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use super::artifacts;
 use crate::Format;
 use crate::args::{Global, Start};
 use crate::control::{Request, ask};
@@ -73,15 +74,18 @@ pub(super) fn run(
     command: &[String],
 ) -> anyhow::Result<ExitCode> {
     let (dir, _, launched, _) = launch(global, args).inspect_err(|_| {
-        collect(&LabDir::of(&global.lab), artifacts);
+        artifacts::keep(&LabDir::of(&global.lab), artifacts);
     })?;
     let outcome = beside(global, &dir, timeout, command);
+    if !matches!(outcome, Ok(0)) {
+        artifacts::snapshot(&dir);
+    }
     launched.end()?;
     dir.kill_all()?;
     if matches!(outcome, Ok(0)) {
         dir.remove()?;
     } else {
-        collect(&dir, artifacts);
+        artifacts::keep(&dir, artifacts);
     }
     outcome.map(ExitCode::from)
 }
@@ -305,44 +309,4 @@ fn code(status: std::process::ExitStatus) -> u8 {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// Says where a failed lab's files are, after moving them where they were asked for. Keys and links
-/// are left out there: artifacts are shown around.
-fn collect(dir: &LabDir, artifacts: Option<&Path>) {
-    let Some(target) = artifacts else {
-        progress(&format!("its files are kept in {}", dir.path().display()));
-        return;
-    };
-    match copy(dir, target) {
-        Ok(()) => progress(&format!("its logs are in {}", target.display())),
-        Err(error) => progress(&format!(
-            "its logs cannot be copied to {} ({error:#}); they are in {}",
-            target.display(),
-            dir.path().display()
-        )),
-    }
-}
-
-/// What may be shown around.
-const SHOWN: [&str; 3] = ["log", "ready.jsonl", "portway.toml"];
-
-fn copy(dir: &LabDir, target: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(target)?;
-    for file in ["lab.json", "keeper.log", "hosts"] {
-        if dir.file(file).exists() {
-            fs::copy(dir.file(file), target.join(file))?;
-        }
-    }
-    for node in fs::read_dir(dir.file("nodes"))? {
-        let node = node?;
-        let folder = target.join(node.file_name());
-        fs::create_dir_all(&folder)?;
-        for file in SHOWN {
-            if node.path().join(file).exists() {
-                fs::copy(node.path().join(file), folder.join(file))?;
-            }
-        }
-    }
-    Ok(())
 }

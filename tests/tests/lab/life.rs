@@ -188,7 +188,13 @@ async fn a_run_ends_with_its_command(_: &Results) -> anyhow::Result<()> {
     let folder = artifacts.display().to_string();
     let bad = run(&["--artifacts", &folder, "--", "sh", "-c", "exit 7"]).await?;
     ensure!(bad.status.code() == Some(7), "{}", bad.status);
-    for file in ["lab.json", "keeper.log", "n1/log", "n1/portway.toml"] {
+    for file in [
+        "lab.json",
+        "keeper.log",
+        "snapshot.json",
+        "n1/log",
+        "n1/portway.toml",
+    ] {
         ensure!(artifacts.join(file).exists(), "{file} is kept");
     }
     let kept = Command::new("grep")
