@@ -3,6 +3,7 @@
 //! Each needs a lab of its own, and most of a small machine: they come one at a time. What they
 //! measure is printed, and kept for `portway-lab report`.
 
+mod cluster;
 mod life;
 mod matrix;
 mod networks;
@@ -46,7 +47,12 @@ fn main() -> anyhow::Result<ExitCode> {
             outcome.map_err(|error| Failed::from(format!("{error:?}")))
         })
     };
-    let scenarios = [life::SCENARIOS, networks::SCENARIOS, matrix::SCENARIOS];
+    let scenarios = [
+        life::SCENARIOS,
+        networks::SCENARIOS,
+        cluster::SCENARIOS,
+        matrix::SCENARIOS,
+    ];
     let trials = scenarios.into_iter().flatten().map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     results.write()?;
