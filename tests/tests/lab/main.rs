@@ -4,6 +4,7 @@
 //! measure is printed, and kept for `portway-lab report`.
 
 mod matrix;
+mod recovery;
 mod results;
 
 use std::process::ExitCode;
@@ -44,7 +45,10 @@ fn main() -> anyhow::Result<ExitCode> {
             outcome.map_err(|error| Failed::from(format!("{error:?}")))
         })
     };
-    let trials = [matrix::SCENARIOS].into_iter().flatten().map(trial);
+    let trials = [matrix::SCENARIOS, recovery::SCENARIOS]
+        .into_iter()
+        .flatten()
+        .map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     results.write()?;
     Ok(conclusion.exit_code())

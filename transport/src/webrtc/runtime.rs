@@ -1,18 +1,19 @@
-//! The runtime that a peer connection runs on: tokio, with four differences.
+//! The runtime that a peer connection runs on: tokio, with five differences.
 //!
 //! - UDP sockets get [`SOCKET_BUFFER`] bytes of buffer: the stack sends a whole congestion window
 //!   without pacing, and with default buffers loses most of it.
 //! - They have a shortcut to the relay of the same process, if there is one.
 //! - Its tasks belong to the peer and are aborted when it is dropped.
 //! - Between ICE and the open channel, its sleeps are short: see [`EAGER_SLEEP`].
+//! - Its clock jumps when a path is back: see [`PeerRuntime::catch_up`].
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use webrtc::runtime::{
@@ -32,10 +33,18 @@ pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// offer to open channel on one machine 428 ms, 14 ms with this.
 const EAGER_SLEEP: Duration = Duration::from_millis(1);
 
+/// Longest pause between two retransmissions of SCTP (`RTO_MAX` of the stack).
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// SCTP's first pause.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+
 /// Runs one peer connection.
 #[derive(Debug)]
 pub(super) struct PeerRuntime {
     is_eager: AtomicBool,
+    /// Milliseconds that the connection's clock is ahead.
+    ahead: AtomicU64,
     tasks: Arc<Mutex<JoinSet<()>>>,
     shortcut: Option<Arc<dyn Shortcut>>,
 }
@@ -44,6 +53,7 @@ impl PeerRuntime {
     pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>) -> Self {
         Self {
             is_eager: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
             tasks: Arc::default(),
             shortcut,
         }
@@ -57,6 +67,16 @@ impl PeerRuntime {
     /// The channel is open, or will not be.
     pub(super) fn relax(&self) {
         self.is_eager.store(false, Ordering::Relaxed);
+    }
+
+    /// The path is back after a silence. SCTP has doubled its pause with each attempt, up to
+    /// [`LONGEST_BACKOFF`], which the stack has no setting for: its next attempt is at most one more
+    /// silence away. The clock jumps over that: what a transfer would wait 28 s for after 35 s of
+    /// silence happens now.
+    pub(super) fn catch_up(&self, silence: Duration) {
+        let jump = (silence + FIRST_BACKOFF).min(LONGEST_BACKOFF);
+        let millis = u64::try_from(jump.as_millis()).expect("a minute at most");
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
     }
 
     /// Ends everything that the connection still runs.
@@ -118,6 +138,10 @@ impl Runtime for PeerRuntime {
             Duration::MAX
         };
         TokioRuntime.sleep(duration.min(longest))
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
