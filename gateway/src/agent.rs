@@ -60,6 +60,7 @@ impl Gateway {
             grants,
             table: Table::default(),
             shortcut: config.shortcut.clone(),
+            suspicion: watch::Sender::default(),
             draining: CancellationToken::new(),
         };
         let epoch = SystemTime::now()

@@ -23,8 +23,10 @@ use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_transport::lane::PathNews;
 use portway_transport::webrtc::shortcut::Shortcut;
 use portway_transport::{Channel, Closed, Path, lane};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -59,6 +61,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between checks whether the grant is still valid.
 const GRANT_CHECK: Duration = Duration::from_secs(1);
 
+/// News of a path that may wait.
+const PATH_NEWS: usize = 4;
+
 /// What sessions of a gateway share.
 #[derive(Debug)]
 pub struct Context {
@@ -74,6 +79,8 @@ pub struct Context {
     pub table: Table,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// A session's path is silent: so may be others of this machine, that to signaling among them.
+    pub suspicion: watch::Sender<()>,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
 }
@@ -147,14 +154,17 @@ pub async fn run(
         tasks.clone(),
         &context.draining,
     );
+    let (news, path_news) = mpsc::channel(PATH_NEWS);
     let terms = lane::Terms {
         traffic: entry.traffic(),
         patience: liveness::GATEWAY,
         asks: None,
+        news: Some(news),
     };
     let lane = lane::run(channel.as_ref(), far, terms);
     tokio::select! {
         () = ended.cancelled() => {}
+        () = suspect(&context, path_news) => {}
         ended = served(http, lane) => if let Err(error) = ended {
             tracing::debug!(%error, "a lane ended");
         },
@@ -165,6 +175,20 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// Passes on that a path is silent. It is the client that looks for another one; for that, both ends need
+/// signaling.
+async fn suspect(context: &Context, mut news: mpsc::Receiver<PathNews>) {
+    while let Some(news) = news.recv().await {
+        match news {
+            PathNews::Silent => {
+                context.suspicion.send_replace(());
+            }
+            PathNews::Back => {}
+        }
+    }
+    std::future::pending().await
 }
 
 /// Runs HTTP/2 and its lane until the lane ends. What HTTP/2 has said when it ends still arrives.

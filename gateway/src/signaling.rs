@@ -24,6 +24,7 @@ use portway_protocol::signal::{
 };
 use portway_protocol::transcript::sign_challenge;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::agent::Shared;
 use crate::config::SignalingEndpoint;
@@ -35,6 +36,10 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 
 /// Longest pause before another attempt.
 const RETRY_CAP: Duration = Duration::from_secs(15);
+
+/// Time for an answer while there is reason to doubt the socket's path: TCP itself takes a quarter of an
+/// hour to notice that it is gone.
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(1200);
 
 /// Messages of peers that may wait for the socket.
 pub(crate) const OUTGOING_QUEUE: usize = 256;
@@ -115,11 +120,14 @@ async fn connect_and_serve(
     let mut heartbeats = tokio::time::interval(heartbeat);
     heartbeats.reset();
     let mut unanswered_heartbeats = 0_u32;
+    let mut suspicion = shared.context.suspicion.subscribe();
+    let mut probe: Option<Instant> = None;
     socket.send(&announcement(shared)).await?;
     loop {
         tokio::select! {
             envelope = socket.next() => {
                 let envelope = envelope?;
+                probe = None;
                 if envelope.id.as_deref() == Some(HEARTBEAT_ID) {
                     unanswered_heartbeats = 0;
                 }
@@ -134,10 +142,27 @@ async fn connect_and_serve(
                     return Err(SocketError::Timeout);
                 }
                 unanswered_heartbeats += 1;
-                let call = Call::Heartbeat(Heartbeat {});
-                socket.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call)).await?;
+                socket.send(&heartbeat_call()).await?;
             }
+            Ok(()) = suspicion.changed(), if probe.is_none() => {
+                probe = Some(Instant::now() + PROBE_PATIENCE);
+                socket.send(&heartbeat_call()).await?;
+            }
+            () = until(probe) => return Err(SocketError::Timeout),
         }
+    }
+}
+
+fn heartbeat_call() -> Envelope {
+    let call = Call::Heartbeat(Heartbeat {});
+    Envelope::call(Some(HEARTBEAT_ID.into()), &call)
+}
+
+/// For ever if there is no deadline.
+pub(crate) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -90,6 +90,7 @@ impl Node {
                 services,
                 grants,
                 table: Table::default(),
+                suspicion: tokio::sync::watch::Sender::default(),
                 draining: CancellationToken::new(),
             }),
             tasks: JoinSet::new(),
@@ -161,6 +162,7 @@ impl Client {
                 traffic: &Traffic::default(),
                 patience: liveness::CLIENT,
                 asks: None,
+                news: None,
             };
             drop(lane::run(&channel, far, terms).await);
         });

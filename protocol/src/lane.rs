@@ -214,6 +214,12 @@ impl Lane {
         }
     }
 
+    /// Bytes that have arrived, at either end. Grows with traffic, not with pings.
+    #[must_use]
+    pub const fn progress(&self) -> u64 {
+        self.received + self.acked
+    }
+
     /// The last ping that was answered.
     #[must_use]
     pub const fn measured(&self) -> Option<Measured> {

@@ -1,6 +1,12 @@
-//! Whether the other end of a session is still there. Sans-IO.
+//! Whether the other end of a session is still there, and whether its path is. Sans-IO.
 //!
-//! The contract of the loop: a shell calls [`Liveness::heard`] for every message, sleeps until
+//! ```text
+//! heard ── a lull after traffic, or a while of nothing ──► Ping ── no answer ──► Restart ─┐
+//!   ▲                                                                             ▲       │ again
+//!   └──────────────────────────── any message ◄───────────────────────────────────┴───────┤
+//!                                                               silence for too long: Dead ◄┘
+//! ```
+//! The contract of the loop: a shell calls [`Liveness::heard`] for every batch of messages, sleeps until
 //! [`Liveness::poll_timeout`], then calls [`Liveness::handle_timeout`] and does what it says. `now` is
 //! any monotonic clock.
 //!
@@ -14,24 +20,34 @@ use std::time::Duration;
 pub struct Patience {
     /// Time between two pings.
     pub ping: Duration,
+    /// Silence after traffic at which the other end is asked out of turn: a transfer has ended, or its
+    /// path has.
+    pub lull: Duration,
+    /// Time for an answer, on top of two round trips: one loss repaired by SCTP takes a second.
+    pub answer: Duration,
+    /// Time between two restarts of a path.
+    pub again: Duration,
     /// Silence after which the other end counts as gone.
     pub silence: Duration,
-    /// The same when there is reason to doubt, counted from then on.
-    pub in_doubt: Duration,
 }
 
 /// A client wants to know soon: somebody waits in front of it.
 pub const CLIENT: Patience = Patience {
     ping: Duration::from_secs(2),
-    silence: Duration::from_secs(6),
-    in_doubt: Duration::from_secs(2),
+    lull: Duration::from_millis(600),
+    answer: Duration::from_millis(1300),
+    again: Duration::from_millis(2500),
+    silence: Duration::from_secs(60),
 };
 
-/// A gateway only frees what nobody needs, and a tab may be frozen for a while.
+/// A gateway waits longer than the client, which may come back by another path; and a tab may be frozen
+/// for a while.
 pub const GATEWAY: Patience = Patience {
     ping: Duration::from_secs(5),
-    silence: Duration::from_secs(20),
-    in_doubt: Duration::from_secs(5),
+    lull: Duration::from_millis(600),
+    answer: Duration::from_millis(1300),
+    again: Duration::from_secs(5),
+    silence: Duration::from_secs(75),
 };
 
 /// What a shell shall do.
@@ -39,8 +55,19 @@ pub const GATEWAY: Patience = Patience {
 pub enum Verdict {
     /// Ask for a sign of life.
     Ping,
+    /// The path is dead: look for another one, and ask by it. Comes again until something is heard.
+    Restart,
     /// The other end is gone.
     Dead,
+}
+
+/// What a batch of messages tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// The other end has answered pings, nothing else.
+    Pong,
+    /// More may follow soon.
+    Traffic,
 }
 
 /// The count of silence.
@@ -48,8 +75,13 @@ pub enum Verdict {
 pub struct Liveness {
     patience: Patience,
     heard: Duration,
+    /// The last ping.
     pinged: Duration,
-    doubted: Option<Duration>,
+    /// The first ping since something was heard.
+    unanswered: Option<Duration>,
+    sign: Sign,
+    rtt: Duration,
+    restarted: Option<Duration>,
 }
 
 impl Liveness {
@@ -60,55 +92,91 @@ impl Liveness {
             patience,
             heard: now,
             pinged: now,
-            doubted: None,
+            unanswered: None,
+            sign: Sign::Pong,
+            rtt: Duration::ZERO,
+            restarted: None,
         }
     }
 
-    /// A message came.
-    pub const fn heard(&mut self, now: Duration) {
+    /// Messages came. Returns whether this ends a silence that had brought [`Verdict::Restart`].
+    pub const fn heard(&mut self, sign: Sign, now: Duration) -> bool {
         self.heard = now;
-        self.doubted = None;
+        self.sign = sign;
+        self.unanswered = None;
+        self.restarted.take().is_some()
     }
 
-    /// Something else suggests that the other end has gone. The shell pings at once.
+    /// A round trip was measured.
+    pub const fn measured(&mut self, rtt: Duration) {
+        self.rtt = rtt;
+    }
+
+    /// Something else suggests that the path has gone. The shell pings at once.
     pub const fn doubt(&mut self, now: Duration) {
-        if self.doubted.is_none() {
-            self.doubted = Some(now);
-            self.pinged = now;
-        }
+        self.asked(now);
     }
 
     /// When [`Liveness::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {
-        self.deadline().min(self.pinged + self.patience.ping)
+        self.ping_due().min(self.restart_due()).min(self.deadline())
     }
 
-    /// Time has passed.
+    /// Time has passed. A [`Verdict::Restart`] wants a ping, too.
     pub fn handle_timeout(&mut self, now: Duration) -> Verdict {
         let stood_still = now > self.poll_timeout() + self.patience.ping;
         if stood_still {
-            self.heard(now);
+            self.heard = now;
+            self.unanswered = None;
         }
         if now >= self.deadline() {
             return Verdict::Dead;
         }
-        self.pinged = now;
+        if now >= self.restart_due() {
+            self.restarted = Some(now);
+            self.asked(now);
+            return Verdict::Restart;
+        }
+        self.asked(now);
         Verdict::Ping
+    }
+
+    const fn asked(&mut self, now: Duration) {
+        self.pinged = now;
+        if self.unanswered.is_none() {
+            self.unanswered = Some(now);
+        }
+    }
+
+    fn ping_due(&self) -> Duration {
+        let regular = self.pinged + self.patience.ping;
+        match (self.sign, self.unanswered) {
+            (Sign::Traffic, None) => regular.min(self.heard + self.patience.lull),
+            (Sign::Pong | Sign::Traffic, _) => regular,
+        }
+    }
+
+    fn restart_due(&self) -> Duration {
+        match (self.restarted, self.unanswered) {
+            (Some(restarted), Some(_)) => restarted + self.patience.again,
+            (None, Some(asked)) => asked + self.patience.answer + self.rtt * 2,
+            (_, None) => Duration::MAX,
+        }
     }
 
     /// When the silence has been too long.
     fn deadline(&self) -> Duration {
-        let by_silence = self.heard + self.patience.silence;
-        match self.doubted {
-            Some(since) => by_silence.min(since + self.patience.in_doubt),
-            None => by_silence,
-        }
+        self.heard + self.patience.silence
     }
 }
 
 const _: () = assert!(CLIENT.ping.as_secs() * 2 <= CLIENT.silence.as_secs());
 const _: () = assert!(GATEWAY.ping.as_secs() * 2 <= GATEWAY.silence.as_secs());
+const _: () = assert!(
+    CLIENT.silence.as_secs() + 10 <= GATEWAY.silence.as_secs(),
+    "a client that still tries finds its session"
+);
 
 #[cfg(test)]
 mod tests {
@@ -116,59 +184,83 @@ mod tests {
 
     const START: Duration = Duration::from_secs(1000);
 
-    fn seconds(n: u64) -> Duration {
-        START + Duration::from_secs(n)
+    fn after(millis: u64) -> Duration {
+        START + Duration::from_millis(millis)
     }
 
-    /// Handles every timeout as it is due; returns when the verdict was [`Verdict::Dead`].
-    fn dies_at(liveness: &mut Liveness) -> Duration {
+    /// Handles every timeout as it is due, up to the first verdict of a kind; returns when it came.
+    fn first(liveness: &mut Liveness, wanted: Verdict) -> Duration {
         loop {
             let due = liveness.poll_timeout();
-            if liveness.handle_timeout(due) == Verdict::Dead {
+            if liveness.handle_timeout(due) == wanted {
                 return due;
             }
         }
     }
 
     #[test]
-    fn silence_is_noticed_after_pings_in_vain() {
+    fn an_idle_path_is_asked_and_then_restarted_until_the_other_end_counts_as_gone() {
         let mut liveness = Liveness::new(CLIENT, START);
-        assert_eq!(liveness.poll_timeout(), seconds(2));
-        assert_eq!(liveness.handle_timeout(seconds(2)), Verdict::Ping);
-        assert_eq!(liveness.handle_timeout(seconds(4)), Verdict::Ping);
-        assert_eq!(dies_at(&mut liveness), seconds(6));
+        assert_eq!(liveness.poll_timeout(), after(2000));
+        assert_eq!(liveness.handle_timeout(after(2000)), Verdict::Ping);
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(3300));
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(5800));
+        assert_eq!(first(&mut liveness, Verdict::Dead), after(60_000));
     }
 
     #[test]
-    fn any_message_starts_the_count_anew() {
+    fn a_transfer_that_stops_is_noticed_within_two_seconds() {
         let mut liveness = Liveness::new(CLIENT, START);
-        liveness.heard(seconds(5));
-        assert_eq!(dies_at(&mut liveness), seconds(11));
+        let _first = liveness.heard(Sign::Traffic, after(1000));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(1600));
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(2900));
     }
 
     #[test]
-    fn a_doubt_shortens_the_wait_and_a_message_ends_it() {
+    fn an_idle_session_is_not_asked_after_every_answer() {
         let mut liveness = Liveness::new(CLIENT, START);
-        liveness.doubt(seconds(1));
-        liveness.doubt(seconds(2));
-        assert_eq!(liveness.poll_timeout(), seconds(3));
-        liveness.heard(seconds(2));
-        assert_eq!(dies_at(&mut liveness), seconds(8));
-        liveness.doubt(seconds(8));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(2000));
+        assert!(!liveness.heard(Sign::Pong, after(2050)));
+        assert_eq!(liveness.poll_timeout(), after(4000));
+    }
+
+    #[test]
+    fn a_far_end_has_longer_to_answer() {
+        let mut liveness = Liveness::new(CLIENT, START);
+        liveness.measured(Duration::from_millis(400));
+        liveness.doubt(START);
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(2100));
+    }
+
+    #[test]
+    fn any_message_starts_the_count_anew_and_tells_whether_the_path_was_lost() {
+        let mut liveness = Liveness::new(CLIENT, START);
+        let restart = first(&mut liveness, Verdict::Restart);
+        assert!(liveness.heard(Sign::Pong, restart));
+        assert!(!liveness.heard(Sign::Pong, restart));
         assert_eq!(
-            dies_at(&mut liveness),
-            seconds(8),
-            "it was silent for long before"
+            first(&mut liveness, Verdict::Dead),
+            restart + CLIENT.silence
         );
+    }
+
+    #[test]
+    fn a_doubt_is_resolved_soon_and_a_second_one_does_not_prolong_it() {
+        let mut liveness = Liveness::new(CLIENT, START);
+        liveness.doubt(after(100));
+        liveness.doubt(after(1000));
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(1400));
+        assert!(liveness.heard(Sign::Pong, after(1500)));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(3400));
     }
 
     #[test]
     fn the_own_standstill_is_not_the_other_end_s_silence() {
         let mut liveness = Liveness::new(CLIENT, START);
-        assert_eq!(liveness.handle_timeout(seconds(60)), Verdict::Ping);
-        assert_eq!(dies_at(&mut liveness), seconds(66));
+        assert_eq!(liveness.handle_timeout(after(70_000)), Verdict::Ping);
+        assert_eq!(first(&mut liveness, Verdict::Restart), after(71_300));
         let mut doubted = Liveness::new(CLIENT, START);
-        doubted.doubt(seconds(1));
-        assert_eq!(doubted.handle_timeout(seconds(60)), Verdict::Ping);
+        doubted.doubt(after(1000));
+        assert_eq!(doubted.handle_timeout(after(60_000)), Verdict::Ping);
     }
 }

@@ -102,6 +102,8 @@ struct Client {
 #[derive(Debug)]
 struct Session {
     client: SocketId,
+    /// Of the client: another socket that has proved it may go on in its place.
+    grant: GrantId,
     node: NodeId,
     /// Id of the client's request that the gateway has not answered yet.
     pending: Option<String>,
@@ -344,9 +346,13 @@ impl Registry {
             watcher.watching.push(service.clone());
         }
         if let Some(known) = entries.sessions.get_mut(&session) {
-            if known.client != client {
+            // A client that restarts may come by another socket, when the path of the old one died; that
+            // may look alive for long. Whoever knows the session and holds its grant is that client.
+            let comes_anew = known.grant == grant && !offer.generation.is_first();
+            if known.client != client && !comes_anew {
                 return Err(Reason::PermissionDenied);
             }
+            known.client = client;
             known.pending = Some(request);
             let node = known.node.clone();
             return entries
@@ -355,6 +361,7 @@ impl Registry {
                 .map(|node| node.outbox.clone())
                 .ok_or(Reason::NodeOffline);
         }
+        // A restart of a session that we do not know: its node was away meanwhile, and may know it.
         let under_way = entries
             .sessions
             .values()
@@ -384,15 +391,18 @@ impl Registry {
         let outbox = node.outbox.clone();
         let entry = Session {
             client,
+            grant,
             node: (*name).clone(),
             pending: Some(request),
         };
-        self.recorder.event(Event::SessionIntroduced {
-            session,
-            service: service.clone(),
-            node: entry.node.clone(),
-            grant,
-        });
+        if offer.generation.is_first() {
+            self.recorder.event(Event::SessionIntroduced {
+                session,
+                service: service.clone(),
+                node: entry.node.clone(),
+                grant,
+            });
+        }
         entries.sessions.insert(session, entry);
         Ok(outbox)
     }

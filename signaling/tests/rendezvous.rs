@@ -452,6 +452,55 @@ async fn nobody_speaks_for_another_session() {
     assert_eq!(gateway.next().await["method"], "candidate", "no bye came");
 }
 
+fn restart() -> Value {
+    json!({
+        "session": SESSION, "service": "lab", "node": "nas", "generation": 1,
+        "description": {"type": "offer", "sdp": "v=0"},
+    })
+}
+
+#[tokio::test]
+async fn a_client_goes_on_with_its_session_by_another_socket() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut old = server.client().await;
+    old.request("offer", offer()).await;
+    gateway.next().await;
+    let mut new = server.client().await;
+    new.request("offer", restart()).await;
+    assert_eq!(gateway.next().await["params"]["generation"], 1);
+    old.notify("candidate", json!({"session": SESSION, "candidate": null}))
+        .await;
+    let answer = json!({"session": SESSION, "generation": 1, "description": {"type": "answer", "sdp": "v=0"}});
+    gateway.notify("answer", answer.clone()).await;
+    assert_eq!(new.next().await["params"], answer);
+    new.notify("bye", json!({"session": SESSION, "reason": "SESSION_LOST"}))
+        .await;
+    assert_eq!(
+        gateway.next().await["method"],
+        "bye",
+        "the old socket says nothing more"
+    );
+}
+
+#[tokio::test]
+async fn a_restart_reaches_a_node_that_came_by_another_socket() {
+    let server = Server::start().await;
+    let mut old = server.gateway(1).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    old.next().await;
+    let mut new = server.gateway(1).await;
+    assert_eq!(client.next().await["method"], "presence");
+    client.request("offer", restart()).await;
+    let offered = new.next().await;
+    assert_eq!(offered["params"]["generation"], 1);
+    assert_eq!(
+        offered["params"]["grant"],
+        json!(GrantId::from_bytes(GRANT))
+    );
+}
+
 #[tokio::test]
 async fn floods_and_nonsense_end_a_socket() {
     let server = Server::start().await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use portway_protocol::lane::{Lane, LaneError};
-use portway_protocol::liveness::{Liveness, Patience, Verdict};
+use portway_protocol::liveness::{Liveness, Patience, Sign, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,6 +43,15 @@ pub enum Ask {
     Doubt,
 }
 
+/// What a lane finds out about its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathNews {
+    /// Nothing comes by it. Told again until something does.
+    Silent,
+    /// Something came after that.
+    Back,
+}
+
 /// Pings asked for that may wait for their answer; then nobody is heard until one comes.
 const MAX_PINGS: usize = 16;
 
@@ -55,6 +64,8 @@ pub struct Terms<'a> {
     pub patience: Patience,
     /// What is wanted meanwhile, if there is anybody who may ask.
     pub asks: Option<mpsc::Receiver<Ask>>,
+    /// Who is told of the path. Told once more while it is silent if this is full.
+    pub news: Option<mpsc::Sender<PathNews>>,
 }
 
 /// Why a lane ended.
@@ -96,6 +107,7 @@ struct Shell<'a> {
     started: Instant,
     liveness: Liveness,
     asks: Option<mpsc::Receiver<Ask>>,
+    news: Option<mpsc::Sender<PathNews>>,
     /// Pings asked for, and when they were sent.
     pings: VecDeque<(Duration, oneshot::Sender<Duration>)>,
     /// What the user shall read next.
@@ -114,6 +126,7 @@ impl<'a> Shell<'a> {
             started: Instant::now(),
             liveness: Liveness::new(terms.patience, Duration::ZERO),
             asks: terms.asks,
+            news: terms.news,
             pings: VecDeque::new(),
             unread: Bytes::new(),
             queue: VecDeque::new(),
@@ -162,6 +175,10 @@ impl<'a> Shell<'a> {
                     if self.now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(self.now()) {
                             Verdict::Ping => self.lane.ping(self.now()),
+                            Verdict::Restart => {
+                                self.lane.ping(self.now());
+                                self.tell(PathNews::Silent);
+                            }
                             Verdict::Dead => return Err(EndedBy::Silence),
                         }
                     }
@@ -178,7 +195,7 @@ impl<'a> Shell<'a> {
 
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), EndedBy> {
-        self.liveness.heard(self.now());
+        let before = self.lane.progress();
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane.receive(message, self.now())?;
@@ -191,9 +208,18 @@ impl<'a> Shell<'a> {
             }
             next = self.channel.recv().now_or_never().flatten();
         }
+        let sign = if self.lane.progress() > before {
+            Sign::Traffic
+        } else {
+            Sign::Pong
+        };
+        if self.liveness.heard(sign, self.now()) {
+            self.tell(PathNews::Back);
+        }
         if let Some(measured) = self.lane.measured() {
             let micros = u64::try_from(measured.rtt.as_micros()).unwrap_or(u64::MAX);
             self.traffic.rtt.store(micros, Ordering::Relaxed);
+            self.liveness.measured(measured.rtt);
             // What is measured is known in whole microseconds.
             let pinged = measured.pinged.as_micros();
             while let Some((_, asker)) = self
@@ -215,6 +241,14 @@ impl<'a> Shell<'a> {
             Ask::Doubt => self.liveness.doubt(now),
         }
         self.lane.ping(now);
+    }
+
+    fn tell(&self, news: PathNews) {
+        if let Some(listener) = &self.news
+            && listener.try_send(news).is_err()
+        {
+            tracing::debug!(?news, "nobody takes news of the path");
+        }
     }
 
     async fn transmit(&mut self) -> Result<(), EndedBy> {
@@ -270,6 +304,7 @@ mod tests {
             traffic,
             patience: liveness::CLIENT,
             asks,
+            news: None,
         };
         let ask = async {
             let (asker, measured) = oneshot::channel();

@@ -5,9 +5,11 @@
 import { VERSION } from './messages.js';
 import { load, store, forget } from './vault.js';
 import { PeerConnection } from './peer.js';
+import { networkInformation } from './supports.js';
 
 /** @typedef {import('./messages.js').FromHolder} FromHolder */
 /** @typedef {import('./messages.js').ToHolder} ToHolder */
+/** @typedef {import('./messages.js').PeerEvent} PeerEvent */
 /** @typedef {import('./messages.js').OpenMessage} OpenMessage */
 /** @typedef {import('./messages.js').HolderToConnection} HolderToConnection */
 /** @typedef {import('./messages.js').ConnectionToHolder} ConnectionToHolder */
@@ -58,6 +60,10 @@ class Holder {
     this.#service = service;
     this.#origin = origin;
     this.#control = control;
+    const networkChanged = () => this.#post({ type: 'peer', json: JSON.stringify(/** @type {PeerEvent} */ ({ type: 'network-changed' })) });
+    window.addEventListener('online', networkChanged);
+    window.addEventListener('offline', networkChanged);
+    networkInformation()?.addEventListener('change', networkChanged);
     control.onmessage = (event) => void this.#hear(event.data, event.ports);
   }
 
@@ -149,6 +155,8 @@ class Holder {
       await this.#peer.start();
     } else if (command.session !== this.#peer?.session) {
       return;
+    } else if (command.type === 'peer-restart') {
+      await this.#peer.restart(command.iceServers);
     } else if (command.type === 'peer-answer') {
       await this.#peer.answer(command.description);
     } else if (command.type === 'peer-candidate') {

@@ -16,3 +16,11 @@ const NEEDED = [
 export function missing() {
   return NEEDED.filter(([, isThere]) => !isThere()).map(([name]) => name);
 }
+
+/**
+ * Tells of another network, in browsers that have it.
+ * @returns {EventTarget | undefined}
+ */
+export function networkInformation() {
+  return /** @type {{connection?: EventTarget}} */ (navigator).connection;
+}

@@ -6,6 +6,13 @@
 //!     └────────────┴── a node that comes back online: try again now
 //! ```
 //! Live sessions do not depend on signaling: when its socket closes, a session goes on.
+//!
+//! - `introduce`: to an accepted session. `run`: from there to its end, on changing paths.
+//! - `holder`: what passes between here and the peer connection.
+
+mod holder;
+mod introduce;
+mod run;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,12 +22,9 @@ use portway_protocol::backoff::Backoff;
 use portway_protocol::id::SessionId;
 use portway_protocol::link::Link;
 use portway_protocol::reason::Reason;
-use portway_protocol::signal::{
-    Bye, Call, Candidate, Envelope, Heartbeat, IceCandidate, IceServer, NodeStatus, Offer,
-    SessionDescription,
-};
+use portway_protocol::signal::NodeStatus;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::RtcDataChannel;
@@ -28,8 +32,11 @@ use web_sys::RtcDataChannel;
 use crate::clock;
 use crate::cookie::{Change, Jar, News};
 use crate::error::Failure;
-use crate::session::{self, Accepted, Identity, Requests};
+use crate::session::{self, Identity, Requests};
 use crate::signaling::{Signaling, is_there};
+use holder::{FromHolder, ToHolder};
+use introduce::{introduce, presence};
+use run::drive;
 
 /// First and longest pause between attempts.
 const RETRY_BASE: Duration = Duration::from_millis(500);
@@ -41,14 +48,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request waits for a session.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Interval of heartbeats to signaling.
-const HEARTBEAT: Duration = Duration::from_secs(25);
-
 /// Events of the holder that may wait.
 const QUEUE: usize = 256;
-
-const OFFER_ID: &str = "offer";
-const HEARTBEAT_ID: &str = "heartbeat";
 
 #[wasm_bindgen]
 extern "C" {
@@ -81,49 +82,6 @@ struct Options {
     link: String,
     origin: String,
     cookies: Option<String>,
-}
-
-/// Messages to the holder.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type")]
-enum ToHolder<'a> {
-    #[serde(rename = "peer-open", rename_all = "camelCase")]
-    Open {
-        session: SessionId,
-        ice_servers: &'a [IceServer],
-    },
-    #[serde(rename = "peer-answer")]
-    Answer {
-        session: SessionId,
-        description: &'a SessionDescription,
-    },
-    #[serde(rename = "peer-candidate")]
-    Candidate {
-        session: SessionId,
-        candidate: &'a Option<IceCandidate>,
-    },
-    #[serde(rename = "peer-close")]
-    Close { session: SessionId },
-}
-
-/// Messages of the holder.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type")]
-enum FromHolder {
-    #[serde(rename = "peer-offer")]
-    Offer {
-        session: SessionId,
-        description: SessionDescription,
-    },
-    #[serde(rename = "peer-candidate")]
-    Candidate {
-        session: SessionId,
-        candidate: Option<IceCandidate>,
-    },
-    #[serde(rename = "peer-state")]
-    State { session: SessionId, state: String },
-    #[serde(rename = "peer-path")]
-    Path { session: SessionId, path: String },
 }
 
 /// How it goes, as `messages.js` has it.
@@ -303,6 +261,19 @@ impl Inner {
         self.host.save_cookies(&json);
     }
 
+    /// A new socket to signaling, for a session.
+    async fn meet(&self, session: SessionId) -> Result<Signaling, Failure> {
+        let identity = &self.identity;
+        Signaling::connect(
+            &self.options.signal_url,
+            &identity.cluster,
+            identity.grant,
+            session,
+            &identity.key,
+        )
+        .await
+    }
+
     fn tell(&self, status: Status) {
         if let Ok(json) = serde_json::to_string(&status) {
             self.host.status(&json);
@@ -394,7 +365,6 @@ async fn attempt(
     backoff: &mut Backoff,
     had_session: &mut bool,
 ) -> Failure {
-    let identity = &inner.identity;
     let session = SessionId::from_bytes(clock::random());
     let is_repeated = inner.status.borrow().reason.is_some();
     let connecting = async {
@@ -402,14 +372,7 @@ async fn attempt(
         if is_repeated {
             is_there(url).await?;
         }
-        Signaling::connect(
-            url,
-            &identity.cluster,
-            identity.grant,
-            session,
-            &identity.key,
-        )
-        .await
+        inner.meet(session).await
     };
     let timeout = clock::sleep(CONNECT_TIMEOUT);
     let connected = tokio::select! {
@@ -440,195 +403,6 @@ async fn attempt(
     failure
 }
 
-/// A handshake under way.
-type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Accepted, Failure>>>>;
-
-/// Exchanges descriptions and candidates until the session is accepted.
-async fn introduce(
-    inner: &Inner,
-    signaling: &mut Signaling,
-    events: &mut mpsc::Receiver<Event>,
-    session: SessionId,
-) -> Result<Accepted, Failure> {
-    inner.holder(&ToHolder::Open {
-        session,
-        ice_servers: &signaling.ice_servers,
-    });
-    let mut opening: Option<Opening> = None;
-    loop {
-        let opened = async {
-            match &mut opening {
-                Some(opening) => opening.await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            accepted = opened => return accepted,
-            event = events.recv() => match event {
-                Some(Event::Channel(of, channel)) if of == session => {
-                    let identity = inner.identity.clone();
-                    opening = Some(Box::pin(async move {
-                        session::open(channel, session, &identity).await
-                    }));
-                }
-                Some(Event::Holder(message)) => relay(inner, signaling, session, message)?,
-                Some(Event::Channel(..) | Event::Retry) => {}
-                None => return Err(Failure::new(Reason::Internal)),
-            },
-            message = signaling.next() => hear(inner, session, message?)?,
-        }
-    }
-}
-
-/// The holder's messages on their way to the gateway.
-fn relay(
-    inner: &Inner,
-    signaling: &Signaling,
-    current: SessionId,
-    message: FromHolder,
-) -> Result<(), Failure> {
-    match message {
-        FromHolder::Offer {
-            session,
-            description,
-        } if session == current => {
-            let offer = Call::Offer(Offer {
-                session,
-                service: inner.identity.service.clone(),
-                node: None,
-                grant: None,
-                description,
-                ice_servers: Vec::new(),
-            });
-            signaling.send(&Envelope::call(Some(OFFER_ID.into()), &offer))
-        }
-        FromHolder::Candidate { session, candidate } if session == current => {
-            let candidate = Call::Candidate(Candidate { session, candidate });
-            signaling.send(&Envelope::call(None, &candidate))
-        }
-        FromHolder::State { session, state } if session == current && state == "failed" => {
-            Err(Failure::new(Reason::IceFailed))
-        }
-        FromHolder::Path { session, path } if session == current => {
-            let mut status = inner.status.borrow().clone();
-            status.path = Some(path);
-            inner.tell(status);
-            Ok(())
-        }
-        FromHolder::Offer { .. }
-        | FromHolder::Candidate { .. }
-        | FromHolder::State { .. }
-        | FromHolder::Path { .. } => Ok(()),
-    }
-}
-
-/// Messages of signaling before the session is there.
-fn hear(inner: &Inner, current: SessionId, envelope: Envelope) -> Result<(), Failure> {
-    let Some(method) = envelope.method else {
-        return match envelope.error {
-            Some(error) => Err(Failure {
-                reason: error.reason(),
-                message: error.message,
-            }),
-            None => Ok(()),
-        };
-    };
-    match Call::from_parts(&method, envelope.params.as_deref()) {
-        Ok(Call::Answer(answer)) if answer.session == current => {
-            inner.holder(&ToHolder::Answer {
-                session: current,
-                description: &answer.description,
-            });
-            Ok(())
-        }
-        Ok(Call::Candidate(candidate)) if candidate.session == current => {
-            inner.holder(&ToHolder::Candidate {
-                session: current,
-                candidate: &candidate.candidate,
-            });
-            Ok(())
-        }
-        Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// Runs an accepted session to its end.
-async fn drive(
-    inner: &Inner,
-    signaling: &mut Option<Signaling>,
-    events: &mut mpsc::Receiver<Event>,
-    session: SessionId,
-    accepted: Accepted,
-) -> Failure {
-    let path = inner.status.borrow().path.clone();
-    inner.tell(Status {
-        state: "connected",
-        node: Some(accepted.node.to_string()),
-        path,
-        ..Status::default()
-    });
-    inner.requests.send_replace(Some(accepted.requests));
-    let measured = |rtt: Duration| {
-        let mut status = inner.status.borrow().clone();
-        let millis = (rtt.as_secs_f64() * 10_000.0).round() / 10.0;
-        if status.state == "connected" && status.rtt != Some(millis) {
-            status.rtt = Some(millis);
-            inner.tell(status);
-        }
-    };
-    let doubt = Rc::new(Notify::new());
-    let running = accepted.driver.run(doubt.clone(), measured);
-    tokio::pin!(running);
-    let mut heartbeat = Box::pin(clock::sleep(HEARTBEAT));
-    loop {
-        let heard = async {
-            match signaling.as_mut() {
-                Some(signaling) => signaling.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            ended = &mut running => return ended,
-            event = events.recv() => {
-                if let Some(Event::Holder(message)) = event {
-                    let lost = match signaling.as_ref() {
-                        Some(signaling) => relay(inner, signaling, session, message).is_err(),
-                        None => matches!(message, FromHolder::State { session: of, state } if of == session && state == "failed"),
-                    };
-                    if lost {
-                        return Failure::new(Reason::SessionLost);
-                    }
-                }
-            }
-            message = heard => match message {
-                // Candidates may still trickle in; a bye ends the session.
-                Ok(envelope) => {
-                    if presence(&envelope) == Some(NodeStatus::Offline) {
-                        doubt.notify_one();
-                    }
-                    if hear(inner, session, envelope).is_err() {
-                        return Failure::new(Reason::SessionLost);
-                    }
-                }
-                // The session does not need it. The next attempt connects anew. Where both run on one
-                // machine, it is the first sign that this has gone.
-                Err(_) => {
-                    *signaling = None;
-                    doubt.notify_one();
-                }
-            },
-            () = &mut heartbeat => {
-                if let Some(signaling) = signaling.as_ref() {
-                    let call = Call::Heartbeat(Heartbeat {});
-                    drop(signaling.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call)));
-                }
-                heartbeat = Box::pin(clock::sleep(HEARTBEAT));
-            }
-        }
-    }
-}
-
 /// Waits, but not longer than until the node is back or the user asks.
 async fn pause(
     delay: Duration,
@@ -655,15 +429,6 @@ async fn pause(
                 Err(_) => *signaling = None,
             },
         }
-    }
-}
-
-/// What a message tells of the machine that offers the service.
-fn presence(envelope: &Envelope) -> Option<NodeStatus> {
-    let method = envelope.method.as_ref()?;
-    match Call::from_parts(method, envelope.params.as_deref()) {
-        Ok(Call::Presence(presence)) => Some(presence.status),
-        Ok(_) | Err(_) => None,
     }
 }
 

@@ -12,7 +12,7 @@ use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, Ses
 use portway_protocol::key::SigningKey;
 use portway_protocol::lane::Lane;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
-use portway_protocol::liveness::{self, Liveness, Verdict};
+use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, HandshakeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -64,6 +64,17 @@ pub(crate) struct Accepted {
     pub(crate) node: NodeId,
     pub(crate) requests: Requests,
     pub(crate) driver: Driver,
+}
+
+/// What a session tells while it runs.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A round trip.
+    Measured(Duration),
+    /// Nothing comes by its path. Told again until something does.
+    Silent,
+    /// Something came after that.
+    Back,
 }
 
 /// Keeps a session going; ends with it.
@@ -138,9 +149,8 @@ async fn shake_hands(
 }
 
 impl Driver {
-    /// Runs to the session's end; `measured` is told every round trip. A notification of `doubt`: the
-    /// other end may have gone.
-    pub(crate) async fn run(self, doubt: Rc<Notify>, measured: impl Fn(Duration)) -> Failure {
+    /// Runs to the session's end. A notification of `doubt`: the other end may have gone.
+    pub(crate) async fn run(self, doubt: Rc<Notify>, news: mpsc::Sender<News>) -> Failure {
         let Self {
             channel,
             pipe,
@@ -150,10 +160,12 @@ impl Driver {
             channel,
             lane: Lane::new(),
             liveness: Liveness::new(liveness::CLIENT, clock::now()),
+            measured: None,
             doubt,
+            news,
         };
         tokio::select! {
-            ended = lane.run(pipe, measured) => ended,
+            ended = lane.run(pipe) => ended,
             ended = &mut http => match ended {
                 Ok(()) => Failure::new(Reason::SessionLost),
                 Err(error) => error.into(),
@@ -167,11 +179,14 @@ struct Pump {
     channel: Channel,
     lane: Lane,
     liveness: Liveness,
+    /// The ping whose round trip was told last.
+    measured: Option<Duration>,
     doubt: Rc<Notify>,
+    news: mpsc::Sender<News>,
 }
 
 impl Pump {
-    async fn run(mut self, pipe: DuplexStream, measured: impl Fn(Duration)) -> Failure {
+    async fn run(mut self, pipe: DuplexStream) -> Failure {
         let lost = || Failure::new(Reason::SessionLost);
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
@@ -189,9 +204,6 @@ impl Pump {
                     let Ok(message) = message else { return lost() };
                     if let Err(failure) = self.receive_all(message) {
                         return failure;
-                    }
-                    if let Some(last) = self.lane.measured() {
-                        measured(last.rtt);
                     }
                 }
                 written = to_http.write(&unread), if !unread.is_empty() => match written {
@@ -214,6 +226,10 @@ impl Pump {
                     if clock::now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(clock::now()) {
                             Verdict::Ping => self.lane.ping(clock::now()),
+                            Verdict::Restart => {
+                                self.lane.ping(clock::now());
+                                self.tell(News::Silent);
+                            }
                             Verdict::Dead => return Failure::with(Reason::SessionLost, "no sign of life"),
                         }
                     }
@@ -234,7 +250,7 @@ impl Pump {
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), Failure> {
         let now = clock::now();
-        self.liveness.heard(now);
+        let before = self.lane.progress();
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane
@@ -242,7 +258,28 @@ impl Pump {
                 .map_err(|error| Failure::with(Reason::ProtocolViolation, error))?;
             next = self.channel.recv().now_or_never().and_then(Result::ok);
         }
+        let sign = if self.lane.progress() > before {
+            Sign::Traffic
+        } else {
+            Sign::Pong
+        };
+        if self.liveness.heard(sign, now) {
+            self.tell(News::Back);
+        }
+        if let Some(last) = self.lane.measured() {
+            self.liveness.measured(last.rtt);
+            if self.measured != Some(last.pinged) {
+                self.measured = Some(last.pinged);
+                self.tell(News::Measured(last.rtt));
+            }
+        }
         Ok(())
+    }
+
+    /// Silence is told again as long as it lasts, and round trips come often: nothing is lost for good
+    /// with what finds no place, and whoever takes news does nothing but that.
+    fn tell(&self, news: News) {
+        drop(self.news.try_send(news));
     }
 
     async fn transmit(&mut self) -> Result<(), Failure> {

@@ -1,21 +1,18 @@
 //! One attempt: from an address to a session.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use portway_protocol::id::{NodeId, Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::session::handshake::{self, Accepted};
-use portway_protocol::signal::{
-    Authenticate, Authenticated, Call, Envelope, IceServer, Offer, SessionDescription,
-};
+use portway_protocol::signal::{Authenticate, Authenticated, Call, IceServer};
 use portway_protocol::transcript::sign_challenge;
 use portway_transport::webrtc::{Peer, PeerConfig};
 use portway_transport::{Channel, Closed};
 use tokio::time::Instant;
 
 use super::address::Scheme;
-use super::exchange::{Exchange, News, OFFER_ID};
+use super::exchange::{Exchange, News};
 use super::session::{Session, Welcome};
 use super::{ClientError, Target};
 use crate::config::SignalingEndpoint;
@@ -47,7 +44,7 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
     let begun = Instant::now();
     let id = SessionId::from_bytes(random());
     let met = tokio::time::timeout(CONNECT_TIMEOUT, meet(target, id));
-    let (mut socket, heartbeat, ice_servers) = met.await.map_err(|_| SocketError::Timeout)??;
+    let (socket, heartbeat, ice_servers) = met.await.map_err(|_| SocketError::Timeout)??;
     let mut opening = Opening {
         signaling: begun.elapsed(),
         ..Opening::default()
@@ -57,8 +54,8 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
         ..PeerConfig::default()
     };
     let (peer, description, events) = Peer::offer(&config).await?;
-    socket.send(&offer(target, id, description)).await?;
-    let mut exchange = Exchange::new(id, socket, Arc::new(peer), events, heartbeat);
+    let mut exchange = Exchange::new(id, target.clone(), socket, (peer, events), heartbeat);
+    exchange.offer(description).await?;
     let opened = tokio::time::timeout(
         OPEN_TIMEOUT,
         introduce(target, id, &mut exchange, &mut opening, begun),
@@ -79,7 +76,7 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
 
 /// Connects to signaling and proves the grant; returns the socket, its interval of heartbeats and the
 /// servers to use.
-async fn meet(
+pub(super) async fn meet(
     target: &Target,
     session: SessionId,
 ) -> Result<(Socket, Duration, Vec<IceServer>), SocketError> {
@@ -111,18 +108,6 @@ fn heartbeat(millis: u64) -> Duration {
     Duration::from_millis(millis.clamp(1_000, 60_000))
 }
 
-fn offer(target: &Target, session: SessionId, description: SessionDescription) -> Envelope {
-    let offer = Call::Offer(Offer {
-        session,
-        service: target.address.service.clone(),
-        node: target.node.clone(),
-        grant: None,
-        description,
-        ice_servers: Vec::new(),
-    });
-    Envelope::call(Some(OFFER_ID.into()), &offer)
-}
-
 /// Exchanges descriptions and candidates until the gateway has let us in.
 async fn introduce(
     target: &Target,
@@ -142,7 +127,7 @@ async fn introduce(
                 News::Connected => opening.path = begun.elapsed(),
                 News::SignalingLost(error) => return Err(error.into()),
                 News::PeerEnded => return Err(ClientError::NoPath),
-                News::NodeOffline | News::Nothing => {}
+                News::NodeOffline | News::NodeOnline | News::Nothing => {}
             },
         }
     };

@@ -2,30 +2,57 @@
 //!
 //! The contract of the loop: an owner awaits [`Exchange::event`], which may be cancelled, then calls
 //! [`Exchange::handle`], which may not.
+//!
+//! While the session's path is silent the owner calls [`Exchange::restart`] again and again. The socket
+//! may have been on the same path: it must answer soon then, or another one takes its place.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_protocol::id::SessionId;
+use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
-use portway_protocol::signal::{Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus};
+use portway_protocol::signal::{
+    Bye, Call, Candidate, Envelope, Generation, Heartbeat, IceServer, NodeStatus, Offer,
+    SessionDescription,
+};
 use portway_transport::webrtc::{Peer, PeerEvent, PeerEvents};
-use tokio::time::Interval;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval};
 
-use super::ClientError;
+use super::connect::meet;
+use super::{ClientError, Target};
 use crate::signaling::connection::{Socket, SocketError};
+use crate::signaling::{PROBE_PATIENCE, until};
 
 /// Id of our offer.
-pub(super) const OFFER_ID: &str = "offer";
+const OFFER_ID: &str = "offer";
 
 /// Id of our heartbeats.
 const HEARTBEAT_ID: &str = "heartbeat";
 
+/// Time for a new socket; another one may do better.
+const SOCKET_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long a node may be away from signaling before its session is given up: a new one may find another.
+const NODE_PATIENCE: Duration = Duration::from_secs(12);
+
+type Met = Result<(Socket, Duration, Vec<IceServer>), SocketError>;
+
 /// Both ends of one session's introduction.
 pub(super) struct Exchange {
     id: SessionId,
+    target: Target,
+    /// The node that has the session, once there is one.
+    node: Option<NodeId>,
+    generation: Generation,
+    /// Since when another path is looked for.
+    silent: Option<Instant>,
     /// Until it is lost.
     socket: Option<Socket>,
+    /// When it must have answered.
+    probe: Option<Instant>,
+    /// One to take its place.
+    meeting: JoinSet<Met>,
     peer: Arc<Peer>,
     events: PeerEvents,
     heartbeats: Interval,
@@ -36,6 +63,8 @@ pub(super) enum Event {
     Signaling(Result<Envelope, SocketError>),
     Peer(Option<PeerEvent>),
     Heartbeat,
+    Met(Met),
+    Unanswered,
 }
 
 /// What an event means to the owner.
@@ -49,6 +78,8 @@ pub(super) enum News {
     PeerEnded,
     /// A node of the service has gone.
     NodeOffline,
+    /// One has come, maybe the same by another socket.
+    NodeOnline,
     /// The socket is closed; what is connected stays so.
     SignalingLost(SocketError),
 }
@@ -56,17 +87,23 @@ pub(super) enum News {
 impl Exchange {
     pub(super) fn new(
         id: SessionId,
+        target: Target,
         socket: Socket,
-        peer: Arc<Peer>,
-        events: PeerEvents,
+        (peer, events): (Peer, PeerEvents),
         heartbeat: Duration,
     ) -> Self {
         let mut heartbeats = tokio::time::interval(heartbeat);
         heartbeats.reset();
         Self {
             id,
+            node: target.node.clone(),
+            target,
+            generation: Generation::FIRST,
+            silent: None,
             socket: Some(socket),
-            peer,
+            probe: None,
+            meeting: JoinSet::new(),
+            peer: Arc::new(peer),
             events,
             heartbeats,
         }
@@ -83,6 +120,10 @@ impl Exchange {
         };
         tokio::select! {
             heard = heard => Event::Signaling(heard),
+            Some(met) = self.meeting.join_next() => {
+                Event::Met(met.unwrap_or(Err(SocketError::Closed)))
+            }
+            () = until(self.probe) => Event::Unanswered,
             event = self.events.recv() => Event::Peer(event),
             _tick = self.heartbeats.tick() => Event::Heartbeat,
         }
@@ -94,7 +135,24 @@ impl Exchange {
     /// The other end refused, or has ended the session.
     pub(super) async fn handle(&mut self, event: Event) -> Result<News, ClientError> {
         match event {
-            Event::Signaling(Ok(envelope)) => self.hear(envelope).await,
+            Event::Signaling(Ok(envelope)) => {
+                self.probe = None;
+                self.hear(envelope).await
+            }
+            Event::Unanswered => {
+                self.meet();
+                Ok(News::Nothing)
+            }
+            Event::Met(met) => {
+                match met {
+                    Ok((socket, ..)) => self.socket = Some(socket),
+                    Err(error) => tracing::debug!(%error, "signaling is not reached"),
+                }
+                if self.socket.is_some() && self.silent.is_some() {
+                    self.restart().await?;
+                }
+                Ok(News::Nothing)
+            }
             Event::Signaling(Err(error)) => Ok(self.lose(error)),
             Event::Heartbeat => {
                 let call = Call::Heartbeat(Heartbeat {});
@@ -112,6 +170,94 @@ impl Exchange {
             }
             Event::Peer(Some(PeerEvent::Ended) | None) => Ok(News::PeerEnded),
         }
+    }
+
+    /// The session is with this node.
+    pub(super) fn is_with(&mut self, node: NodeId) {
+        self.node = Some(node);
+    }
+
+    /// The path is silent: looks for another one.
+    ///
+    /// # Errors
+    /// Our own end fails.
+    pub(super) async fn restart(&mut self) -> Result<(), ClientError> {
+        self.silent.get_or_insert_with(Instant::now);
+        if self.socket.is_none() {
+            self.meet();
+            return Ok(());
+        }
+        self.generation = self.generation.next();
+        let description = self.peer.restart().await?;
+        if let Err(error) = self.offer(description).await {
+            tracing::debug!(%error, "signaling is lost");
+            self.meet();
+            return Ok(());
+        }
+        self.probe
+            .get_or_insert_with(|| Instant::now() + PROBE_PATIENCE);
+        Ok(())
+    }
+
+    /// Something came by the path. Whether it was silent.
+    pub(super) fn recovered(&mut self) -> bool {
+        self.probe = None;
+        self.silent.take().is_some()
+    }
+
+    /// Whether nothing comes by the path.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    /// Sends an offer.
+    ///
+    /// # Errors
+    /// The socket is lost.
+    pub(super) async fn offer(
+        &mut self,
+        description: SessionDescription,
+    ) -> Result<(), SocketError> {
+        let offer = Call::Offer(Offer {
+            session: self.id,
+            service: self.target.address.service.clone(),
+            node: self.node.clone(),
+            generation: self.generation,
+            grant: None,
+            description,
+            ice_servers: Vec::new(),
+        });
+        match self.say(Some(OFFER_ID), &offer).await {
+            News::SignalingLost(error) => Err(error),
+            News::Nothing
+            | News::Answered
+            | News::Connected
+            | News::PeerEnded
+            | News::NodeOffline
+            | News::NodeOnline => Ok(()),
+        }
+    }
+
+    /// Takes another socket.
+    fn meet(&mut self) {
+        self.socket = None;
+        self.probe = None;
+        if self.meeting.is_empty() {
+            let (target, id) = (self.target.clone(), self.id);
+            self.meeting.spawn(async move {
+                tokio::time::timeout(SOCKET_PATIENCE, meet(&target, id))
+                    .await
+                    .unwrap_or(Err(SocketError::Timeout))
+            });
+        }
+    }
+
+    /// Whether a refused offer may succeed later.
+    fn may_come_back(&self, reason: Reason) -> bool {
+        let is_new = self
+            .silent
+            .is_none_or(|since| since.elapsed() < NODE_PATIENCE);
+        !self.generation.is_first() && reason != Reason::SessionLost && is_new
     }
 
     /// Says goodbye by every way there is, and ends.
@@ -133,13 +279,19 @@ impl Exchange {
         let Some(method) = envelope.method else {
             return match envelope.error {
                 Some(error) if envelope.id.as_deref() == Some(OFFER_ID) => {
-                    Err(ClientError::Refused(error.reason()))
+                    let reason = error.reason();
+                    if self.may_come_back(reason) {
+                        return Ok(News::Nothing);
+                    }
+                    Err(ClientError::Refused(reason))
                 }
                 Some(_) | None => Ok(News::Nothing),
             };
         };
         match Call::from_parts(&method, envelope.params.as_deref()) {
-            Ok(Call::Answer(answer)) if answer.session == self.id => {
+            Ok(Call::Answer(answer))
+                if answer.session == self.id && answer.generation == self.generation =>
+            {
                 self.peer.accept_answer(&answer.description).await?;
                 Ok(News::Answered)
             }
@@ -154,6 +306,7 @@ impl Exchange {
             Ok(Call::Presence(presence)) if presence.status == NodeStatus::Offline => {
                 Ok(News::NodeOffline)
             }
+            Ok(Call::Presence(_)) => Ok(News::NodeOnline),
             Ok(_) | Err(_) => Ok(News::Nothing),
         }
     }

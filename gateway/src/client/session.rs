@@ -14,7 +14,7 @@ use portway_protocol::id::NodeId;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
-use portway_transport::lane::{self, Ask, Traffic};
+use portway_transport::lane::{self, Ask, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
 use portway_transport::{Channel, Path};
 use tokio::io::DuplexStream;
@@ -44,6 +44,9 @@ const MAX_HEADER_LIST: u32 = 256 * 1024;
 
 /// Wishes that may wait for the lane.
 const ASKS: usize = 16;
+
+/// News of the path that may wait.
+const PATH_NEWS: usize = 4;
 
 /// Time for an orderly end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,7 +94,7 @@ impl Session {
     pub(super) async fn start(
         welcome: Welcome,
         opening: Opening,
-        exchange: Exchange,
+        mut exchange: Exchange,
     ) -> Result<Self, ClientError> {
         let (near, far) = tokio::io::duplex(PIPE);
         let (requests, http) = http2::Builder::new(TrackedExecutor(TaskTracker::new()))
@@ -102,6 +105,7 @@ impl Session {
             .max_send_buf_size(SEND_BUFFER)
             .handshake::<_, RequestBody>(TokioIo::new(near))
             .await?;
+        exchange.is_with(welcome.node.clone());
         let (asks, asked) = mpsc::channel(ASKS);
         let closing = CancellationToken::new();
         let peer = exchange.peer();
@@ -225,10 +229,12 @@ impl Driver {
     /// Runs to the session's end.
     async fn run(mut self) -> ClientError {
         let traffic = Traffic::default();
+        let (news, mut path_news) = mpsc::channel(PATH_NEWS);
         let terms = lane::Terms {
             traffic: &traffic,
             patience: liveness::CLIENT,
             asks: Some(self.asked),
+            news: Some(news),
         };
         let lane = lane::run(self.channel.as_ref(), self.pipe, terms);
         tokio::pin!(lane);
@@ -237,6 +243,17 @@ impl Driver {
                 ended = &mut lane => break ended.map_or_else(Into::into, |()| ClientError::Ended),
                 ended = &mut self.http => break ended.map_or_else(Into::into, |()| ClientError::Ended),
                 () = self.closing.cancelled() => break ClientError::Ended,
+                Some(news) = path_news.recv() => match news {
+                    PathNews::Silent => {
+                        tracing::info!("the path is silent: looking for another one");
+                        if let Err(error) = self.exchange.restart().await {
+                            break error;
+                        }
+                    }
+                    PathNews::Back => if self.exchange.recovered() {
+                        tracing::info!("there is a path again");
+                    },
+                },
                 event = self.exchange.event() => match self.exchange.handle(event).await {
                     // The session does not need signaling. Where both run on one machine, its end is
                     // the first sign that this has gone.
@@ -244,7 +261,12 @@ impl Driver {
                         tracing::info!(%error, "signaling is away");
                         doubt(&self.asks);
                     }
-                    Ok(News::NodeOffline) => doubt(&self.asks),
+                    Ok(News::NodeOnline) if self.exchange.is_silent() => {
+                        if let Err(error) = self.exchange.restart().await {
+                            break error;
+                        }
+                    }
+                    Ok(News::NodeOffline | News::NodeOnline) => doubt(&self.asks),
                     Ok(News::PeerEnded) => break ClientError::Ended,
                     Ok(News::Answered | News::Connected | News::Nothing) => {}
                     Err(error) => break error,

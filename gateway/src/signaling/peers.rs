@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use portway_protocol::id::SessionId;
+use portway_protocol::id::{GrantId, SessionId};
 use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_CANDIDATES, MAX_UNAUTHENTICATED};
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Answer, Bye, Call, Candidate, Envelope, IceCandidate, Offer, SessionDescription,
+    Answer, Bye, Call, Candidate, Envelope, Generation, IceCandidate, Offer, SessionDescription,
 };
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use crate::session::{self, Context, SessionError};
 /// Sessions at a time, authenticated or not.
 const MAX_SESSIONS: usize = 1024;
 
-/// Time from an offer to an open channel: ICE, DTLS, SCTP.
+/// Time from the first offer to an open channel: ICE, DTLS, SCTP.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A signaling service, by its place in the configuration.
@@ -44,6 +44,8 @@ pub(super) struct Peers {
 
 /// The way to a peer's task.
 pub(super) struct Known {
+    /// Of whoever began it; nobody else goes on with it.
+    grant: Option<GrantId>,
     inbox: mpsc::Sender<Input>,
     ended: CancellationToken,
     authenticated: bool,
@@ -52,7 +54,7 @@ pub(super) struct Known {
 /// What signaling has for a peer.
 enum Input {
     Candidate(Option<IceCandidate>),
-    Restart(SessionDescription),
+    Restart(Generation, SessionDescription),
 }
 
 impl Peers {
@@ -82,12 +84,18 @@ impl Peers {
         let known = self
             .lock()
             .get(&(self.via, offer.session))
-            .map(|known| known.inbox.clone());
-        if let Some(inbox) = known {
+            .map(|known| (known.grant, known.inbox.clone()));
+        if let Some((grant, inbox)) = known {
+            if grant != offer.grant {
+                return Err(Reason::PermissionDenied);
+            }
             return inbox
-                .send(Input::Restart(offer.description))
+                .send(Input::Restart(offer.generation, offer.description))
                 .await
                 .map_err(|_| Reason::SessionLost);
+        }
+        if !offer.generation.is_first() {
+            return Err(Reason::SessionLost);
         }
         if self.context.draining.is_cancelled() {
             return Err(Reason::Draining);
@@ -104,6 +112,7 @@ impl Peers {
                 return Err(Reason::RateLimited);
             }
             let known = Known {
+                grant: offer.grant,
                 inbox,
                 ended: ended.clone(),
                 authenticated: false,
@@ -166,7 +175,7 @@ impl PeerTask {
         };
         match Peer::answer(&config, &offer.description).await {
             Ok((peer, answer, events)) => {
-                self.answer(answer);
+                self.answer(offer.generation, answer);
                 let asks = !offer.ice_servers.is_empty();
                 self.converse(&peer, events, inputs, asks).await;
                 peer.close().await;
@@ -252,9 +261,10 @@ impl PeerTask {
     async fn apply(&self, peer: &Peer, input: Input) {
         let outcome = match input {
             Input::Candidate(candidate) => peer.add_candidate(candidate.as_ref()).await,
-            Input::Restart(offer) => match peer.accept_offer(&offer).await {
+            Input::Restart(generation, offer) => match peer.accept_offer(&offer).await {
                 Ok(answer) => {
-                    self.answer(answer);
+                    tracing::info!(session = %self.session, "looking for another path");
+                    self.answer(generation, answer);
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -265,9 +275,10 @@ impl PeerTask {
         }
     }
 
-    fn answer(&self, description: SessionDescription) {
+    fn answer(&self, generation: Generation, description: SessionDescription) {
         self.say(Call::Answer(Answer {
             session: self.session,
+            generation,
             description,
         }));
     }

@@ -7,6 +7,7 @@ mod cluster;
 mod life;
 mod matrix;
 mod networks;
+mod recovery;
 mod results;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
         networks::SCENARIOS,
         cluster::SCENARIOS,
         matrix::SCENARIOS,
+        recovery::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

@@ -7,11 +7,13 @@
 //! The offerer opens channel 0 in-band (RFC 8832): on a negotiated channel this stack loses what
 //! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use portway_protocol::limits::{MAX_CANDIDATES, MAX_MESSAGE};
+use portway_protocol::liveness;
 use portway_protocol::signal::{IceCandidate, IceServer, SdpKind, SessionDescription};
 use rtc::ice::mdns::MulticastDnsMode;
 use tokio::sync::{Mutex, mpsc};
@@ -19,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
+    RTCIceCandidateInit, RTCIceConnectionState, RTCIceGatheringState, RTCIceProtocol, RTCIceServer,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
 };
 
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::interfaces;
-use super::runtime::PeerRuntime;
+use super::runtime::{LONGEST_BACKOFF, PeerRuntime};
 use super::shortcut::Shortcut;
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
 
@@ -44,13 +46,15 @@ const MAX_BINDING_REQUESTS: u16 = 500;
 const RELAY_PATIENCE: Duration = Duration::from_millis(400);
 
 /// Silence after which a path counts as disconnected.
-const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);
+const DISCONNECTED_AFTER: Duration = Duration::from_secs(3);
 
-/// Silence after which the connection is given up (consent freshness, RFC 7675).
-const FAILED_AFTER: Duration = Duration::from_secs(25);
+/// Silence after that before the connection is given up. A session goes on with another path for as long
+/// as its ends hope for one; without an answer no data is sent by the old one (consent, RFC 7675) but
+/// what SCTP repeats, one packet in ever longer pauses.
+const FAILED_AFTER: Duration = Duration::from_secs(90);
 
 /// Interval of consent checks.
-const KEEPALIVE: Duration = Duration::from_secs(2);
+const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// Events that may wait for the owner of a peer.
 const EVENT_QUEUE: usize = 2 * MAX_CANDIDATES;
@@ -165,13 +169,29 @@ impl Peer {
         // There is room: no channel comes before the offer has left.
         drop(channels.try_send(channel.await?));
         let offer = peer.connection.create_offer(None).await?;
+        let description = peer.propose(offer).await?;
+        Ok((peer, description, events))
+    }
+
+    /// Makes an offer that looks for another path. What is connected stays so.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn restart(&self) -> Result<SessionDescription, PeerError> {
+        *self.remote_candidates.lock().await = RemoteCandidates::default();
+        self.connection.restart_ice().await?;
+        let offer = self.connection.create_offer(None).await?;
+        self.propose(offer).await
+    }
+
+    /// Makes an offer ours.
+    async fn propose(&self, offer: RTCSessionDescription) -> Result<SessionDescription, PeerError> {
         let sdp = offer.sdp.clone();
-        peer.connection.set_local_description(offer).await?;
-        let description = SessionDescription {
+        self.connection.set_local_description(offer).await?;
+        Ok(SessionDescription {
             kind: SdpKind::Offer,
             sdp,
-        };
-        Ok((peer, description, events))
+        })
     }
 
     /// Applies the answer to our offer.
@@ -194,6 +214,7 @@ impl Peer {
         offer: &SessionDescription,
     ) -> Result<SessionDescription, PeerError> {
         check(offer, SdpKind::Offer)?;
+        *self.remote_candidates.lock().await = RemoteCandidates::default();
         let remote = RTCSessionDescription::offer(candidates::filter(offer, self.loopback).sdp)?;
         self.connection.set_remote_description(remote).await?;
         let answer = self.connection.create_answer(None).await?;
@@ -304,6 +325,8 @@ impl Peer {
             .with_srflx_acceptance_min_wait(Some(Duration::ZERO))
             .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
             .with_relay_acceptance_min_wait(Some(RELAY_PATIENCE))
+            // A restart may come because this machine has other addresses now.
+            .with_discard_local_candidates_during_ice_restart(true)
             .with_ice_timeouts(
                 Some(DISCONNECTED_AFTER),
                 Some(FAILED_AFTER),
@@ -314,6 +337,9 @@ impl Peer {
             .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
             .build();
         let handler = Handler {
+            runtime: runtime.clone(),
+            has_path: AtomicBool::new(false),
+            trouble: std::sync::Mutex::default(),
             events,
             channels: channels.clone(),
             closed: closed.clone(),
@@ -374,12 +400,55 @@ fn ice_server(server: &IceServer) -> RTCIceServer {
 
 /// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
 struct Handler {
+    runtime: Arc<PeerRuntime>,
+    /// There was one before: later ones are of a connection whose channel is open.
+    has_path: AtomicBool,
+    trouble: std::sync::Mutex<Trouble>,
     events: mpsc::Sender<PeerEvent>,
     channels: mpsc::Sender<Arc<dyn DataChannel>>,
     closed: CancellationToken,
 }
 
+/// With the path, by the machine's clock, which does not jump.
+#[derive(Debug, Default)]
+enum Trouble {
+    #[default]
+    None,
+    /// Nothing comes by it, about since then.
+    Since(Instant),
+    /// It came back then, and the connection's clock jumped: silence is not what it seems.
+    Over(Instant),
+}
+
+impl Trouble {
+    /// The path is silent, or another one is looked for.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let is_told = match self {
+            Self::None => false,
+            Self::Since(_) => true,
+            Self::Over(since) => now.duration_since(*since) < KEEPALIVE,
+        };
+        if !is_told {
+            *self = Self::Since(now.checked_sub(DISCONNECTED_AFTER).unwrap_or(now));
+        }
+    }
+
+    /// Packets flow. Returns how long they did not.
+    fn end(&mut self) -> Option<Duration> {
+        let Self::Since(since) = *self else {
+            return None;
+        };
+        *self = Self::Over(Instant::now());
+        Some(since.elapsed())
+    }
+}
+
 impl Handler {
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn emit(&self, event: PeerEvent) {
         match self.events.try_send(event) {
             // The owner is done with the connection.
@@ -417,6 +486,29 @@ impl PeerConnectionEventHandler for Handler {
         }
     }
 
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        match state {
+            RTCIceConnectionState::Connected => {
+                if self.has_path.swap(true, Ordering::Relaxed)
+                    && let Some(silence) = self.trouble().end()
+                {
+                    self.runtime.catch_up(silence);
+                }
+            }
+            RTCIceConnectionState::Checking | RTCIceConnectionState::Disconnected => {
+                if self.has_path.load(Ordering::Relaxed) {
+                    self.trouble().begin();
+                }
+            }
+            RTCIceConnectionState::Unspecified
+            | RTCIceConnectionState::New
+            | RTCIceConnectionState::Completed
+            | RTCIceConnectionState::Failed
+            | RTCIceConnectionState::Closed
+            | _ => {}
+        }
+    }
+
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
         match state {
             RTCPeerConnectionState::Connected => self.emit(PeerEvent::Connected),
@@ -434,3 +526,8 @@ impl PeerConnectionEventHandler for Handler {
 }
 
 const _: () = assert!(MAX_MESSAGE <= 64 * 1024);
+const _: () = assert!(
+    FAILED_AFTER.as_secs() > LONGEST_BACKOFF.as_secs()
+        && FAILED_AFTER.as_secs() > liveness::GATEWAY.silence.as_secs(),
+    "neither a jump of the clock nor a silence that a session survives ends the connection"
+);
