@@ -10,5 +10,6 @@ mod channel;
 mod peer;
 mod runtime;
 pub mod shortcut;
+mod socket;
 
 pub use peer::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};

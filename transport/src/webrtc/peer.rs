@@ -39,8 +39,9 @@ const MAX_BINDING_REQUESTS: u16 = 500;
 
 /// How long the offerer waits for a better path once one over a relay works. Every direct path is
 /// taken as soon as it works: the stack's own patience is half a second behind a NAT, and a whole one
-/// where a packet comes before word of its candidate.
-const RELAY_PATIENCE: Duration = Duration::from_millis(150);
+/// where a packet comes before word of its candidate. What a relay carries has come farther than what is
+/// direct, so this covers the packets that open a NAT, no more.
+const RELAY_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Silence after which a path counts as disconnected.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);

@@ -12,6 +12,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -20,7 +21,8 @@ use webrtc::runtime::{
     TokioRuntime,
 };
 
-use super::shortcut::{self, Inbox, Shortcut};
+use super::shortcut::{Inbox, Shortcut};
+use super::socket::Socket;
 
 /// Send and receive buffer of each socket, bytes: measured 0.4–5 MB/s with the default 208 KiB,
 /// over 100 with this.
@@ -36,6 +38,10 @@ const EAGER_SLEEP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct PeerRuntime {
     is_eager: AtomicBool,
+    /// Whether data comes by a relay of this end; taken for so until some comes.
+    is_relayed: Arc<AtomicBool>,
+    /// The stack's loop has gone round once more: see [`Turn`].
+    has_turned: Arc<AtomicBool>,
     tasks: Arc<Mutex<JoinSet<()>>>,
     shortcut: Option<Arc<dyn Shortcut>>,
 }
@@ -44,6 +50,8 @@ impl PeerRuntime {
     pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>) -> Self {
         Self {
             is_eager: AtomicBool::new(false),
+            is_relayed: Arc::new(AtomicBool::new(true)),
+            has_turned: Arc::default(),
             tasks: Arc::default(),
             shortcut,
         }
@@ -78,15 +86,14 @@ impl Runtime for PeerRuntime {
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         enlarge_buffers(&socket);
         let kernel = TokioRuntime.wrap_udp_socket(socket)?;
-        let Some(shortcut) = &self.shortcut else {
-            return Ok(kernel);
-        };
         let inbox = Arc::new(Inbox::default());
-        let attached = shortcut.attach(kernel.local_addr()?, inbox.clone());
-        Ok(Arc::new(shortcut::Socket {
+        let local = kernel.local_addr()?;
+        let shortcut = self.shortcut.as_ref();
+        Ok(Arc::new(Socket {
             kernel,
+            is_relayed: self.is_relayed.clone(),
+            attached: shortcut.map(|shortcut| shortcut.attach(local, inbox.clone())),
             inbox,
-            attached,
         }))
     }
 
@@ -112,6 +119,11 @@ impl Runtime for PeerRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        if self.is_relayed.load(Ordering::Relaxed)
+            && !self.has_turned.swap(false, Ordering::Relaxed)
+        {
+            return Box::pin(Turn(self.has_turned.clone()));
+        }
         let longest = if self.is_eager.load(Ordering::Relaxed) {
             EAGER_SLEEP
         } else {
@@ -130,6 +142,21 @@ impl Runtime for PeerRuntime {
 
     fn name(&self) -> &'static str {
         "tokio"
+    }
+}
+
+/// What the stack's loop gets for a sleep, every other time, while data goes by a relay of ours: it sends
+/// what is wrapped for the relay before it wraps what there is to send, and unwraps what has come after
+/// both. Either waited for the next packet or timer: a relayed round trip took 190 ms, 2 ms with this, for
+/// one more round of the loop with each packet or batch.
+struct Turn(Arc<AtomicBool>);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        self.0.store(true, Ordering::Relaxed);
+        Poll::Ready(())
     }
 }
 
