@@ -23,4 +23,4 @@ mod signaling;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;
-pub use portway_transport::webrtc::shortcut;
+pub use portway_transport::webrtc::{StreamRelays, shortcut};

@@ -23,6 +23,7 @@ use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 use portway_transport::{Channel, Closed, Path, lane};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,8 @@ pub struct Context {
     pub table: Table,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// How relays are reached by TCP and TLS.
+    pub stream_relays: Arc<StreamRelays>,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
 }

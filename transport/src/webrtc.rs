@@ -3,7 +3,8 @@
 //! - [`Peer`]: one connection with its channel 0, from offer or answer to close.
 //! - [`candidates`]: which candidates of a peer are acceptable.
 //! - [`shortcut`]: to a relay in the same process.
-//! - `runtime`: sockets with large buffers, tasks that die with their peer.
+//! - `stream_relays`: by TCP and TLS, where no UDP passes.
+//! - `runtime`, `socket`: sockets with large buffers, tasks that die with their peer.
 
 pub mod candidates;
 mod channel;
@@ -11,5 +12,7 @@ mod peer;
 mod runtime;
 pub mod shortcut;
 mod socket;
+mod stream_relays;
 
 pub use peer::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};
+pub use stream_relays::StreamRelays;

@@ -28,6 +28,7 @@ use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
+use super::stream_relays::{PeerRelays, StreamRelays};
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
@@ -69,6 +70,8 @@ pub struct PeerConfig {
     pub loopback: LoopbackPolicy,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// How relays are reached by TCP and TLS; best one for all peers of a process.
+    pub stream_relays: Arc<StreamRelays>,
 }
 
 impl Default for PeerConfig {
@@ -79,6 +82,7 @@ impl Default for PeerConfig {
             bind: vec![std::net::SocketAddr::from(([0, 0, 0, 0], 0))],
             loopback: LoopbackPolicy::default(),
             shortcut: None,
+            stream_relays: Arc::default(),
         }
     }
 }
@@ -298,7 +302,9 @@ impl Peer {
     ) -> Result<(Self, mpsc::Sender<Arc<dyn DataChannel>>, PeerEvents), PeerError> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (channels, channel) = mpsc::channel(1);
-        let runtime = Arc::new(PeerRuntime::new(config.shortcut.clone()));
+        let (relays, ice_servers) =
+            PeerRelays::new(config.stream_relays.clone(), &config.ice_servers);
+        let runtime = Arc::new(PeerRuntime::new(config.shortcut.clone(), relays));
         let closed = CancellationToken::new();
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
@@ -313,7 +319,7 @@ impl Peer {
             )
             .build();
         let configuration = RTCConfigurationBuilder::new()
-            .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
+            .with_ice_servers(ice_servers.into_iter().map(ice_server).collect())
             .build();
         let handler = Handler {
             runtime: runtime.clone(),
@@ -368,11 +374,11 @@ fn check(description: &SessionDescription, expected: SdpKind) -> Result<(), Peer
         .ok_or(PeerError::Fingerprint)
 }
 
-fn ice_server(server: &IceServer) -> RTCIceServer {
+fn ice_server(server: IceServer) -> RTCIceServer {
     RTCIceServer {
-        urls: server.urls.clone(),
-        username: server.username.clone().unwrap_or_default(),
-        credential: server.credential.clone().unwrap_or_default(),
+        urls: server.urls,
+        username: server.username.unwrap_or_default(),
+        credential: server.credential.unwrap_or_default(),
     }
 }
 
@@ -421,6 +427,11 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        let has_path = [
+            RTCIceConnectionState::Connected,
+            RTCIceConnectionState::Completed,
+        ];
+        self.runtime.has_path(has_path.contains(&state));
         if state == RTCIceConnectionState::Connected && !self.has_path.swap(true, Ordering::Relaxed)
         {
             self.runtime.hurry();

@@ -9,16 +9,19 @@ use std::task::{Context, Poll};
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use super::shortcut::{Attached, Inbox};
+use super::stream_relays::Lines;
 
 /// A UDP socket as the stack sees it.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) kernel: Arc<dyn AsyncUdpSocket>,
-    /// Whether data comes by a relay of this end, as far as is known.
+    /// Whether data comes by a relay of this end, or may soon.
     pub(super) is_relayed: Arc<AtomicBool>,
     pub(super) inbox: Arc<Inbox>,
     /// Its place at the relay of the same process, if there is one.
     pub(super) attached: Option<Box<dyn Attached>>,
+    /// Its ways to relays by TCP and TLS, if there are any.
+    pub(super) lines: Option<Lines>,
 }
 
 impl AsyncUdpSocket for Socket {
@@ -42,6 +45,11 @@ impl AsyncUdpSocket for Socket {
         {
             return Poll::Ready(Ok(length));
         }
+        if let Some(lines) = &self.lines
+            && let Some(sent) = lines.send(transmit.destination, transmit.contents, segment)
+        {
+            return Poll::Ready(sent.map(|()| length));
+        }
         self.kernel.poll_send(cx, transmit)
     }
 
@@ -52,7 +60,13 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let received = match self.inbox.read(cx, bufs, meta) {
-            0 => self.kernel.poll_recv(cx, bufs, meta),
+            0 => {
+                let received = self.kernel.poll_recv(cx, bufs, meta);
+                if let (Poll::Ready(Ok(1..)), Some(lines)) = (&received, &self.lines) {
+                    lines.hear();
+                }
+                received
+            }
             count => Poll::Ready(Ok(count)),
         };
         if let Poll::Ready(Ok(1..)) = received
@@ -65,12 +79,14 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Whether a packet is data that a relay of ours has passed on, by its first byte (RFC 7983 §7);
-/// `None` if it is no data.
+/// Whether a packet is data that a relay of ours has passed on, or its consent to, by its first bytes (RFC
+/// 7983 §7); `None` if it tells nothing of data.
 fn is_relayed(packet: &[u8]) -> Option<bool> {
     match packet {
         // ChannelData, or a Data indication (RFC 8656 §18).
         [64..=79, ..] | [0x00, 0x17, ..] => Some(true),
+        // Success of Allocate, CreatePermission, ChannelBind.
+        [0x01, 0x03 | 0x08 | 0x09, ..] => Some(true),
         // DTLS.
         [20..=63, ..] => Some(false),
         [..] => None,
@@ -85,6 +101,7 @@ mod tests {
     fn data_of_a_relay_is_told_from_other_data() {
         assert_eq!(is_relayed(&[0x40, 0, 0, 4]), Some(true));
         assert_eq!(is_relayed(&[0x00, 0x17, 0, 4]), Some(true));
+        assert_eq!(is_relayed(&[0x01, 0x03, 0, 8]), Some(true));
         assert_eq!(is_relayed(&[0x17, 0xfe, 0xfd]), Some(false));
         assert_eq!(is_relayed(&[0x01, 0x01, 0, 8]), None);
         assert_eq!(is_relayed(&[]), None);
