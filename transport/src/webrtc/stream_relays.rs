@@ -240,8 +240,7 @@ impl Lines {
     /// Sends packets, cut every `segment` bytes; `None`: that is no address of ours.
     ///
     /// # Errors
-    /// The server is not reached, or not needed: the stack gives it up. Its order of calls makes
-    /// gathering complete then.
+    /// The server is not reached, or not needed: the stack gives it up, and gathering can end.
     pub(super) fn send(
         &self,
         to: SocketAddr,
