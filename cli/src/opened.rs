@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use portway_gateway::StreamRelays;
 use portway_gateway::client::address::Scheme;
 use portway_gateway::client::{ClientError, Opening, Path, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
@@ -54,22 +55,19 @@ pub(crate) fn target(opened: &Opened) -> anyhow::Result<Target> {
     let address: ServiceAddress = text
         .parse()
         .map_err(|error| Failure::because(Reason::LinkInvalid, format!("the link: {error}")))?;
-    let tls = match address.scheme {
-        Scheme::Http => None,
-        Scheme::Https => {
-            let trust = match &opened.ca {
-                Some(file) => Trust::Authority(file.clone()),
-                None => Trust::System,
-            };
-            let config =
-                tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
-            Some(Arc::new(config))
-        }
+    let trust = match &opened.ca {
+        Some(file) => Trust::Authority(file.clone()),
+        None => Trust::System,
     };
+    let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
     Ok(Target {
-        address,
         node: opened.node.clone(),
-        tls,
+        stream_relays: Arc::new(StreamRelays::new(tls.clone())),
+        tls: match address.scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(Arc::new(tls)),
+        },
+        address,
     })
 }
 

@@ -61,6 +61,7 @@ impl Gateway {
             table: Table::default(),
             shortcut: config.shortcut.clone(),
             suspicion: watch::Sender::default(),
+            stream_relays: config.stream_relays.clone(),
             draining: CancellationToken::new(),
         };
         let epoch = SystemTime::now()
@@ -133,6 +134,11 @@ impl GatewayHandle {
     /// Believes another certificate of signaling from the next connection on.
     pub fn trust(&self, tls: Arc<rustls::ClientConfig>) {
         *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// Believes other authorities about relays from the next connection on.
+    pub fn trust_relays(&self, tls: rustls::ClientConfig) {
+        self.0.context.stream_relays.trust(tls);
     }
 
     /// All sessions.

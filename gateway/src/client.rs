@@ -21,6 +21,7 @@ pub mod session;
 use std::sync::Arc;
 
 use portway_protocol::id::NodeId;
+use portway_transport::webrtc::StreamRelays;
 
 pub use address::ServiceAddress;
 pub use connect::{Opening, connect};
@@ -37,4 +38,6 @@ pub struct Target {
     pub node: Option<NodeId>,
     /// Whom to believe to be signaling, where the address says TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How relays are reached by TCP and TLS.
+    pub stream_relays: Arc<StreamRelays>,
 }

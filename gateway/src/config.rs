@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 
 /// Checked configuration of one node.
@@ -25,6 +26,8 @@ pub struct GatewayConfig {
     pub signaling: Vec<SignalingEndpoint>,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// How relays are reached by TCP and TLS.
+    pub stream_relays: Arc<StreamRelays>,
     /// File of the grants.
     pub grants_file: PathBuf,
     /// Version and commit, shown to others.

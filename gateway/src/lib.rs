@@ -24,4 +24,4 @@ pub mod tunnel;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;
-pub use portway_transport::webrtc::shortcut;
+pub use portway_transport::webrtc::{StreamRelays, shortcut};

@@ -24,6 +24,7 @@ use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
 use portway_transport::lane::PathNews;
+use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 use portway_transport::{Channel, Closed, Path, lane};
 use tokio::sync::{mpsc, watch};
@@ -81,6 +82,8 @@ pub struct Context {
     pub shortcut: Option<Arc<dyn Shortcut>>,
     /// A session's path is silent: so may be others of this machine, that to signaling among them.
     pub suspicion: watch::Sender<()>,
+    /// How relays are reached by TCP and TLS.
+    pub stream_relays: Arc<StreamRelays>,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
 }

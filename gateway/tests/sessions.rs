@@ -85,6 +85,7 @@ impl Node {
         Self {
             context: Arc::new(Context {
                 shortcut: None,
+                stream_relays: Arc::default(),
                 cluster: "home".parse().unwrap(),
                 node: "nas".parse().unwrap(),
                 services,

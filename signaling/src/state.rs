@@ -54,6 +54,25 @@ impl Inner {
         servers.extend(issuers.iter().flat_map(|issuer| issuer.issue(lease)));
         servers
     }
+
+    /// STUN and TURN servers for the node that a client makes an offer to. Relays only by TCP and TLS: where
+    /// UDP passes, the node reaches the client's. None that is in this process: it takes clients alone.
+    pub(crate) fn ice_servers_of_node(&self, lease: &Lease) -> Vec<IceServer> {
+        let mut servers = self.config.ice_servers.clone();
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        for mut server in issuers.iter().flat_map(|issuer| issuer.issue(lease)) {
+            server.urls.retain(|url| is_stream_relay(url));
+            if !server.urls.is_empty() {
+                servers.push(server);
+            }
+        }
+        servers
+    }
+}
+
+/// Whether a server is a relay by TCP or TLS (RFC 7065).
+fn is_stream_relay(url: &str) -> bool {
+    url.starts_with("turns:") || url.starts_with("turn:") && url.ends_with("transport=tcp")
 }
 
 /// Counters since the start.

@@ -7,6 +7,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -14,12 +15,13 @@ use portway_protocol::id::{GrantId, Nonce};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
 use portway_protocol::secret::Secret;
-use portway_protocol::signal::NodeStatus;
+use portway_protocol::signal::{IceServer, NodeStatus};
 use portway_protocol::stun;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::sign_challenge;
 use portway_signaling::config::Stun;
+use portway_signaling::relay::{Issuer, Lease};
 use portway_signaling::server::SignalingHandle;
 use portway_signaling::store::{Event, Sqlite};
 use portway_signaling::{Assets, Config, Signaling};
@@ -306,6 +308,41 @@ async fn two_ends_are_introduced() {
         .notify("bye", json!({"session": SESSION, "reason": "SESSION_LOST"}))
         .await;
     assert_eq!(gateway.next().await["method"], "bye");
+}
+
+/// A relay by every transport.
+struct Everywhere;
+
+impl Issuer for Everywhere {
+    fn issue(&self, lease: &Lease) -> Vec<IceServer> {
+        let urls = [
+            "turn:r.test?transport=udp",
+            "turn:r.test?transport=tcp",
+            "turns:r.test",
+        ];
+        vec![IceServer {
+            urls: urls.map(str::to_owned).to_vec(),
+            username: Some(lease.session.to_string()),
+            credential: Some("secret".into()),
+        }]
+    }
+}
+
+#[tokio::test]
+async fn a_node_gets_the_clients_relays_for_networks_without_udp() {
+    let server = Server::start().await;
+    server.signaling.offer_relays(vec![Arc::new(Everywhere)]);
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+
+    client.request("offer", offer()).await;
+    let offered = gateway.next().await;
+    let servers = offered["params"]["ice_servers"].as_array().unwrap();
+    let relay = servers.iter().find(|server| server["username"] == SESSION);
+    assert_eq!(
+        relay.unwrap()["urls"],
+        json!(["turn:r.test?transport=tcp", "turns:r.test"])
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::service::Trust;
-use portway_gateway::{Gateway, GatewayConfig};
+use portway_gateway::{Gateway, GatewayConfig, StreamRelays};
 use portway_protocol::id::ServiceName;
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::MAX_TOKEN;
@@ -60,6 +60,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     state.prepare()?;
     let node_key = node::key(&state)?;
     let machine_token = machine_token(&settings, node_key.public())?;
+    let tls = tls_of(&settings)?;
     let mut process = Process::begin(&state).await?;
     let gateway = Gateway::new(GatewayConfig {
         cluster: settings.cluster.clone(),
@@ -67,8 +68,9 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         node: settings.node.clone(),
         node_key: node_key.clone(),
         machine_token,
-        signaling: endpoints(&settings)?,
+        signaling: endpoints(&settings, &tls),
         shortcut: None,
+        stream_relays: Arc::new(StreamRelays::new(tls)),
         grants_file: state.path(GRANTS),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
@@ -94,7 +96,9 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         let new = Settings::resolve(args, &File::load(global)?)?;
         let token = machine_token_of(&settings, &new, node_key.public())?;
         if let Some(ca) = &settings.signaling_ca {
-            handle.trust(Arc::new(tls_config(&Trust::Authority(ca.clone()))?));
+            let tls = tls_config(&Trust::Authority(ca.clone()))?;
+            handle.trust_relays(tls.clone());
+            handle.trust(Arc::new(tls));
         }
         handle.renew_token(token);
         let is_same = new.is_like(&settings);
@@ -120,19 +124,24 @@ fn machine_token_of(
     machine_token(&settings, node_key)
 }
 
-fn endpoints(settings: &Settings) -> anyhow::Result<Vec<SignalingEndpoint>> {
+/// Whom to believe to be signaling or a relay.
+fn tls_of(settings: &Settings) -> anyhow::Result<rustls::ClientConfig> {
     let trust = match &settings.signaling_ca {
         Some(path) => Trust::Authority(path.clone()),
         None => Trust::System,
     };
     let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
-    let tls = Arc::new(tls);
+    Ok(tls)
+}
+
+fn endpoints(settings: &Settings, tls: &rustls::ClientConfig) -> Vec<SignalingEndpoint> {
+    let tls = Arc::new(tls.clone());
     let endpoint = |portal: &crate::portal::Portal| SignalingEndpoint {
         host: portal.holder_host(),
         address: portal.loopback(),
         tls: portal.is_secure().then(|| tls.clone()),
     };
-    Ok(settings.signaling.iter().map(endpoint).collect())
+    settings.signaling.iter().map(endpoint).collect()
 }
 
 /// The token that says that this is the node. What is wrong is told with what to do.

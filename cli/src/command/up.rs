@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use portway_gateway::config::SignalingEndpoint;
+use portway_gateway::proxy::connect::tls_config;
+use portway_gateway::service::Trust;
 use portway_gateway::shortcut::Shortcut;
-use portway_gateway::{Gateway, GatewayConfig, GatewayHandle};
+use portway_gateway::{Gateway, GatewayConfig, GatewayHandle, StreamRelays};
 use portway_protocol::id::ServiceName;
 use portway_signaling::Signaling;
 use portway_signaling::config::Stun;
@@ -262,6 +264,7 @@ fn gateway_config(
                 .transpose()?,
         }],
         shortcut: relay.map(|relay| relay as Arc<dyn Shortcut>),
+        stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
         grants_file: state.path(GRANTS),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),

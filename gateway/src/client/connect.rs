@@ -51,6 +51,7 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
     };
     let config = PeerConfig {
         ice_servers,
+        stream_relays: target.stream_relays.clone(),
         ..PeerConfig::default()
     };
     let (peer, description, events) = Peer::offer(&config).await?;

@@ -171,6 +171,7 @@ impl PeerTask {
         let config = PeerConfig {
             ice_servers: offer.ice_servers.clone(),
             shortcut: self.context.shortcut.clone(),
+            stream_relays: self.context.stream_relays.clone(),
             ..PeerConfig::default()
         };
         match Peer::answer(&config, &offer.description).await {

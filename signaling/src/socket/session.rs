@@ -162,14 +162,7 @@ impl Session {
             }
             (Role::Client { .. }, Call::Heartbeat(_)) => self.reply(id, &Empty {}),
             (Role::Client { lease, services }, Call::Offer(offer)) => {
-                let outcome = offered(
-                    &self.outbox,
-                    id.as_deref(),
-                    lease.grant,
-                    services,
-                    offer,
-                    state,
-                );
+                let outcome = offered(&self.outbox, id.as_deref(), lease, services, offer, state);
                 if let Err(reason) = outcome {
                     self.refuse(id, reason, state);
                 }
@@ -353,7 +346,7 @@ impl Session {
 fn offered(
     client: &Outbox,
     id: Option<&str>,
-    grant: GrantId,
+    lease: &Lease,
     services: &[ServiceName],
     mut offer: Offer,
     state: &Inner,
@@ -364,9 +357,9 @@ fn offered(
     }
     let gateway = state
         .registry
-        .introduce((client.id, grant), request.to_owned(), &offer)?;
-    offer.grant = Some(grant);
-    offer.ice_servers.clone_from(&state.config.ice_servers);
+        .introduce((client.id, lease.grant), request.to_owned(), &offer)?;
+    offer.grant = Some(lease.grant);
+    offer.ice_servers = state.ice_servers_of_node(lease);
     let id = format!("{OFFER_ID}{}", offer.session);
     gateway.send(&Envelope::call(Some(id), &Call::Offer(offer)));
     Ok(())

@@ -148,6 +148,7 @@ impl Cluster {
         };
         let gateway = Gateway::new(GatewayConfig {
             shortcut: None,
+            stream_relays: std::sync::Arc::default(),
             cluster: self.name.clone(),
             cluster_key: self.key.public(),
             node: self.node.clone(),

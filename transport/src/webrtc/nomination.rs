@@ -30,6 +30,8 @@ const HEADER: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Nominations {
     waiting: VecDeque<(SocketAddr, Box<[u8]>)>,
+    /// What was given again, and will come by once more on its way to the stack.
+    given: VecDeque<Box<[u8]>>,
 }
 
 impl Nominations {
@@ -37,6 +39,10 @@ impl Nominations {
     pub(super) fn pass(&mut self, from: SocketAddr, packet: &[u8]) -> Option<Box<[u8]>> {
         match packet.first_chunk() {
             Some(&BINDING_REQUEST) if nominates(packet) => {
+                if let Some(place) = self.given.iter().position(|given| **given == *packet) {
+                    self.given.remove(place);
+                    return None;
+                }
                 self.take(from);
                 if self.waiting.len() == MAX_WAITING {
                     self.waiting.pop_front();
@@ -44,7 +50,14 @@ impl Nominations {
                 self.waiting.push_back((from, packet.into()));
                 None
             }
-            Some(&BINDING_SUCCESS) => self.take(from),
+            Some(&BINDING_SUCCESS) => {
+                let again = self.take(from)?;
+                if self.given.len() == MAX_WAITING {
+                    self.given.pop_front();
+                }
+                self.given.push_back(again.clone());
+                Some(again)
+            }
             Some(_) | None => None,
         }
     }
@@ -106,6 +119,11 @@ mod tests {
         assert_eq!(nominations.pass(address(THERE), &success), None);
         let again = nominations.pass(address(HERE), &success);
         assert_eq!(again.as_deref(), Some(&request[..]));
+        assert_eq!(
+            nominations.pass(address(HERE), &request),
+            None,
+            "given again"
+        );
         assert_eq!(nominations.pass(address(HERE), &success), None, "once");
     }
 

@@ -30,6 +30,7 @@ use super::channel::WebRtcChannel;
 use super::interfaces;
 use super::runtime::{LONGEST_BACKOFF, PeerRuntime};
 use super::shortcut::Shortcut;
+use super::stream_relays::{PeerRelays, StreamRelays};
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
 
 /// Time between connectivity checks: 20 ms opens a channel in about 200 ms instead of 600.
@@ -39,11 +40,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// end's candidates trickle in late.
 const MAX_BINDING_REQUESTS: u16 = 500;
 
-/// How long the offerer waits for a direct path once one over a relay works: it is the path for good,
-/// and direct ones over long distances take a few round trips more. Every direct path is taken as soon as
-/// it works: the stack's own patience is half a second behind a NAT, and a whole one where a packet
-/// comes before word of its candidate.
-const RELAY_PATIENCE: Duration = Duration::from_millis(400);
+/// How long the offerer waits for a better path once one over a relay works. Every direct path is
+/// taken as soon as it works: the stack's own patience is half a second behind a NAT, and a whole one
+/// where a packet comes before word of its candidate. What a relay carries has come farther than what is
+/// direct, so this covers the packets that open a NAT, no more.
+const RELAY_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Silence after which a path counts as disconnected.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(3);
@@ -73,6 +74,8 @@ pub struct PeerConfig {
     pub loopback: LoopbackPolicy,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// How relays are reached by TCP and TLS; best one for all peers of a process.
+    pub stream_relays: Arc<StreamRelays>,
 }
 
 impl Default for PeerConfig {
@@ -83,6 +86,7 @@ impl Default for PeerConfig {
             bind: interfaces::all(),
             loopback: LoopbackPolicy::default(),
             shortcut: None,
+            stream_relays: Arc::default(),
         }
     }
 }
@@ -317,7 +321,9 @@ impl Peer {
     ) -> Result<(Self, mpsc::Sender<Arc<dyn DataChannel>>, PeerEvents), PeerError> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (channels, channel) = mpsc::channel(1);
-        let runtime = Arc::new(PeerRuntime::new(config.shortcut.clone()));
+        let (relays, ice_servers) =
+            PeerRelays::new(config.stream_relays.clone(), &config.ice_servers);
+        let runtime = Arc::new(PeerRuntime::new(config.shortcut.clone(), relays));
         let closed = CancellationToken::new();
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
@@ -334,7 +340,7 @@ impl Peer {
             )
             .build();
         let configuration = RTCConfigurationBuilder::new()
-            .with_ice_servers(config.ice_servers.iter().map(ice_server).collect())
+            .with_ice_servers(ice_servers.into_iter().map(ice_server).collect())
             .build();
         let handler = Handler {
             runtime: runtime.clone(),
@@ -390,11 +396,11 @@ fn check(description: &SessionDescription, expected: SdpKind) -> Result<(), Peer
         .ok_or(PeerError::Fingerprint)
 }
 
-fn ice_server(server: &IceServer) -> RTCIceServer {
+fn ice_server(server: IceServer) -> RTCIceServer {
     RTCIceServer {
-        urls: server.urls.clone(),
-        username: server.username.clone().unwrap_or_default(),
-        credential: server.credential.clone().unwrap_or_default(),
+        urls: server.urls,
+        username: server.username.unwrap_or_default(),
+        credential: server.credential.unwrap_or_default(),
     }
 }
 
@@ -487,6 +493,11 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        let has_path = [
+            RTCIceConnectionState::Connected,
+            RTCIceConnectionState::Completed,
+        ];
+        self.runtime.has_path(has_path.contains(&state));
         match state {
             RTCIceConnectionState::Connected => {
                 if self.has_path.swap(true, Ordering::Relaxed)

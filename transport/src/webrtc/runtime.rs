@@ -2,7 +2,7 @@
 //!
 //! - UDP sockets get [`SOCKET_BUFFER`] bytes of buffer: the stack sends a whole congestion window
 //!   without pacing, and with default buffers loses most of it.
-//! - They have a shortcut to the relay of the same process, if there is one.
+//! - They have ways beside the kernel: to the relay of the same process, to relays by TCP and TLS.
 //! - Its tasks belong to the peer and are aborted when it is dropped.
 //! - A sleep that follows work is short: see [`Naps`].
 //! - Its clock jumps when a path is back: see [`PeerRuntime::catch_up`].
@@ -12,17 +12,18 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
     TokioRuntime,
 };
 
-use super::again::Again;
-use super::shortcut::{self, Inbox, Shortcut};
+use super::shortcut::{Inbox, Shortcut};
+use super::socket::Socket;
+use super::stream_relays::{Lines, PeerRelays};
 
 /// Send and receive buffer of each socket, bytes: measured 0.4–5 MB/s with the default 208 KiB,
 /// over 100 with this.
@@ -40,17 +41,19 @@ pub(super) struct PeerRuntime {
     naps: Arc<Naps>,
     /// Milliseconds that the connection's clock is ahead.
     ahead: AtomicU64,
-    tasks: Arc<Mutex<JoinSet<()>>>,
+    tasks: Tasks,
     shortcut: Option<Arc<dyn Shortcut>>,
+    relays: Arc<PeerRelays>,
 }
 
 impl PeerRuntime {
-    pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>) -> Self {
+    pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>, relays: PeerRelays) -> Self {
         Self {
             naps: Arc::default(),
             ahead: AtomicU64::new(0),
-            tasks: Arc::default(),
+            tasks: Tasks::default(),
             shortcut,
+            relays: Arc::new(relays),
         }
     }
 
@@ -66,33 +69,50 @@ impl PeerRuntime {
 
     /// Ends everything that the connection still runs.
     pub(super) fn abort(&self) {
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
+        self.tasks.lock().abort_all();
+    }
+
+    /// There is a path, or none any more.
+    pub(super) fn has_path(&self, has_path: bool) {
+        self.relays.has_path(has_path);
+    }
+}
+
+/// What a peer runs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl Tasks {
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = self.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(future)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Runtime for PeerRuntime {
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        Box::new(Task(tasks.spawn(future)))
+        Box::new(Task(self.tasks.spawn(future)))
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         enlarge_buffers(&socket);
         let kernel = TokioRuntime.wrap_udp_socket(socket)?;
-        let Some(shortcut) = &self.shortcut else {
-            return Ok(Arc::new(Again::new(kernel)));
-        };
         let inbox = Arc::new(Inbox::default());
-        let attached = shortcut.attach(kernel.local_addr()?, inbox.clone());
-        Ok(Arc::new(Again::new(Arc::new(shortcut::Socket {
+        let local = kernel.local_addr()?;
+        let shortcut = self.shortcut.as_ref();
+        Ok(Arc::new(Socket {
             kernel,
+            attached: shortcut.map(|shortcut| shortcut.attach(local, inbox.clone())),
+            lines: (!self.relays.is_empty())
+                .then(|| Lines::new(self.relays.clone(), inbox.clone(), self.tasks.clone())),
             inbox,
-            attached,
-        }))))
+            nominations: Mutex::default(),
+        }))
     }
 
     fn wrap_tcp_listener(
@@ -113,7 +133,10 @@ impl Runtime for PeerRuntime {
         &'a self,
         host: &'a str,
     ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>> {
-        TokioRuntime.resolve_host(host)
+        match PeerRelays::resolve(host) {
+            Some(addresses) => Box::pin(std::future::ready(Ok(addresses))),
+            None => TokioRuntime.resolve_host(host),
+        }
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
@@ -183,7 +206,7 @@ impl Naps {
 }
 
 /// Handle of a task in the set. Dropping it does not end the task, the peer does.
-struct Task(tokio::task::AbortHandle);
+struct Task(AbortHandle);
 
 impl JoinHandle for Task {
     fn detach(&self) {}

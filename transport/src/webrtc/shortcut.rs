@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
+use webrtc::runtime::RecvMeta;
 
 use super::runtime::SOCKET_BUFFER;
 
@@ -70,7 +70,7 @@ impl Inbox {
     }
 
     /// Fills buffers, each with packets of one sender; 0: nothing is there, and `cx` will be woken.
-    fn read(
+    pub(super) fn read(
         &self,
         cx: &Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
@@ -105,52 +105,6 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A socket with a shortcut.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) kernel: Arc<dyn AsyncUdpSocket>,
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) attached: Box<dyn Attached>,
-}
-
-impl AsyncUdpSocket for Socket {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.kernel.local_addr()
-    }
-
-    fn max_gso_segments(&self) -> usize {
-        self.kernel.max_gso_segments()
-    }
-
-    fn max_gro_segments(&self) -> usize {
-        self.kernel.max_gro_segments()
-    }
-
-    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let length = transmit.contents.len();
-        let segment = transmit.segment_size.unwrap_or(length);
-        if self
-            .attached
-            .send(transmit.destination, transmit.contents, segment)
-        {
-            return Poll::Ready(Ok(length));
-        }
-        self.kernel.poll_send(cx, transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        match self.inbox.read(cx, bufs, meta) {
-            0 => self.kernel.poll_recv(cx, bufs, meta),
-            count => Poll::Ready(Ok(count)),
-        }
     }
 }
 
