@@ -521,6 +521,30 @@ async fn a_client_goes_on_with_its_session_by_another_socket() {
 }
 
 #[tokio::test]
+async fn the_holder_of_another_grant_cannot_take_a_session_over() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let other = GrantId::from_bytes([9; GrantId::LEN]);
+    let mut announced = announcement(1);
+    let mut second = announced["grants"][0].clone();
+    second["id"] = json!(other);
+    second["key"] = json!(key(3).public());
+    announced["grants"].as_array_mut().unwrap().push(second);
+    gateway.request("announce", announced).await;
+    gateway.next_result().await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    gateway.next().await;
+    let (mut thief, nonce) = server.socket().await;
+    let mut credentials = client_credentials(&nonce, &key(3));
+    credentials["grant"] = json!(other);
+    thief.request("authenticate", credentials).await;
+    thief.next_result().await;
+    thief.request("offer", restart()).await;
+    assert_eq!(thief.next_reason().await, "PERMISSION_DENIED");
+}
+
+#[tokio::test]
 async fn a_restart_reaches_a_node_that_came_by_another_socket() {
     let server = Server::start().await;
     let mut old = server.gateway(1).await;

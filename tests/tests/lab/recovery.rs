@@ -22,8 +22,8 @@ pub(crate) const SCENARIOS: &[crate::Scenario] = &[
     scenario!(a_download_survives_its_path_in_firefox),
 ];
 
-/// Bytes of the download: 10 s at [`RATE`].
-const SIZE: usize = 25_000_000;
+/// Bytes of the download: 5 s at [`RATE`].
+const SIZE: usize = 12_500_000;
 
 /// Of the node's link.
 const RATE: &str = "20mbit";
