@@ -34,6 +34,9 @@ const BEGUN: usize = SIZE * 3 / 10;
 /// From an event to the last byte, or to the end of hope.
 const COMPLETION: Duration = Duration::from_secs(60);
 
+/// For a page to open on a network that has just changed.
+const OPENING: Duration = Duration::from_secs(90);
+
 /// What happens, and how long nothing may come then.
 struct Event {
     name: &'static str,
@@ -218,12 +221,20 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
     let lab = Lab::describe(&description(folder.path())).await?;
     lab.ask(&["slow", "n1", "--rate", RATE]).await?;
     let mut browser = Browser::launch_on(kind, &lab, "client").await?;
+    let mut whole = 0;
     let in_full = std::env::var_os("PORTWAY_LAB_FULL").is_some();
     for event in EVENTS {
         if event.when == When::InFull && !in_full {
             continue;
         }
-        let outcome = recover(&mut browser, &lab, event).await?;
+        let outcome = match recover(&mut browser, &lab, event).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The page did not open, or the browser is lost: a red row, and another browser.
+                browser = Browser::launch_on(kind, &lab, "client").await?;
+                json!({"error": format!("{error:#}").lines().next(), "path": "direct"})
+            }
+        };
         let is_whole = outcome["sha"] == json!(sha);
         let stall = outcome["gap"].as_f64().unwrap_or_default().round();
         let bar = event.bar.as_secs_f64() * 1000.0;
@@ -242,6 +253,7 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
             row["note"] = json!(format!("{} after {bytes} bytes", outcome["error"]));
         }
         results.recovery(row);
+        whole += usize::from(is_whole);
         ensure!(
             is_whole || outcome["sha"].is_null(),
             "{}: reported complete, but it is not: {outcome}",
@@ -251,6 +263,7 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
         lab.ask(&["roam", "client", "cafe"]).await?;
         lab.ask(&["roam", "n1", "home"]).await?;
     }
+    ensure!(whole > 0, "no download survives anything");
     Ok(())
 }
 
@@ -258,7 +271,7 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
 async fn recover(browser: &mut Browser, lab: &Lab, event: &Event) -> anyhow::Result<Value> {
     browser.open(&lab.link("files")?).await?;
     let is_there = "document.querySelector('#portway-app')?.contentDocument?.body?.innerText.includes('Directory listing')";
-    browser.wait_for(is_there, PATIENCE * 2).await?;
+    browser.wait_for(is_there, OPENING).await?;
     let path = "document.querySelector('#pw-short')?.textContent.match(/^(Direct|Relayed)/)?.[0]";
     let path = browser.wait_for(path, PATIENCE).await?;
     browser.eval(DOWNLOAD).await?;
