@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::lines::put;
 use crate::process::Recipe;
 use crate::spec::{Host, Name, Role, Spec};
-use crate::state::{LabDir, MARK, write_private};
+use crate::state::{LabDir, write_private};
 use tls::Authority;
 
 /// Name of every lab's cluster.
@@ -141,7 +141,7 @@ impl Cluster {
         Recipe {
             program: portway.to_owned(),
             args,
-            env: vec![(MARK.to_owned(), self.dir.path().display().to_string())],
+            env: vec![self.dir.mark()],
             folder,
             announces: true,
         }

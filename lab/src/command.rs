@@ -16,6 +16,7 @@ use clap::CommandFactory as _;
 use crate::Format;
 use crate::args::{Cli, Command};
 use crate::preflight::{Grade, Preflight};
+use crate::process::exit_code;
 use crate::state::LabDir;
 use crate::{enter, output, report};
 
@@ -86,7 +87,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn preflight(format: Format) -> anyhow::Result<ExitCode> {
-    let found = Preflight::run()?;
+    let found = Preflight::run();
     output::print(format, &found, |found| {
         let rows: Vec<_> = found
             .findings
@@ -121,11 +122,7 @@ fn success((): ()) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Ends as a program did; by a signal as shells tell it.
+/// Ends as a program did.
 fn exit(status: std::process::ExitStatus) -> ExitCode {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    ExitCode::from(exit_code(status))
 }

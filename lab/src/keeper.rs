@@ -27,12 +27,12 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, HostAddresses};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::network::namespace::Namespace;
 use crate::network::{Emulation, Network, netem};
 use crate::process::{Program, Recipe};
 use crate::spec::{Name, Role};
-use crate::state::{LabDir, MARK, Mode, Plan};
+use crate::state::{LabDir, Mode, Plan};
 
 pub(crate) use bench::PairFigures;
 pub(crate) use doings::{HostState, HostStatus, Status};
@@ -245,7 +245,10 @@ impl Keeper {
         });
         ready?;
         let took = program.started.elapsed();
-        expected.check(&portway, &self.dir.node(name).join("state"))?;
+        expected.check(&identity::ask(
+            &portway,
+            &self.dir.node(name).join("state"),
+        )?)?;
         if role == Role::Gateway {
             self.cluster.admit(name)?;
         }
@@ -259,7 +262,7 @@ impl Keeper {
             let recipe = Recipe {
                 program: "/bin/sh".into(),
                 args: vec!["-c".to_owned(), format!("exec {command}")],
-                env: vec![(MARK.to_owned(), self.dir.path().display().to_string())],
+                env: vec![self.dir.mark()],
                 folder,
                 announces: false,
             };

@@ -36,7 +36,7 @@ use crate::spec::{Impairment, Lan, Name, Spec};
 use address::{Addresses, Attachment, PREFIX_V4, PREFIX_V6, Subnet};
 use fault::{Blocked, Cut, Range};
 use link::Link;
-use namespace::{IP_BATCH, NFT, Namespace};
+use namespace::Namespace;
 use wiring::{ETH, WAN};
 
 /// Why a network cannot be made or changed.
@@ -151,7 +151,7 @@ impl Network {
                 NO_DAD,
             ],
         )?;
-        core.feed(IP_BATCH.0, IP_BATCH.1, "link set lo up\n")?;
+        core.ip("link set lo up\n")?;
         let mut network = Self {
             addresses: Addresses::new(&spec),
             spec,
@@ -231,7 +231,7 @@ impl Network {
                 "addr add {new}/{PREFIX_V4} dev {WAN}\naddr del {old}/{PREFIX_V4} dev {WAN}\n\
                  route replace default via {gateway} dev {WAN}\n"
             );
-            node.namespace.feed(IP_BATCH.0, IP_BATCH.1, &batch)?;
+            node.namespace.ip(&batch)?;
             if !lan.nat.translates() {
                 self.route_to_lan(router)?;
             }
@@ -306,7 +306,7 @@ impl Network {
         let attachment = self.attach(name)?;
         let namespace = Namespace::create()?;
         settings(&namespace, &[NO_DAD, ("ipv6/conf/default/accept_ra", "0")])?;
-        namespace.feed(IP_BATCH.0, IP_BATCH.1, "link set lo up\n")?;
+        namespace.ip("link set lo up\n")?;
         let impairment = match (self.spec.hosts.get(name), self.spec.lans.get(name)) {
             (Some(host), _) => host.link.clone(),
             (None, Some(lan)) => lan.link.clone(),
@@ -346,29 +346,20 @@ impl Network {
         let link = if emulated {
             let near = (&node.namespace, device);
             let link = Link::start(near, (parent, port), node.impairment.clone())?;
-            node.namespace.feed(
-                IP_BATCH.0,
-                IP_BATCH.1,
-                &format!("link set {device} address {mac}\n"),
-            )?;
+            node.namespace
+                .ip(&format!("link set {device} address {mac}\n"))?;
             Some(link)
         } else {
             let (near, far) = (path(&node.namespace), path(parent));
-            self.core.feed(
-                IP_BATCH.0,
-                IP_BATCH.1,
-                &format!(
+            self.core.ip(&format!(
                     "link add {device} address {mac} netns {near} type veth peer name {port} netns {far}\n"
                 ),
             )?;
             None
         };
-        parent.feed(IP_BATCH.0, IP_BATCH.1, &wiring::far_end(&node.attachment))?;
-        node.namespace.feed(
-            IP_BATCH.0,
-            IP_BATCH.1,
-            &wiring::near_end(&node.attachment, device),
-        )?;
+        parent.ip(&wiring::far_end(&node.attachment))?;
+        node.namespace
+            .ip(&wiring::near_end(&node.attachment, device))?;
         self.node_mut(name)?.link = link;
         if self.emulation == Emulation::Netem {
             self.apply_netem(name)?;
@@ -385,7 +376,7 @@ impl Network {
         let node = self.node_mut(name)?;
         if node.link.take().is_none() {
             let batch = format!("link del {device}\n");
-            node.namespace.feed(IP_BATCH.0, IP_BATCH.1, &batch)?;
+            node.namespace.ip(&batch)?;
         }
         Ok(())
     }
@@ -394,7 +385,7 @@ impl Network {
         let lan = self.lan(name)?;
         let batch = wiring::bridge(lan.ip, self.addresses.subnet(name));
         let namespace = &self.node(name)?.namespace;
-        namespace.feed(IP_BATCH.0, IP_BATCH.1, &batch)?;
+        namespace.ip(&batch)?;
         let timeout = lan
             .udp_timeout
             .map(|span| span.0.as_secs().max(1).to_string());
@@ -423,7 +414,7 @@ impl Network {
             external: node.attachment.v4.first().copied(),
             port_mask: node.port_mask,
         });
-        node.namespace.feed(NFT.0, NFT.1, &rules)
+        node.namespace.nft(&rules)
     }
 
     /// Tells everybody above a router the way to what is behind it, as far as its addresses are known.
@@ -447,7 +438,7 @@ impl Network {
                     format_args!("route replace {}/{PREFIX_V6} via {hop}", subnet.v6),
                 );
             }
-            parent.feed(IP_BATCH.0, IP_BATCH.1, &batch)?;
+            parent.ip(&batch)?;
             let Some(above) = &below.attachment.lan else {
                 return Ok(());
             };
@@ -464,7 +455,7 @@ impl Network {
         ];
         for (namespace, device) in ends {
             let batch = netem::commands(device, &node.impairment);
-            namespace.feed("tc", &["-batch", "-"], &batch)?;
+            namespace.tc(&batch)?;
         }
         Ok(())
     }
@@ -489,7 +480,7 @@ impl Network {
                 Some(lan) => &self.node(lan)?.namespace,
                 None => &self.core,
             };
-            namespace.feed(NFT.0, NFT.1, &fault::ruleset(&cuts))?;
+            namespace.nft(&fault::ruleset(&cuts))?;
         }
         Ok(())
     }

@@ -54,18 +54,18 @@ pub(crate) enum Grade {
 
 impl Preflight {
     /// Looks at everything.
-    pub(crate) fn run() -> anyhow::Result<Self> {
-        let (mode, permissions) = permissions();
+    pub(crate) fn run() -> Self {
+        let (mode, permissions, probed) = permissions();
         let mut findings = vec![permissions];
         if mode != Mode::Loopback {
             findings.extend(["ip", "nft", "tc"].map(program));
-            findings.extend(probe()?);
+            findings.extend(probed);
         }
         findings.push(names());
         findings.push(disk());
         findings.push(descriptors());
         findings.push(leftovers());
-        Ok(Self { mode, findings })
+        Self { mode, findings }
     }
 
     /// What stands in the way of a lab.
@@ -101,36 +101,28 @@ fn finding(what: &'static str, grade: Grade, detail: impl Into<String>) -> Findi
     }
 }
 
-fn permissions() -> (Mode, Finding) {
+/// How hosts can be kept apart, and what can be done within namespaces of that kind.
+fn permissions() -> (Mode, Finding, Vec<Finding>) {
     let what = "permissions";
-    // Another process tries: this one shall stay where it is.
-    let works = |mode: &str| {
-        let tried = std::env::current_exe().and_then(|exe| {
-            Command::new(exe)
-                .args([PROBE, mode])
-                .stdin(Stdio::null())
-                .output()
-        });
-        tried.is_ok_and(|output| output.status.success())
-    };
-    if Uid::effective().is_root() && works("root") {
-        return (
-            Mode::Root,
-            finding(what, Grade::Good, Mode::Root.describe()),
-        );
+    let good = |mode: Mode| finding(what, Grade::Good, mode.describe());
+    if Uid::effective().is_root()
+        && let Some(probed) = probe("root")
+    {
+        return (Mode::Root, good(Mode::Root), probed);
     }
-    if works("user") {
-        return (
-            Mode::User,
-            finding(what, Grade::Good, Mode::User.describe()),
-        );
+    if let Some(probed) = probe("user") {
+        return (Mode::User, good(Mode::User), probed);
     }
     let detail = format!(
         "{}. Run as root, or allow user namespaces (sysctl user.max_user_namespaces, \
          kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns=0)",
         Mode::Loopback.describe()
     );
-    (Mode::Loopback, finding(what, Grade::Limited, detail))
+    (
+        Mode::Loopback,
+        finding(what, Grade::Limited, detail),
+        Vec::new(),
+    )
 }
 
 fn program(name: &'static str) -> Finding {
@@ -157,17 +149,15 @@ fn program(name: &'static str) -> Finding {
     }
 }
 
-/// What can be done within namespaces, as a process that has entered some tells.
-fn probe() -> anyhow::Result<Vec<Finding>> {
-    let mode = if Uid::effective().is_root() {
-        "root"
-    } else {
-        "user"
-    };
-    let output = Command::new(std::env::current_exe()?)
+/// What can be done within namespaces, as a process that has entered some tells: this one shall stay
+/// where it is. `None`: they cannot be entered.
+fn probe(mode: &str) -> Option<Vec<Finding>> {
+    let output = Command::new(std::env::current_exe().ok()?)
         .args([PROBE, mode])
         .stdin(Stdio::null())
-        .output()?;
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
     let told = String::from_utf8_lossy(&output.stdout);
     let findings = told.lines().filter_map(|line| {
         let (what, problem) = line.split_once('\t')?;
@@ -181,7 +171,7 @@ fn probe() -> anyhow::Result<Vec<Finding>> {
             None => finding(what, limited, problem),
         })
     });
-    Ok(findings.collect())
+    Some(findings.collect())
 }
 
 /// The other side of [`probe`].
@@ -205,7 +195,7 @@ pub(crate) fn run_probe(mode: &str) -> anyhow::Result<()> {
         ("nat", "translates addresses (nf_tables)", nat),
         ("bridge", "can be made", bridge),
     ] {
-        let outcome = namespace.feed("nft", &["-f", "-"], rules);
+        let outcome = namespace.nft(rules);
         out.push_str(&match outcome {
             Ok(()) => format!("{what}\tok {good}\n"),
             Err(error) => {

@@ -181,6 +181,33 @@ impl Program {
 /// Between two questions whether a program that is silent has ended.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// The same for one that somebody waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits for a child that is ours alone; `None`: it has not ended by then.
+pub(crate) fn wait_at_most(
+    child: &mut Child,
+    patience: Duration,
+) -> std::io::Result<Option<ExitStatus>> {
+    let until = Instant::now() + patience;
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(Some(status)),
+            None if Instant::now() > until => return Ok(None),
+            None => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+/// How a program ended, as shells tell it.
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
 /// The lines of a log line: those of the message, if it is an error told to programs.
 pub(crate) fn plain(line: &str) -> Vec<String> {
     let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();

@@ -128,6 +128,11 @@ impl LabDir {
         &self.0
     }
 
+    /// The mark of its processes, as a variable.
+    pub(crate) fn mark(&self) -> (String, String) {
+        (MARK.to_owned(), self.0.display().to_string())
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -18,6 +18,7 @@ use crate::control::{Request, ask};
 use crate::launch::Launched;
 use crate::output::{self, progress};
 use crate::preflight::Preflight;
+use crate::process::{exit_code, wait_at_most};
 use crate::spec::{Counts, Name, Role, Spec, builtin, descriptions};
 use crate::state::{LabDir, Mode, Plan, VERSION};
 
@@ -141,7 +142,7 @@ fn end(dir: &LabDir) -> anyhow::Result<()> {
 fn launch(global: &Global, args: &Start) -> anyhow::Result<(LabDir, Mode, Launched, u64)> {
     let portway = find_portway(args.portway.as_deref())?;
     let mut spec = load(args)?;
-    let found = Preflight::run()?;
+    let found = Preflight::run();
     let mode = if args.loopback {
         Mode::Loopback
     } else {
@@ -275,38 +276,19 @@ fn beside(
             }
         })?;
     let Some(timeout) = timeout else {
-        return Ok(code(child.wait()?));
+        return Ok(exit_code(child.wait()?));
     };
-    if let Some(status) = wait(&mut child, timeout)? {
-        return Ok(code(status));
+    if let Some(status) = wait_at_most(&mut child, timeout)? {
+        return Ok(exit_code(status));
     }
     progress(&format!(
         "the command has not ended after {timeout:?} in lab `{}`",
         dir.path().display()
     ));
     kill(group, Signal::SIGTERM)?;
-    if wait(&mut child, GRACE)?.is_none() {
+    if wait_at_most(&mut child, GRACE)?.is_none() {
         kill(group, Signal::SIGKILL)?;
         child.wait()?;
     }
     Ok(TIMED_OUT)
-}
-
-fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Option<std::process::ExitStatus>> {
-    let until = Instant::now() + patience;
-    loop {
-        match child.try_wait()? {
-            Some(status) => return Ok(Some(status)),
-            None if Instant::now() > until => return Ok(None),
-            None => std::thread::sleep(LOOK_AGAIN),
-        }
-    }
-}
-
-fn code(status: std::process::ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
@@ -15,15 +15,12 @@ use serde::Deserialize;
 use super::Keeper;
 use crate::cluster::Cluster;
 use crate::network::namespace::spawn;
-use crate::process::{Program, Recipe, plain};
+use crate::process::{Program, Recipe, plain, wait_at_most};
 use crate::spec::Name;
 use crate::state::MARK;
 
 /// Time for a pair to meet: after that there is no path.
 const MEET: Duration = Duration::from_secs(15);
-
-/// Between two looks whether a program has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Time for a client to end in order.
 const GRACE: Duration = Duration::from_secs(3);
@@ -87,17 +84,10 @@ pub(super) fn ping(keeper: &Keeper, opening: Opening<'_>) -> anyhow::Result<Ping
         .stderr(Stdio::piped());
     let place = keeper.place(opening.from)?;
     let mut child = spawn(place.as_ref(), &mut command)?;
-    let until = Instant::now() + MEET;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() > until => {
-                child.kill()?;
-                child.wait()?;
-                bail!("they did not meet within {MEET:?}");
-            }
-            None => std::thread::sleep(LOOK_AGAIN),
-        }
+    let Some(status) = wait_at_most(&mut child, MEET)? else {
+        child.kill()?;
+        child.wait()?;
+        bail!("they did not meet within {MEET:?}");
     };
     // A few lines: they fit into what a pipe holds.
     let (mut output, mut told) = (String::new(), String::new());
@@ -129,7 +119,7 @@ pub(super) fn connect(keeper: &Keeper, opening: Opening<'_>) -> anyhow::Result<C
     let recipe = Recipe {
         program: portway,
         args,
-        env: vec![(MARK.to_owned(), keeper.dir.path().display().to_string())],
+        env: vec![keeper.dir.mark()],
         folder,
         announces: true,
     };

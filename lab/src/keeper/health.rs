@@ -222,10 +222,10 @@ fn part(keeper: &Keeper, registries: &Registries, name: &Name, role: Role) -> Pa
     match identity::ask(&portway, &state) {
         Ok(status) => {
             add("reachable", Ok(format!("version {}", status.version)));
-            let checked = expected.check(&portway, &state);
+            let checked = expected.check(&status);
             add(
                 "build",
-                checked.map(|status| format!("commit {}", status.commit)),
+                checked.map(|()| format!("commit {}", status.commit)),
             );
             add("clock", skew(status.now_ms));
             if role == Role::Gateway {

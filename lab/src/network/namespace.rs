@@ -48,14 +48,19 @@ impl Namespace {
         })
     }
 
-    /// Runs a program within that reads `input`; its output is told if it fails.
-    pub(crate) fn feed(
-        &self,
-        program: &'static str,
-        args: &[&str],
-        input: &str,
-    ) -> Result<(), NetworkError> {
-        self.run(|| feed(program, args, input))
+    /// `ip` does these lines within.
+    pub(crate) fn ip(&self, batch: &str) -> Result<(), NetworkError> {
+        self.run(|| feed("ip", &["-batch", "-"], batch))
+    }
+
+    /// `nft` loads this ruleset within.
+    pub(crate) fn nft(&self, ruleset: &str) -> Result<(), NetworkError> {
+        self.run(|| feed("nft", &["-f", "-"], ruleset))
+    }
+
+    /// `tc` does these lines within.
+    pub(crate) fn tc(&self, batch: &str) -> Result<(), NetworkError> {
+        self.run(|| feed("tc", &["-batch", "-"], batch))
     }
 }
 
@@ -82,12 +87,7 @@ pub(crate) fn spawn(
     })
 }
 
-/// `ip` reads commands from its standard input.
-pub(crate) const IP_BATCH: (&str, &[&str]) = ("ip", &["-batch", "-"]);
-
-/// `nft` reads a ruleset from its standard input.
-pub(crate) const NFT: (&str, &[&str]) = ("nft", &["-f", "-"]);
-
+/// Runs a program that reads `input`; what it said is told if it fails.
 fn feed(program: &'static str, args: &[&str], input: &str) -> Result<(), NetworkError> {
     let failed = |error| NetworkError::Start {
         program: program.to_owned(),
