@@ -123,7 +123,10 @@ impl Cluster {
                 Some(Role::Gateway) => cluster.gateway(name, host, &made.cluster_key, &state)?,
             };
             write_private(&folder.join("portway.toml"), config.as_bytes())?;
-            write_private(&folder.join("relay.secret"), secret.as_bytes())?;
+            // Nodes have no use for it.
+            if host.run != Some(Role::Gateway) {
+                write_private(&folder.join("relay.secret"), secret.as_bytes())?;
+            }
         }
         cluster.issue_links(&state)?;
         Ok(cluster)

@@ -178,7 +178,8 @@ struct AttemptRecord {
 struct Recovery {
     scenario: String,
     client: Client,
-    path: Way,
+    /// None: it never opened.
+    path: Option<Way>,
     /// The longest silence.
     #[serde(rename = "stall_ms")]
     stall: Millis,

@@ -3,6 +3,7 @@
 //! All text of the results goes through [`escape`]; drawings have escaped theirs.
 
 use super::plot::{escape, style};
+use super::recovery::path;
 use super::summary::{ClientSummary, Share, WaySummary};
 use super::{Outcome, Plots, Recovery, Results, Verdict};
 
@@ -166,7 +167,7 @@ fn recovery_row(recovery: &Recovery) -> Vec<Cell> {
     vec![
         Cell::Text(recovery.scenario.clone()),
         Cell::Text(recovery.client.to_string()),
-        Cell::Text(recovery.path.to_string()),
+        Cell::Text(path(recovery)),
         Cell::Figure(recovery.stall.to_string()),
         Cell::Figure(allowed.unwrap_or_else(|| "–".to_owned())),
         Cell::Figure(recovery.lost.to_string()),

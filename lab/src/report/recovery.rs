@@ -18,6 +18,12 @@ pub(super) fn draw(recoveries: &[Recovery]) -> Result<Option<String>, DrawError>
     draw_bars(&scale, &bars).map(Some)
 }
 
+/// The path that was there before something happened.
+pub(super) fn path(recovery: &Recovery) -> String {
+    let path = recovery.path.as_ref();
+    path.map_or_else(|| "no path".to_owned(), ToString::to_string)
+}
+
 fn bar(recovery: &Recovery) -> Bar {
     let (colour, ink, mark) = match recovery.verdict {
         Verdict::Good => (BLUE, INK, "✓"),
@@ -33,7 +39,9 @@ fn bar(recovery: &Recovery) -> Bar {
     Bar {
         label: format!(
             "{} · {} · {}",
-            recovery.scenario, recovery.client, recovery.path
+            recovery.scenario,
+            recovery.client,
+            path(recovery)
         ),
         value: recovery.stall.0 / 1000.0,
         mark: recovery.bar.map(|bar| bar.0 / 1000.0),

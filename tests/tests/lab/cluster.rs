@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use portway_tests::PATIENCE;
 use portway_tests::lab::Lab;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::results::Results;
+use crate::results::{Recovery, Results};
 use crate::scenario;
 
 pub(crate) const SCENARIOS: &[crate::Scenario] = &[
@@ -20,10 +20,10 @@ pub(crate) const SCENARIOS: &[crate::Scenario] = &[
 const SPLIT: Duration = Duration::from_secs(15);
 
 /// Recovery of the best of Chromium and iroh after a cut of [`SPLIT`] (reference figures).
-const SPLIT_BAR_MS: u64 = 3_000;
+const SPLIT_BAR: Duration = Duration::from_secs(3);
 
 /// A new session after a node's process is back (reliability bar: 5 s).
-const CRASH_BAR_MS: u64 = 5_000;
+const CRASH_BAR: Duration = Duration::from_secs(5);
 
 /// Two nodes behind two routers; one of them loses signaling, relay and the other node.
 async fn a_split_cluster_forms_again(results: &Results) -> anyhow::Result<()> {
@@ -49,7 +49,7 @@ async fn a_split_cluster_forms_again(results: &Results) -> anyhow::Result<()> {
         results,
         "split and re-formation",
         healed.elapsed(),
-        SPLIT_BAR_MS,
+        SPLIT_BAR,
     );
     Ok(())
 }
@@ -71,7 +71,7 @@ async fn a_node_that_died_is_back_at_once(results: &Results) -> anyhow::Result<(
         results,
         "node crash and return",
         killed.elapsed(),
-        CRASH_BAR_MS,
+        CRASH_BAR,
     );
     Ok(())
 }
@@ -108,7 +108,7 @@ async fn a_wrong_clock_is_told(results: &Results) -> anyhow::Result<()> {
     lab.ask(&["clock", "n2", "0"]).await?;
     let right = Instant::now();
     until_healthy(&lab).await?;
-    report(results, "clock set right", right.elapsed(), CRASH_BAR_MS);
+    report(results, "clock set right", right.elapsed(), CRASH_BAR);
     Ok(())
 }
 
@@ -121,13 +121,16 @@ async fn until_healthy(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(results: &Results, scenario: &str, took: Duration, bar_ms: u64) {
-    let stall_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let verdict = if stall_ms <= bar_ms { "good" } else { "red" };
-    results.recovery(json!({
-        "scenario": scenario, "client": "gateway", "path": "direct", "stall_ms": stall_ms,
-        "bar_ms": bar_ms, "lost": 0, "intact": true, "verdict": verdict,
-    }));
+fn report(results: &Results, scenario: &str, stall: Duration, bar: Duration) {
+    results.recovery(&Recovery {
+        scenario,
+        client: "gateway",
+        path: Some("direct"),
+        stall,
+        bar,
+        is_whole: true,
+        note: None,
+    });
 }
 
 /// What signaling knows.

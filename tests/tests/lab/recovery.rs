@@ -14,7 +14,7 @@ use portway_tests::lab::Lab;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::results::Results;
+use crate::results::{Recovery, Results};
 use crate::scenario;
 
 pub(crate) const SCENARIOS: &[crate::Scenario] = &[
@@ -221,6 +221,7 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
     let lab = Lab::describe(&description(folder.path())).await?;
     lab.ask(&["slow", "n1", "--rate", RATE]).await?;
     let mut browser = Browser::launch_on(kind, &lab, "client").await?;
+    let client = format!("{kind:?}").to_lowercase();
     let mut whole = 0;
     let in_full = std::env::var_os("PORTWAY_LAB_FULL").is_some();
     for event in EVENTS {
@@ -232,27 +233,21 @@ async fn recoveries(results: &Results, kind: Kind) -> anyhow::Result<()> {
             Err(error) => {
                 // The page did not open, or the browser is lost: a red row, and another browser.
                 browser = Browser::launch_on(kind, &lab, "client").await?;
-                json!({"error": format!("{error:#}").lines().next(), "path": "direct"})
+                json!({"error": format!("{error:#}").lines().next()})
             }
         };
         let is_whole = outcome["sha"] == json!(sha);
-        let stall = outcome["gap"].as_f64().unwrap_or_default().round();
-        let bar = event.bar.as_secs_f64() * 1000.0;
-        let mut row = json!({
-            "scenario": event.name,
-            "client": format!("{kind:?}").to_lowercase(),
-            "path": outcome["path"],
-            "stall_ms": stall,
-            "bar_ms": bar,
-            "lost": u8::from(!is_whole),
-            "intact": is_whole,
-            "verdict": if is_whole && stall <= bar { "good" } else { "red" },
+        let bytes = outcome["bytes"].as_u64().unwrap_or_default();
+        let gap = outcome["gap"].as_f64().unwrap_or_default().round();
+        results.recovery(&Recovery {
+            scenario: event.name,
+            client: &client,
+            path: outcome["path"].as_str(),
+            stall: Duration::from_secs_f64(gap / 1000.0),
+            bar: event.bar,
+            is_whole,
+            note: (!is_whole).then(|| format!("{} after {bytes} bytes", outcome["error"])),
         });
-        if !is_whole {
-            let bytes = outcome["bytes"].as_u64().unwrap_or_default();
-            row["note"] = json!(format!("{} after {bytes} bytes", outcome["error"]));
-        }
-        results.recovery(row);
         whole += usize::from(is_whole);
         ensure!(
             is_whole || outcome["sha"].is_null(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -19,8 +20,22 @@ impl Results {
         push(&self.matrix, row);
     }
 
-    /// A recovery.
-    pub(crate) fn recovery(&self, row: Value) {
+    /// A recovery. It is good if nothing is lost and the silence is not longer than it may be.
+    pub(crate) fn recovery(&self, recovery: &Recovery<'_>) {
+        let is_good = recovery.is_whole && recovery.stall <= recovery.bar;
+        let mut row = json!({
+            "scenario": recovery.scenario,
+            "client": recovery.client,
+            "path": recovery.path,
+            "stall_ms": millis(recovery.stall),
+            "bar_ms": millis(recovery.bar),
+            "lost": u8::from(!recovery.is_whole),
+            "intact": recovery.is_whole,
+            "verdict": if is_good { "good" } else { "red" },
+        });
+        if let Some(note) = &recovery.note {
+            row["note"] = json!(note);
+        }
         eprintln!("    {row}");
         push(&self.recovery, row);
     }
@@ -45,6 +60,27 @@ impl Results {
         eprintln!("figures: {}", path.display());
         Ok(())
     }
+}
+
+/// What became of somebody when something happened.
+pub(crate) struct Recovery<'a> {
+    pub(crate) scenario: &'a str,
+    /// `chromium`, `firefox` or `gateway`.
+    pub(crate) client: &'a str,
+    /// `direct` or `relayed`, before it happened; `None`: there was none.
+    pub(crate) path: Option<&'a str>,
+    /// The longest silence.
+    pub(crate) stall: Duration,
+    /// The longest that is allowed.
+    pub(crate) bar: Duration,
+    /// Whether all came, and as it was sent.
+    pub(crate) is_whole: bool,
+    pub(crate) note: Option<String>,
+}
+
+/// Whole milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where they go.
