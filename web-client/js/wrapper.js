@@ -65,8 +65,12 @@ function start() {
 }
 
 async function register() {
-  await navigator.serviceWorker.register('/_portway/sw.js', { scope: '/', updateViaCache: 'none' });
-  registration = await navigator.serviceWorker.ready;
+  const registered = navigator.serviceWorker.register('/_portway/sw.js', { scope: '/', updateViaCache: 'none' });
+  const { ready } = navigator.serviceWorker;
+  // One that is there already serves at once: the browser may still ask for a newer one, over a
+  // connection that has died with its network, and have this wait behind that for minutes.
+  registration = await Promise.race([ready, registered.then(() => ready)]);
+  registered.catch((error) => console.info('portway: no newer service worker', error));
   // The first ping also takes back a page that was reloaded past the service worker.
   ping();
   setInterval(ping, PING_INTERVAL_MS);
