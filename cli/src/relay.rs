@@ -103,7 +103,7 @@ impl Beside {
             let until = unix_now() + self.tickets.lifetime.as_secs();
             let name = |view: SessionView| {
                 let user = view.grant.to_string().into();
-                ((user, view.session.to_string().into()), until)
+                ((user, view.introduction.to_string().into()), until)
             };
             let sessions = gateway.sessions().into_iter().map(name).collect();
             let relay = self.clone();

@@ -28,8 +28,6 @@ pub(crate) struct Shared {
     pub(crate) changed: watch::Sender<()>,
     /// Whether each signaling service knows what this node offers, in the order of the configuration.
     pub(crate) online: watch::Sender<Vec<bool>>,
-    /// Peers and their sessions.
-    pub(crate) tasks: TaskTracker,
     /// Start of this process, milliseconds since 1970.
     pub(crate) epoch: u64,
 }
@@ -62,6 +60,7 @@ impl Gateway {
             shortcut: config.shortcut.clone(),
             suspicion: watch::Sender::default(),
             stream_relays: config.stream_relays.clone(),
+            tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         };
         let epoch = SystemTime::now()
@@ -74,7 +73,6 @@ impl Gateway {
             config,
             context: Arc::new(context),
             changed: watch::Sender::new(()),
-            tasks: TaskTracker::new(),
             epoch,
         })))
     }
@@ -93,8 +91,8 @@ impl Gateway {
             cancel.cancelled().await;
             self.0.context.draining.cancel();
             self.0.changed.send_replace(());
-            self.0.tasks.close();
-            self.0.tasks.wait().await;
+            self.0.context.tasks.close();
+            self.0.context.tasks.wait().await;
         };
         tokio::select! {
             () = drained => {}

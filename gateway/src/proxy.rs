@@ -20,6 +20,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use portway_protocol::reason::Reason;
 use portway_transport::Path;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,8 +34,8 @@ pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Syn
 pub struct Visitor {
     /// Name of the user, from the grant.
     pub user: String,
-    /// How it is reached, if that is known.
-    pub path: Option<Path>,
+    /// How they are reached now, if that is known.
+    pub path: watch::Receiver<Option<Path>>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
     /// Owner of what outlives a request: open WebSockets.

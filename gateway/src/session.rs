@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! channel ── handshake ──► accepted ──► lane ══ byte stream ══► hyper HTTP/2 server ──► proxy
+//! another channel ── handshake, with the session's key ──► ▲ the same lane
 //! ```
-//! - [`table`]: the sessions there are.
+//! - [`table`]: the sessions there are. `admission`: who is let in.
 //!
-//! Each session runs in a task of its own: one that breaks the protocol or panics ends alone.
+//! Each session runs in a task of its own: one that breaks the protocol or panics ends alone. It outlives
+//! the channel that it began with.
 
+mod admission;
 pub mod table;
 
 use std::sync::Arc;
@@ -17,16 +20,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use portway_protocol::id::{ClusterName, NodeId, Nonce};
-use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS};
+use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::limits::MAX_STREAMS;
 use portway_protocol::liveness;
-use portway_protocol::permission::Permission;
-use portway_protocol::reason::Reason;
-use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
-use portway_transport::lane::PathNews;
+use portway_transport::lane::{CARRIERS, Carrier, PathNews};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
-use portway_transport::{Channel, Closed, Path, lane};
+use portway_transport::{Channel, Path, lane};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,7 +35,10 @@ use crate::executor::TrackedExecutor;
 use crate::grants::Grants;
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::service::{Service, Services};
-use table::{Entry, Table};
+use admission::{Purpose, Session};
+use table::{Attachment, Claimed, Table};
+
+pub use admission::SessionError;
 
 /// Bytes between lane and HTTP/2. What lies here comes before any other answer: at 20 MB/s, 64 KiB
 /// are 3 ms.
@@ -84,100 +87,113 @@ pub struct Context {
     pub suspicion: watch::Sender<()>,
     /// How relays are reached by TCP and TLS.
     pub stream_relays: Arc<StreamRelays>,
+    /// Peers and their sessions.
+    pub tasks: TaskTracker,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
 }
 
-/// Why a session ended before it began.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The other end broke the handshake.
-    #[error(transparent)]
-    Handshake(#[from] HandshakeError),
-    /// It took too long.
-    #[error("the handshake took too long")]
-    Timeout,
-    /// The channel closed.
-    #[error(transparent)]
-    Closed(#[from] Closed),
-    /// The client was turned away.
-    #[error("refused: {0}")]
-    Refused(Reason),
-}
-
-/// Runs one session to its end. `id` must not be in the table yet.
+/// Admits whoever is at the other end of a channel, and returns when their session uses it no more: it
+/// has ended, or goes on over another one. `ended`: cancelled if they say goodbye while it uses this one.
 ///
 /// # Errors
-/// If it never began.
+/// If they were not let in.
 pub async fn run(
     context: Arc<Context>,
     channel: Arc<dyn Channel>,
     path: Option<Path>,
     ended: CancellationToken,
 ) -> Result<(), SessionError> {
-    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept(&context, channel.as_ref()))
-        .await
-        .unwrap_or(Err(SessionError::Timeout));
-    let session = match accepted {
-        Ok(session) => session,
+    let admitted = match admission::admit(&context, channel.as_ref()).await {
+        Ok(admitted) => admitted,
         Err(error) => {
-            if let Some(reason) = refusal(&error)
-                && channel
-                    .send(handshake::refused(reason).into())
-                    .await
-                    .is_ok()
-            {
-                // The client closes once it has read why.
-                while channel.recv().await.is_some() {}
-            }
             channel.close().await;
             return Err(error);
         }
     };
+    let (carrier, released) = Carrier::new(channel.clone());
+    let attachment = Attachment {
+        carrier,
+        introduction: admitted.introduction,
+        path,
+        ended,
+    };
+    match admitted.purpose {
+        Purpose::New(session) => {
+            let serving = serve(context.clone(), session, attachment);
+            drop(context.tasks.spawn(serving));
+        }
+        Purpose::Resumed(entry) => entry.attach(attachment).await,
+    }
+    released.cancelled().await;
+    channel.close().await;
+    Ok(())
+}
+
+/// Runs one session to its end, over whatever channels it gets.
+async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
+    let Session {
+        registered,
+        mut attachments,
+        permission,
+        service,
+        token,
+    } = session;
+    let id = registered.claimed().session;
     let tasks = TaskTracker::new();
-    let entry = context.table.insert(Entry::new(
-        session.claim.session,
-        session.user.clone(),
-        session.claim.service.clone(),
-        session.claim.grant,
-        path,
-    ));
+    let over = CancellationToken::new();
+    registered.moved(first.introduction, first.path);
     let visitor = Visitor {
-        user: session.user.clone(),
-        path,
-        permission: session.permission.clone(),
+        user: registered.claimed().user.clone(),
+        path: registered.path(),
+        permission,
         tasks: tasks.clone(),
-        ended: ended.child_token(),
+        ended: over.clone(),
     };
     let (near, far) = tokio::io::duplex(PIPE);
-    let http = serve_http(
-        near,
-        session.service.clone(),
-        visitor,
-        tasks.clone(),
-        &context.draining,
-    );
+    let http = serve_http(near, service, visitor, tasks.clone(), &context.draining);
     let (news, path_news) = mpsc::channel(PATH_NEWS);
+    let (carriers, next_carriers) = mpsc::channel(CARRIERS);
     let terms = lane::Terms {
-        traffic: entry.traffic(),
+        traffic: registered.traffic(),
         patience: liveness::GATEWAY,
         asks: None,
         news: Some(news),
+        carriers: Some(next_carriers),
     };
-    let lane = lane::run(channel.as_ref(), far, terms);
-    tokio::select! {
-        () = ended.cancelled() => {}
-        () = suspect(&context, path_news) => {}
-        ended = served(http, lane) => if let Err(error) = ended {
-            tracing::debug!(%error, "a lane ended");
-        },
-        () = grant_ends(&context, &session.claim) => tracing::info!("a grant ended, and its session with it"),
+    let mut ended = first.ended;
+    let served = served(http, lane::run(first.carrier, far, terms));
+    let suspecting = suspect(&context, path_news);
+    let expiring = grant_ends(&context, registered.claimed(), token.as_deref());
+    tokio::pin!(served, suspecting, expiring);
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => break,
+            () = &mut suspecting => break,
+            () = &mut expiring => {
+                tracing::info!(session = %id, "a grant ended, and its session with it");
+                break;
+            }
+            ended = &mut served => {
+                if let Err(error) = ended {
+                    tracing::debug!(session = %id, %error, "a lane ended");
+                }
+                break;
+            }
+            Some(next) = attachments.recv() => {
+                tracing::info!(session = %id, "a session goes on by another path");
+                registered.moved(next.introduction, next.path);
+                ended = next.ended;
+                if carriers.try_send(next.carrier).is_err() {
+                    tracing::debug!(session = %id, "a session moves too often");
+                }
+            }
+        }
     }
-    ended.cancel();
-    channel.close().await;
+    over.cancel();
     tasks.close();
     tasks.wait().await;
-    Ok(())
+    tracing::info!(session = %id, "session ended");
 }
 
 /// Passes on that a path is silent. It is the client that looks for another one; for that, both ends need
@@ -206,76 +222,13 @@ async fn served(
     }
 }
 
-/// A client that was let in.
-struct Session {
-    claim: Claim,
-    user: String,
-    permission: Permission,
-    service: Arc<Service>,
-}
-
-async fn accept(context: &Context, channel: &dyn Channel) -> Result<Session, SessionError> {
-    let first = channel.recv().await.ok_or(Closed)?;
-    let (reply, handshake) =
-        handshake::hello(&first, &context.cluster, &context.node, fresh_nonce())?;
-    channel.send(reply.into()).await?;
-    let proof = channel.recv().await.ok_or(Closed)?;
-    let claim = handshake.receive(&proof)?;
-    let (session, verdict) = judge(context, claim).map_err(SessionError::Refused)?;
-    channel.send(handshake::accepted(&verdict).into()).await?;
-    Ok(session)
-}
-
-/// Believes a claim or not. The proof is checked before anything about services is revealed.
-fn judge(context: &Context, claim: Claim) -> Result<(Session, Accepted), Reason> {
-    let claims = context.grants.claims(
-        &claim.grant,
-        claim.token.as_deref(),
-        &claim.service,
-        unix_now(),
-    )?;
-    claim
-        .verify(&claims.cnf.ed25519)
-        .map_err(|_| Reason::ProofInvalid)?;
-    let permission = claims
-        .permission(&claim.service)
-        .cloned()
-        .ok_or(Reason::PermissionDenied)?;
-    let service = context
-        .services
-        .get(&claim.service)
-        .ok_or(Reason::ServiceUnknown)?;
-    let verdict = Accepted {
-        user: claims.sub.clone(),
-        expires: claims.exp,
-        services: vec![permission.clone()],
-    };
-    let session = Session {
-        claim,
-        user: claims.sub,
-        permission,
-        service,
-    };
-    Ok((session, verdict))
-}
-
-fn refusal(error: &SessionError) -> Option<Reason> {
-    match error {
-        SessionError::Handshake(error) => Some(error.reason()),
-        SessionError::Refused(reason) => Some(*reason),
-        SessionError::Timeout => Some(Reason::SessionTimeout),
-        SessionError::Closed(_) => None,
-    }
-}
-
 /// Waits until the grant has expired or was revoked.
-async fn grant_ends(context: &Context, claim: &Claim) {
+async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) {
     loop {
         tokio::time::sleep(GRANT_CHECK).await;
-        let token = claim.token.as_deref();
         let valid = context
             .grants
-            .claims(&claim.grant, token, &claim.service, unix_now());
+            .claims(&claimed.grant, token, &claimed.service, unix_now());
         if valid.is_err() {
             return;
         }
@@ -323,12 +276,6 @@ async fn serve_http(
     if let Err(error) = outcome {
         tracing::debug!(%error, "HTTP/2 of a session ended");
     }
-}
-
-fn fresh_nonce() -> Nonce {
-    let mut bytes = [0; Nonce::LEN];
-    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-    Nonce::from_bytes(bytes)
 }
 
 /// Seconds since 1970.

@@ -58,13 +58,7 @@ pub(crate) async fn run(shared: &Shared) {
 /// Keeps a socket to one signaling service until cancelled.
 async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Table) {
     let (outgoing, mut from_peers) = mpsc::channel(OUTGOING_QUEUE);
-    let peers = Peers::new(
-        shared.context.clone(),
-        via,
-        table,
-        outgoing,
-        shared.tasks.clone(),
-    );
+    let peers = Peers::new(shared.context.clone(), via, table, outgoing);
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     loop {
         let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
@@ -131,7 +125,7 @@ async fn connect_and_serve(
                 if envelope.id.as_deref() == Some(HEARTBEAT_ID) {
                     unanswered_heartbeats = 0;
                 }
-                if let Some(reply) = receive(shared, peers, envelope).await? {
+                if let Some(reply) = receive(shared, peers, envelope)? {
                     socket.send(&reply).await?;
                 }
             }
@@ -186,7 +180,7 @@ async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, 
 }
 
 /// Handles one message; returns what to answer.
-async fn receive(
+fn receive(
     shared: &Shared,
     peers: &Peers,
     envelope: Envelope,
@@ -209,7 +203,7 @@ async fn receive(
     };
     let reply = match call {
         Call::Offer(offer) => {
-            let outcome = peers.offer(offer).await;
+            let outcome = peers.offer(offer);
             envelope.id.map(|id| match outcome {
                 Ok(()) => Envelope::result(id, &Empty {}),
                 Err(reason) => Envelope::error(Some(id), RpcError::refused(reason)),

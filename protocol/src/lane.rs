@@ -8,6 +8,10 @@
 //! every message of [`Lane::poll_transmit`], in order. When its input runs dry it calls
 //! [`Lane::flush_acks`]. `now` is any monotonic clock.
 //!
+//! When the channel is lost and another one stands in for it, both shells call [`Lane::resume`] before
+//! they use that. Each end says first, by an acknowledgement, up to where it has received; what follows
+//! from there is sent again.
+//!
 //! Invariants: `acked ≤ sent ≤ written`, `written - acked ≤ MAX_REPLAY`; received offsets are
 //! contiguous, a repeated range is dropped, a gap is a violation.
 
@@ -56,7 +60,7 @@ pub enum LaneError {
 /// Both directions of one lane.
 #[derive(Debug)]
 pub struct Lane {
-    /// Written and not acknowledged; the first `sent - acked` bytes have been sent.
+    /// Written and not acknowledged; the first `sent - acked` bytes have been sent by this channel.
     replay: VecDeque<Bytes>,
     written: u64,
     sent: u64,
@@ -64,11 +68,15 @@ pub struct Lane {
     end_sent: bool,
     finished: bool,
     window: Window,
+    /// On a new channel, until the other end says up to where it has received.
+    awaits_position: bool,
 
     received: u64,
     ack_sent: u64,
     readable: VecDeque<Bytes>,
     peer_end: Option<u64>,
+    /// On a new channel, until the other end is told up to where we have received.
+    owes_position: bool,
 
     control: VecDeque<Bytes>,
     measured: Option<Measured>,
@@ -92,10 +100,14 @@ impl Lane {
             end_sent: false,
             finished: false,
             window: Window::new(),
+            awaits_position: false,
+
             received: 0,
             ack_sent: 0,
             readable: VecDeque::new(),
             peer_end: None,
+            owes_position: false,
+
             control: VecDeque::new(),
             measured: None,
         }
@@ -135,16 +147,35 @@ impl Lane {
         self.control.push_back(frame::ping(millis.to_be_bytes()));
     }
 
+    /// Goes on over another channel, which has carried nothing of this lane yet. What lies in the old one
+    /// must not be [received](Lane::receive) any more. Nothing that was written or received is lost.
+    pub fn resume(&mut self) {
+        // A ping asks for this channel, and an answer is to one of that.
+        self.control.clear();
+        self.measured = None;
+        self.owes_position = true;
+        self.awaits_position = true;
+    }
+
     /// The next message to send. Acknowledgements and pongs come before data.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<Bytes> {
+        if self.owes_position {
+            self.owes_position = false;
+            return Some(self.ack());
+        }
         if let Some(message) = self.control.pop_front() {
             return Some(message);
         }
         if self.received - self.ack_sent >= ACK_EVERY as u64 {
             return Some(self.ack());
         }
+        if self.awaits_position {
+            return None;
+        }
         if self.sent < self.written {
-            return Some(self.data(now));
+            // After a resumption much may wait at once.
+            let has_room = to_usize(self.sent - self.acked) < self.window.size();
+            return has_room.then(|| self.data(now));
         }
         if self.finished && !self.end_sent {
             self.end_sent = true;
@@ -293,10 +324,18 @@ impl Lane {
             newly -= len;
             self.replay.pop_front();
         }
-        self.window.on_acked(offset, now, limited);
+        if self.awaits_position {
+            self.awaits_position = false;
+            self.sent = self.acked;
+            self.end_sent = false;
+            self.window = Window::starting_at(self.acked);
+        } else {
+            self.window.on_acked(offset, now, limited);
+        }
         Ok(())
     }
 
+    /// The end may come again after a resumption.
     fn receive_end(&mut self, offset: u64) -> Result<(), LaneError> {
         if offset != self.received {
             return Err(LaneError::Gap {
@@ -397,6 +436,61 @@ mod tests {
         assert_eq!(a.write(Bytes::from_static(b"x")), 0);
     }
 
+    /// What one end has to say, of which the channel still carries some when it is lost.
+    fn say(from: &mut Lane, now: Duration) -> Vec<Bytes> {
+        std::iter::from_fn(|| from.poll_transmit(now).or_else(|| from.flush_acks())).collect()
+    }
+
+    #[test]
+    fn a_resumed_lane_sends_what_did_not_arrive_and_nothing_twice() {
+        let now = Duration::ZERO;
+        let (mut a, mut b) = (Lane::new(), Lane::new());
+        a.write(Bytes::from(vec![1; 40_000]));
+        let under_way = say(&mut a, now);
+        b.receive(under_way[0].clone(), now).unwrap();
+        a.resume();
+        b.resume();
+        let position = say(&mut b, now);
+        assert_eq!(position, [frame::ack(b.received)]);
+        assert_eq!(
+            say(&mut a, now),
+            [frame::ack(0)],
+            "no data before the position"
+        );
+        a.receive(position[0].clone(), now).unwrap();
+        let again: usize = say(&mut a, now)
+            .iter()
+            .map(|message| message.len() - DATA_HEADER)
+            .sum();
+        assert_eq!(again as u64, 40_000 - b.received);
+    }
+
+    #[test]
+    fn the_end_is_said_again_on_a_resumed_lane() {
+        let now = Duration::ZERO;
+        let (mut a, mut b) = (Lane::new(), Lane::new());
+        a.write(Bytes::from_static(b"bye"));
+        a.finish();
+        for message in say(&mut a, now) {
+            b.receive(message, now).unwrap();
+        }
+        a.resume();
+        b.resume();
+        let (_, at_b) = settle(&mut a, &mut b, now);
+        assert_eq!(at_b, b"bye");
+        assert!(b.is_at_end() && a.is_delivered());
+    }
+
+    #[test]
+    fn a_position_that_was_never_sent_is_a_violation() {
+        let mut lane = Lane::new();
+        lane.resume();
+        assert!(matches!(
+            lane.receive(frame::ack(1), Duration::ZERO),
+            Err(LaneError::AckBeyond { .. })
+        ));
+    }
+
     #[test]
     fn violations_break_the_lane() {
         let now = Duration::ZERO;
@@ -446,6 +540,37 @@ mod tests {
                 got.extend(settle(&mut a, &mut b, Duration::ZERO).1);
             }
             prop_assert_eq!(sent, got);
+        }
+
+        /// Channels are lost at any moment, with any part of what is under way; the bytes arrive once,
+        /// in order.
+        #[test]
+        fn bytes_survive_the_loss_of_channels(
+            steps in proptest::collection::vec((0usize..90_000, 0usize..12, 0usize..12), 1..12),
+        ) {
+            let now = Duration::ZERO;
+            let (mut a, mut b) = (Lane::new(), Lane::new());
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            for (i, (len, to_b, to_a)) in steps.into_iter().enumerate() {
+                let bytes = Bytes::from(vec![u8::try_from(i).unwrap(); len]);
+                let taken = a.write(bytes.clone());
+                sent.extend_from_slice(&bytes[..taken]);
+                for message in say(&mut a, now).into_iter().take(to_b) {
+                    b.receive(message, now).unwrap();
+                }
+                for message in say(&mut b, now).into_iter().take(to_a) {
+                    a.receive(message, now).unwrap();
+                }
+                a.resume();
+                b.resume();
+                while let Some(bytes) = b.read() {
+                    got.extend_from_slice(&bytes);
+                }
+            }
+            a.finish();
+            got.extend(settle(&mut a, &mut b, now).1);
+            prop_assert_eq!(sent, got);
+            prop_assert!(b.is_at_end() && a.is_delivered());
         }
 
         #[test]

@@ -1,11 +1,12 @@
 //! Whether the other end of a session is still there, and whether its path is. Sans-IO.
 //!
 //! ```text
-//! heard ── a lull after traffic, or a while of nothing ──► Ping ── no answer ──► Restart ─┐
-//!   ▲                                                                             ▲       │ again
-//!   └──────────────────────────── any message ◄───────────────────────────────────┴───────┤
-//!                                                               silence for too long: Dead ◄┘
+//! heard ── a lull after traffic, or a while of nothing ──► Ping ── no answer ──► Silent ─┐
+//!   ▲                                                                            ▲       │ again
+//!   └──────────────────────────── any message ◄──────────────────────────────────┴───────┤
+//!                                                              silence for too long: Dead ◄┘
 //! ```
+//! A channel that closes is silent at once.
 //! The contract of the loop: a shell calls [`Liveness::heard`] for every batch of messages, sleeps until
 //! [`Liveness::poll_timeout`], then calls [`Liveness::handle_timeout`] and does what it says. `now` is
 //! any monotonic clock.
@@ -25,10 +26,12 @@ pub struct Patience {
     pub lull: Duration,
     /// Time for an answer, on top of two round trips: one loss repaired by SCTP takes a second.
     pub answer: Duration,
-    /// Time between two restarts of a path.
+    /// Time between two of [`Verdict::Silent`].
     pub again: Duration,
     /// Silence after which the other end counts as gone.
     pub silence: Duration,
+    /// Time without a channel after which it does.
+    pub absence: Duration,
 }
 
 /// A client wants to know soon: somebody waits in front of it.
@@ -36,18 +39,21 @@ pub const CLIENT: Patience = Patience {
     ping: Duration::from_secs(2),
     lull: Duration::from_millis(600),
     answer: Duration::from_millis(1300),
-    again: Duration::from_millis(2500),
+    again: Duration::from_millis(1000),
     silence: Duration::from_secs(60),
+    absence: Duration::from_secs(60),
 };
 
 /// A gateway waits longer than the client, which may come back by another path; and a tab may be frozen
-/// for a while.
+/// for a while. A channel that closes was most likely closed by a client that has gone; one that lost its
+/// own end by mistake is back within a second or two.
 pub const GATEWAY: Patience = Patience {
     ping: Duration::from_secs(5),
     lull: Duration::from_millis(600),
     answer: Duration::from_millis(1300),
     again: Duration::from_secs(5),
     silence: Duration::from_secs(75),
+    absence: Duration::from_secs(10),
 };
 
 /// What a shell shall do.
@@ -55,8 +61,9 @@ pub const GATEWAY: Patience = Patience {
 pub enum Verdict {
     /// Ask for a sign of life.
     Ping,
-    /// The path is dead: look for another one, and ask by it. Comes again until something is heard.
-    Restart,
+    /// The path is dead: look for another one, and ask by the old one too. Comes again until something is
+    /// heard.
+    Silent,
     /// The other end is gone.
     Dead,
 }
@@ -81,7 +88,10 @@ pub struct Liveness {
     unanswered: Option<Duration>,
     sign: Sign,
     rtt: Duration,
-    restarted: Option<Duration>,
+    /// When [`Verdict::Silent`] was given last.
+    told: Option<Duration>,
+    /// Since when there is no channel.
+    lost: Option<Duration>,
 }
 
 impl Liveness {
@@ -95,16 +105,18 @@ impl Liveness {
             unanswered: None,
             sign: Sign::Pong,
             rtt: Duration::ZERO,
-            restarted: None,
+            told: None,
+            lost: None,
         }
     }
 
-    /// Messages came. Returns whether this ends a silence that had brought [`Verdict::Restart`].
+    /// Messages came. Returns whether this ends a silence that had brought [`Verdict::Silent`].
     pub const fn heard(&mut self, sign: Sign, now: Duration) -> bool {
         self.heard = now;
         self.sign = sign;
         self.unanswered = None;
-        self.restarted.take().is_some()
+        self.lost = None;
+        self.told.take().is_some()
     }
 
     /// A round trip was measured.
@@ -117,26 +129,34 @@ impl Liveness {
         self.asked(now);
     }
 
+    /// The channel has closed: as [`Verdict::Silent`], until something comes by another one.
+    pub const fn lost(&mut self, now: Duration) {
+        self.asked(now);
+        self.told = Some(now);
+        self.lost = Some(now);
+    }
+
     /// When [`Liveness::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {
-        self.ping_due().min(self.restart_due()).min(self.deadline())
+        self.ping_due().min(self.silent_due()).min(self.deadline())
     }
 
-    /// Time has passed. A [`Verdict::Restart`] wants a ping, too.
+    /// Time has passed. A [`Verdict::Silent`] wants a ping, too.
     pub fn handle_timeout(&mut self, now: Duration) -> Verdict {
         let stood_still = now > self.poll_timeout() + self.patience.ping;
         if stood_still {
             self.heard = now;
             self.unanswered = None;
+            self.lost = self.lost.map(|_| now);
         }
         if now >= self.deadline() {
             return Verdict::Dead;
         }
-        if now >= self.restart_due() {
-            self.restarted = Some(now);
+        if now >= self.silent_due() {
+            self.told = Some(now);
             self.asked(now);
-            return Verdict::Restart;
+            return Verdict::Silent;
         }
         self.asked(now);
         Verdict::Ping
@@ -157,9 +177,9 @@ impl Liveness {
         }
     }
 
-    fn restart_due(&self) -> Duration {
-        match (self.restarted, self.unanswered) {
-            (Some(restarted), Some(_)) => restarted + self.patience.again,
+    fn silent_due(&self) -> Duration {
+        match (self.told, self.unanswered) {
+            (Some(told), Some(_)) => told + self.patience.again,
             (None, Some(asked)) => asked + self.patience.answer + self.rtt * 2,
             (_, None) => Duration::MAX,
         }
@@ -167,7 +187,11 @@ impl Liveness {
 
     /// When the silence has been too long.
     fn deadline(&self) -> Duration {
-        self.heard + self.patience.silence
+        let silence = self.heard + self.patience.silence;
+        match self.lost {
+            Some(lost) => silence.min(lost + self.patience.absence),
+            None => silence,
+        }
     }
 }
 
@@ -199,12 +223,12 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_path_is_asked_and_then_restarted_until_the_other_end_counts_as_gone() {
+    fn an_idle_path_is_asked_and_then_silent_until_the_other_end_counts_as_gone() {
         let mut liveness = Liveness::new(CLIENT, START);
         assert_eq!(liveness.poll_timeout(), after(2000));
         assert_eq!(liveness.handle_timeout(after(2000)), Verdict::Ping);
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(3300));
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(5800));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(3300));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(4300));
         assert_eq!(first(&mut liveness, Verdict::Dead), after(60_000));
     }
 
@@ -213,7 +237,7 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         let _first = liveness.heard(Sign::Traffic, after(1000));
         assert_eq!(first(&mut liveness, Verdict::Ping), after(1600));
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(2900));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(2900));
     }
 
     #[test]
@@ -229,19 +253,26 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         liveness.measured(Duration::from_millis(400));
         liveness.doubt(START);
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(2100));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(2100));
     }
 
     #[test]
     fn any_message_starts_the_count_anew_and_tells_whether_the_path_was_lost() {
         let mut liveness = Liveness::new(CLIENT, START);
-        let restart = first(&mut liveness, Verdict::Restart);
-        assert!(liveness.heard(Sign::Pong, restart));
-        assert!(!liveness.heard(Sign::Pong, restart));
-        assert_eq!(
-            first(&mut liveness, Verdict::Dead),
-            restart + CLIENT.silence
-        );
+        let silent = first(&mut liveness, Verdict::Silent);
+        assert!(liveness.heard(Sign::Pong, silent));
+        assert!(!liveness.heard(Sign::Pong, silent));
+        assert_eq!(first(&mut liveness, Verdict::Dead), silent + CLIENT.silence);
+    }
+
+    #[test]
+    fn without_a_channel_the_other_end_is_gone_sooner_unless_it_comes_back() {
+        let mut liveness = Liveness::new(GATEWAY, START);
+        liveness.lost(after(1000));
+        assert!(liveness.heard(Sign::Pong, after(9000)), "it was silent");
+        liveness.lost(after(20_000));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(25_000));
+        assert_eq!(first(&mut liveness, Verdict::Dead), after(30_000));
     }
 
     #[test]
@@ -249,7 +280,7 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         liveness.doubt(after(100));
         liveness.doubt(after(1000));
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(1400));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(1400));
         assert!(liveness.heard(Sign::Pong, after(1500)));
         assert_eq!(first(&mut liveness, Verdict::Ping), after(3400));
     }
@@ -258,7 +289,7 @@ mod tests {
     fn the_own_standstill_is_not_the_other_end_s_silence() {
         let mut liveness = Liveness::new(CLIENT, START);
         assert_eq!(liveness.handle_timeout(after(70_000)), Verdict::Ping);
-        assert_eq!(first(&mut liveness, Verdict::Restart), after(71_300));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(71_300));
         let mut doubted = Liveness::new(CLIENT, START);
         doubted.doubt(after(1000));
         assert_eq!(doubted.handle_timeout(after(60_000)), Verdict::Ping);

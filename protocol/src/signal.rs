@@ -405,7 +405,7 @@ pub struct Heartbeat {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// Starts a session, or restarts ICE of one.
+/// Introduces a client to a node: for a new session, or for another channel of one that goes on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Offer {
     /// Chosen by the client.
@@ -415,9 +415,6 @@ pub struct Offer {
     /// Wanted node; absent = any that offers the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
-    /// Which offer of the session this is.
-    #[serde(default, skip_serializing_if = "Generation::is_first")]
-    pub generation: Generation,
     /// Added by the server: grant of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,
@@ -426,29 +423,6 @@ pub struct Offer {
     /// Added by the server: ICE servers for the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServer>,
-}
-
-/// Counts the offers of a session: the first one opens it, each further one restarts ICE. An answer that
-/// comes late is known by it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Generation(u32);
-
-impl Generation {
-    /// That of the offer which opens a session.
-    pub const FIRST: Self = Self(0);
-
-    /// Whether it opens a session.
-    #[must_use]
-    pub const fn is_first(&self) -> bool {
-        self.0 == Self::FIRST.0
-    }
-
-    /// That of the offer after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
 }
 
 /// Result of a client's [`Offer`].
@@ -463,9 +437,6 @@ pub struct Offered {
 pub struct Answer {
     /// Session of the offer.
     pub session: SessionId,
-    /// That of the offer.
-    #[serde(default, skip_serializing_if = "Generation::is_first")]
-    pub generation: Generation,
     /// The answer.
     pub description: SessionDescription,
 }

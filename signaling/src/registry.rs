@@ -103,7 +103,6 @@ struct Client {
 struct Session {
     client: SocketId,
     /// Of the client: another socket that has proved it may go on in its place.
-    grant: GrantId,
     node: NodeId,
     /// Id of the client's request that the gateway has not answered yet.
     pending: Option<String>,
@@ -345,23 +344,9 @@ impl Registry {
         {
             watcher.watching.push(service.clone());
         }
-        if let Some(known) = entries.sessions.get_mut(&session) {
-            // A client that restarts may come by another socket, when the path of the old one died; that
-            // may look alive for long. Whoever knows the session and holds its grant is that client.
-            let comes_anew = known.grant == grant && !offer.generation.is_first();
-            if known.client != client && !comes_anew {
-                return Err(Reason::PermissionDenied);
-            }
-            known.client = client;
-            known.pending = Some(request);
-            let node = known.node.clone();
-            return entries
-                .nodes
-                .get(&node)
-                .map(|node| node.outbox.clone())
-                .ok_or(Reason::NodeOffline);
+        if entries.sessions.contains_key(&session) {
+            return Err(Reason::PermissionDenied);
         }
-        // A restart of a session that we do not know: its node was away meanwhile, and may know it.
         let under_way = entries
             .sessions
             .values()
@@ -391,18 +376,15 @@ impl Registry {
         let outbox = node.outbox.clone();
         let entry = Session {
             client,
-            grant,
             node: (*name).clone(),
             pending: Some(request),
         };
-        if offer.generation.is_first() {
-            self.recorder.event(Event::SessionIntroduced {
-                session,
-                service: service.clone(),
-                node: entry.node.clone(),
-                grant,
-            });
-        }
+        self.recorder.event(Event::SessionIntroduced {
+            session,
+            service: service.clone(),
+            node: entry.node.clone(),
+            grant,
+        });
         entries.sessions.insert(session, entry);
         Ok(outbox)
     }

@@ -1,10 +1,14 @@
 //! The shell of a lane: moves bytes between a channel and a pipe. Hot path.
 //!
+//! A lane may outlive its channel: whoever runs it hands in another one when the path has died, and what
+//! is under way goes on over that.
+//!
 //! Nothing here waits for the pipe's reader while messages could be taken: acknowledgements must be
 //! seen even when HTTP/2 does not read, or both ends could wait for each other. What piles up is
 //! bounded by the HTTP/2 connection window, and by `MAX_UNREAD` against a peer that ignores it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,7 @@ use portway_protocol::lane::{Lane, LaneError};
 use portway_protocol::liveness::{Liveness, Patience, Sign, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Channel, Closed};
 
@@ -43,10 +48,32 @@ pub enum Ask {
     Doubt,
 }
 
+/// A channel that a lane runs over.
+pub struct Carrier {
+    channel: Arc<dyn Channel>,
+    _in_use: DropGuard,
+}
+
+impl Carrier {
+    /// Returns what is cancelled when the lane uses the channel no more.
+    #[must_use]
+    pub fn new(channel: Arc<dyn Channel>) -> (Self, CancellationToken) {
+        let released = CancellationToken::new();
+        let carrier = Self {
+            channel,
+            _in_use: released.clone().drop_guard(),
+        };
+        (carrier, released)
+    }
+}
+
+/// Carriers that may wait for a lane to take them.
+pub const CARRIERS: usize = 4;
+
 /// What a lane finds out about its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathNews {
-    /// Nothing comes by it. Told again until something does.
+    /// Nothing comes by it, or its channel has closed. Told again until something comes.
     Silent,
     /// Something came after that.
     Back,
@@ -66,12 +93,14 @@ pub struct Terms<'a> {
     pub asks: Option<mpsc::Receiver<Ask>>,
     /// Who is told of the path. Told once more while it is silent if this is full.
     pub news: Option<mpsc::Sender<PathNews>>,
+    /// What takes the place of the present carrier. If nothing can, the lane ends with its channel.
+    pub carriers: Option<mpsc::Receiver<Carrier>>,
 }
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
 pub enum EndedBy {
-    /// The channel closed.
+    /// The channel closed, and there is no other one.
     #[error(transparent)]
     Closed(#[from] Closed),
     /// The other end broke the protocol.
@@ -92,16 +121,14 @@ pub enum EndedBy {
 ///
 /// # Errors
 /// See [`EndedBy`].
-pub async fn run(
-    channel: &dyn Channel,
-    pipe: DuplexStream,
-    terms: Terms<'_>,
-) -> Result<(), EndedBy> {
-    Shell::new(channel, terms).run(pipe).await
+pub async fn run(carrier: Carrier, pipe: DuplexStream, terms: Terms<'_>) -> Result<(), EndedBy> {
+    Shell::new(carrier, terms).run(pipe).await
 }
 
 struct Shell<'a> {
-    channel: &'a dyn Channel,
+    /// `None` from when its channel has closed until there is another.
+    carrier: Option<Carrier>,
+    carriers: Option<mpsc::Receiver<Carrier>>,
     traffic: &'a Traffic,
     lane: Lane,
     started: Instant,
@@ -118,9 +145,10 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(channel: &'a dyn Channel, terms: Terms<'a>) -> Self {
+    fn new(carrier: Carrier, terms: Terms<'a>) -> Self {
         Self {
-            channel,
+            carrier: Some(carrier),
+            carriers: terms.carriers,
             traffic: terms.traffic,
             lane: Lane::new(),
             started: Instant::now(),
@@ -137,7 +165,7 @@ impl<'a> Shell<'a> {
     async fn run(mut self, pipe: DuplexStream) -> Result<(), EndedBy> {
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
-        self.lane.ping(self.now());
+        self.ping();
         self.transmit().await?;
         let timeout = tokio::time::sleep_until(self.timeout());
         tokio::pin!(timeout);
@@ -147,7 +175,11 @@ impl<'a> Shell<'a> {
             chunk.reserve(READ_CHUNK);
             let mut limited = (&mut chunk).limit(room);
             tokio::select! {
-                message = self.channel.recv() => self.receive_all(message.ok_or(Closed)?)?,
+                message = recv(self.carrier.as_ref()) => match message {
+                    Some(message) => self.receive_all(message)?,
+                    None => self.lose()?,
+                },
+                Some(carrier) = next(&mut self.carriers) => self.resume(carrier),
                 written = to_http.write(&self.unread), if is_heard && !self.unread.is_empty() => match written {
                     Ok(written) => {
                         self.unread.advance(written);
@@ -166,7 +198,7 @@ impl<'a> Shell<'a> {
                         debug_assert_eq!(taken, bytes.len(), "no more was read than there was room");
                     }
                 }
-                Some(ask) = next_ask(&mut self.asks), if self.pings.len() < MAX_PINGS => {
+                Some(ask) = next(&mut self.asks), if self.pings.len() < MAX_PINGS => {
                     self.heed(ask);
                     timeout.as_mut().reset(self.timeout());
                 }
@@ -174,9 +206,9 @@ impl<'a> Shell<'a> {
                     // The timer is not set anew for every message: it may be early.
                     if self.now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(self.now()) {
-                            Verdict::Ping => self.lane.ping(self.now()),
-                            Verdict::Restart => {
-                                self.lane.ping(self.now());
+                            Verdict::Ping => self.ping(),
+                            Verdict::Silent => {
+                                self.ping();
                                 self.tell(PathNews::Silent);
                             }
                             Verdict::Dead => return Err(EndedBy::Silence),
@@ -206,7 +238,7 @@ impl<'a> Shell<'a> {
             if self.unread_total > MAX_UNREAD {
                 return Err(EndedBy::Overrun);
             }
-            next = self.channel.recv().now_or_never().flatten();
+            next = recv(self.carrier.as_ref()).now_or_never().flatten();
         }
         let sign = if self.lane.progress() > before {
             Sign::Traffic
@@ -240,7 +272,33 @@ impl<'a> Shell<'a> {
             Ask::Ping(asker) => self.pings.push_back((now, asker)),
             Ask::Doubt => self.liveness.doubt(now),
         }
-        self.lane.ping(now);
+        self.ping();
+    }
+
+    fn ping(&mut self) {
+        if self.carrier.is_some() {
+            self.lane.ping(self.now());
+        }
+    }
+
+    /// The channel has closed.
+    fn lose(&mut self) -> Result<(), Closed> {
+        self.carrier = None;
+        // Who has said all it wants to say does not come back.
+        let carriers = self.carriers.as_mut().filter(|_| !self.lane.is_at_end());
+        if let Ok(next) = carriers.ok_or(Closed)?.try_recv() {
+            self.resume(next);
+            return Ok(());
+        }
+        self.liveness.lost(self.now());
+        self.tell(PathNews::Silent);
+        Ok(())
+    }
+
+    fn resume(&mut self, carrier: Carrier) {
+        self.carrier = Some(carrier);
+        self.lane.resume();
+        self.ping();
     }
 
     fn tell(&self, news: PathNews) {
@@ -253,11 +311,20 @@ impl<'a> Shell<'a> {
 
     async fn transmit(&mut self) -> Result<(), EndedBy> {
         let now = self.now();
-        while let Some(message) = self.lane.poll_transmit(now) {
-            self.channel.send(message).await?;
-        }
-        if let Some(ack) = self.lane.flush_acks() {
-            self.channel.send(ack).await?;
+        while let Some(carrier) = &self.carrier {
+            let message = self.lane.poll_transmit(now);
+            let Some(message) = message.or_else(|| self.lane.flush_acks()) else {
+                break;
+            };
+            // A channel whose path has died may take nothing more for long. What it did not take is sent
+            // again by the next one.
+            tokio::select! {
+                biased;
+                sent = carrier.channel.send(message) => if sent.is_err() {
+                    self.lose()?;
+                },
+                Some(carrier) = next(&mut self.carriers) => self.resume(carrier),
+            }
         }
         let traffic = self.lane.traffic();
         let counters = self.traffic;
@@ -276,10 +343,18 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// The next wish; waits for ever where nobody may have one.
-async fn next_ask(asks: &mut Option<mpsc::Receiver<Ask>>) -> Option<Ask> {
-    match asks {
-        Some(asks) => asks.recv().await,
+/// The next message; waits for ever while there is no channel.
+async fn recv(carrier: Option<&Carrier>) -> Option<Bytes> {
+    match carrier {
+        Some(carrier) => carrier.channel.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next of what may come; waits for ever where nothing can.
+async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -293,9 +368,61 @@ mod tests {
 
     const PIPE: usize = 1024;
 
+    /// Both ends of a channel.
+    fn carriers() -> (Carrier, Carrier) {
+        let (a, b) = loopback::pair();
+        (Carrier::new(Arc::new(a)).0, Carrier::new(Arc::new(b)).0)
+    }
+
+    #[tokio::test]
+    async fn bytes_go_on_over_another_channel() {
+        const SIZE: usize = 3_000_000;
+        let (a, b) = loopback::pair();
+        let (a, b): (Arc<dyn Channel>, Arc<dyn Channel>) = (Arc::new(a), Arc::new(b));
+        let (a_pipe, mut a_user) = tokio::io::duplex(PIPE);
+        let (b_pipe, mut b_user) = tokio::io::duplex(PIPE);
+        let (a_traffic, b_traffic) = (Traffic::default(), Traffic::default());
+        let (to_a, a_carriers) = mpsc::channel(CARRIERS);
+        let (to_b, b_carriers) = mpsc::channel(CARRIERS);
+        let terms = |traffic, carriers| Terms {
+            traffic,
+            patience: liveness::CLIENT,
+            asks: None,
+            news: None,
+            carriers: Some(carriers),
+        };
+        let (a_carrier, a_released) = Carrier::new(a.clone());
+        let (b_carrier, _) = Carrier::new(b);
+        let sent: Vec<u8> = (0..SIZE).map(|i| (i % 251) as u8).collect();
+        let write = async {
+            a_user.write_all(&sent).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let read = async {
+            let mut got = vec![0; SIZE];
+            let (early, late) = got.split_at_mut(SIZE / 3);
+            b_user.read_exact(early).await.unwrap();
+            let (next_a, next_b) = carriers();
+            // One end still has its channel, the other has seen it close.
+            a.close().await;
+            to_a.send(next_a).await.unwrap();
+            to_b.send(next_b).await.unwrap();
+            b_user.read_exact(late).await.unwrap();
+            got
+        };
+        let got = tokio::select! {
+            ended = run(a_carrier, a_pipe, terms(&a_traffic, a_carriers)) => panic!("{ended:?}"),
+            ended = run(b_carrier, b_pipe, terms(&b_traffic, b_carriers)) => panic!("{ended:?}"),
+            () = write => unreachable!("it waits"),
+            got = read => got,
+        };
+        assert!(got == sent, "what arrives is what was sent");
+        assert!(a_released.is_cancelled());
+    }
+
     #[tokio::test]
     async fn a_ping_that_somebody_asks_for_is_answered() {
-        let (a, b) = loopback::pair();
+        let (a, b) = carriers();
         let (a_pipe, _a_user) = tokio::io::duplex(PIPE);
         let (b_pipe, _b_user) = tokio::io::duplex(PIPE);
         let (a_traffic, b_traffic) = (Traffic::default(), Traffic::default());
@@ -305,6 +432,7 @@ mod tests {
             patience: liveness::CLIENT,
             asks,
             news: None,
+            carriers: None,
         };
         let ask = async {
             let (asker, measured) = oneshot::channel();
@@ -312,8 +440,8 @@ mod tests {
             measured.await.unwrap()
         };
         tokio::select! {
-            ended = run(&a, a_pipe, terms(&a_traffic, Some(asked))) => panic!("{ended:?}"),
-            ended = run(&b, b_pipe, terms(&b_traffic, None)) => panic!("{ended:?}"),
+            ended = run(a, a_pipe, terms(&a_traffic, Some(asked))) => panic!("{ended:?}"),
+            ended = run(b, b_pipe, terms(&b_traffic, None)) => panic!("{ended:?}"),
             rtt = ask => assert!(rtt < liveness::CLIENT.ping),
         }
     }

@@ -46,8 +46,8 @@ class Holder {
   #control;
   /** @type {Worker | null} */
   #worker = null;
-  /** @type {PeerConnection | null} */
-  #peer = null;
+  /** @type {Map<string, PeerConnection>} the one in use, and one that may take its place */
+  #peers = new Map();
   /** @type {MessagePort[]} ports that came before the worker */
   #waiting = [];
 
@@ -122,7 +122,8 @@ class Holder {
       if (this.#worker) this.#post({ type: 'retry' });
       else await this.start(undefined);
     } else if (message.type === 'forget') {
-      this.#peer?.close();
+      for (const peer of this.#peers.values()) peer.close();
+      this.#peers.clear();
       this.#worker?.terminate();
       this.#worker = null;
       await forget(this.#service);
@@ -146,24 +147,21 @@ class Holder {
 
   /** @param {import('./messages.js').PeerCommand} command */
   async #steer(command) {
+    const peer = this.#peers.get(command.session);
     if (command.type === 'peer-open') {
-      this.#peer?.close();
-      this.#peer = new PeerConnection(command.session, command.iceServers, {
+      const opened = new PeerConnection(command.session, command.iceServers, {
         channel: (channel) => this.#post({ type: 'channel', session: command.session, channel }, [channel]),
         event: (event) => this.#post({ type: 'peer', json: JSON.stringify(event) }),
       });
-      await this.#peer.start();
-    } else if (command.session !== this.#peer?.session) {
-      return;
-    } else if (command.type === 'peer-restart') {
-      await this.#peer.restart(command.iceServers);
+      this.#peers.set(command.session, opened);
+      await opened.start();
     } else if (command.type === 'peer-answer') {
-      await this.#peer.answer(command.description);
+      await peer?.answer(command.description);
     } else if (command.type === 'peer-candidate') {
-      await this.#peer.candidate(command.candidate);
+      await peer?.candidate(command.candidate);
     } else if (command.type === 'peer-close') {
-      this.#peer.close();
-      this.#peer = null;
+      peer?.close();
+      this.#peers.delete(command.session);
     }
   }
 

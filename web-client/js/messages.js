@@ -137,7 +137,6 @@ export const PING_INTERVAL_MS = 10_000;
 /**
  * Wasm → holder: what the peer connection shall do.
  * @typedef {{type: 'peer-open', session: string, iceServers: RTCIceServer[]}
- *   | {type: 'peer-restart', session: string, iceServers: RTCIceServer[]}
  *   | {type: 'peer-answer', session: string, description: RTCSessionDescriptionInit}
  *   | {type: 'peer-candidate', session: string, candidate: RTCIceCandidateInit | null}
  *   | {type: 'peer-close', session: string}

@@ -43,21 +43,6 @@ export class PeerConnection {
 
   async start() {
     const offer = await this.#connection.createOffer();
-    await this.#propose(offer);
-  }
-
-  /**
-   * Looks for another path. What is connected stays so.
-   * @param {RTCIceServer[]} iceServers their credentials are renewed
-   */
-  async restart(iceServers) {
-    this.#connection.setConfiguration({ iceServers });
-    this.#early = [];
-    await this.#propose(await this.#connection.createOffer({ iceRestart: true }));
-  }
-
-  /** @param {RTCSessionDescriptionInit} offer */
-  async #propose(offer) {
     await this.#connection.setLocalDescription(offer);
     this.#emit({ type: 'peer-offer', session: this.session, description: { type: 'offer', sdp: offer.sdp ?? '' } });
   }

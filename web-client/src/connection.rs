@@ -22,6 +22,7 @@ use portway_protocol::backoff::Backoff;
 use portway_protocol::id::SessionId;
 use portway_protocol::link::Link;
 use portway_protocol::reason::Reason;
+use portway_protocol::session::resumption::Deadlines;
 use portway_protocol::signal::NodeStatus;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -35,7 +36,7 @@ use crate::error::Failure;
 use crate::session::{self, Identity, Requests};
 use crate::signaling::{Signaling, is_there};
 use holder::{FromHolder, ToHolder};
-use introduce::{introduce, presence};
+use introduce::{Introduction, introduce, presence};
 use run::drive;
 
 /// First and longest pause between attempts.
@@ -370,10 +371,11 @@ async fn attempt(
     let connecting = async {
         let url = &inner.options.signal_url;
         if is_repeated {
-            is_there(url).await?;
+            is_there(url, CONNECT_TIMEOUT).await?;
         }
         inner.meet(session).await
     };
+    let begun = clock::now();
     let timeout = clock::sleep(CONNECT_TIMEOUT);
     let connected = tokio::select! {
         connected = connecting => connected,
@@ -386,21 +388,25 @@ async fn attempt(
     if !*had_session {
         inner.state("connecting");
     }
+    let met = clock::now();
     let timeout = clock::sleep(CONNECT_TIMEOUT);
+    let introduction = Introduction {
+        session,
+        node: None,
+    };
     let opened = tokio::select! {
-        opened = introduce(inner, signaling, events, session) => opened,
+        opened = introduce(inner, signaling, events, introduction, None) => opened,
         () = timeout => Err(Failure::new(Reason::IceFailed)),
     };
-    let failure = match opened {
-        Ok(accepted) => {
+    match opened {
+        Ok((held, reached)) => {
             backoff.reset();
             *had_session = true;
-            drive(inner, slot, events, session, accepted).await
+            let deadlines = Deadlines::after(met - begun, clock::now() - met);
+            drive(inner, slot, events, held, reached, deadlines).await
         }
         Err(failure) => failure,
-    };
-    inner.holder(&ToHolder::Close { session });
-    failure
+    }
 }
 
 /// Waits, but not longer than until the node is back or the user asks.

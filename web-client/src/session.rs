@@ -1,4 +1,4 @@
-//! One session: handshake on channel 0, then HTTP/2 over the lane.
+//! One session: handshake on channel 0, then HTTP/2 over the lane, which may outlive the channel.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,6 +15,7 @@ use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::{self, HandshakeError};
+use portway_protocol::session::resumption::{Resumption, ResumptionKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use wasm_bindgen::prelude::*;
@@ -59,9 +60,16 @@ pub(crate) struct Identity {
     pub(crate) key: SigningKey,
 }
 
-/// A session that was accepted.
-pub(crate) struct Accepted {
+/// A channel whose other end has let us in.
+pub(crate) struct Reached {
     pub(crate) node: NodeId,
+    /// What the session needs to go on over another one.
+    pub(crate) resumption: Resumption,
+    channel: Channel,
+}
+
+/// A session that has begun.
+pub(crate) struct Begun {
     pub(crate) requests: Requests,
     pub(crate) driver: Driver,
 }
@@ -71,7 +79,7 @@ pub(crate) struct Accepted {
 pub(crate) enum News {
     /// A round trip.
     Measured(Duration),
-    /// Nothing comes by its path. Told again until something does.
+    /// Nothing comes by its path, or its channel has closed. Told again until something comes.
     Silent,
     /// Something came after that.
     Back,
@@ -84,19 +92,30 @@ pub(crate) struct Driver {
     http: std::pin::Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>,
 }
 
-/// Waits for the channel, runs the handshake and starts HTTP/2.
-pub(crate) async fn open(
+/// Waits for the channel and runs the handshake: for a new session, or for one that goes on.
+pub(crate) async fn reach(
     channel: RtcDataChannel,
     session: SessionId,
     identity: &Identity,
-) -> Result<Accepted, Failure> {
+    resumption: Option<Resumption>,
+) -> Result<Reached, Failure> {
     let mut channel = Channel::new(channel);
-    channel.opened().await?;
+    channel.opened().await.map_err(no_path)?;
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
-    let node = tokio::select! {
-        node = shake_hands(&mut channel, session, identity) => node?,
+    let shaking = shake_hands(&mut channel, session, identity, resumption);
+    let (node, key) = tokio::select! {
+        shaken = shaking => shaken?,
         () = timeout => return Err(Failure::new(Reason::SessionTimeout)),
     };
+    Ok(Reached {
+        node,
+        resumption: Resumption { session, key },
+        channel,
+    })
+}
+
+/// Starts HTTP/2.
+pub(crate) async fn begin(reached: Reached) -> Result<Begun, Failure> {
     let (near, far) = tokio::io::duplex(PIPE);
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -108,22 +127,25 @@ pub(crate) async fn open(
         .handshake(near);
     let (requests, connection) = handshake.await?;
     let driver = Driver {
-        channel,
+        channel: reached.channel,
         pipe: far,
         http: Box::pin(connection),
     };
-    Ok(Accepted {
-        node,
-        requests,
-        driver,
-    })
+    Ok(Begun { requests, driver })
+}
+
+/// A channel that closes before the gateway's verdict: only the gateway itself says that a session is
+/// lost.
+fn no_path(_closed: Failure) -> Failure {
+    Failure::new(Reason::IceFailed)
 }
 
 async fn shake_hands(
     channel: &mut Channel,
     session: SessionId,
     identity: &Identity,
-) -> Result<NodeId, Failure> {
+    resumption: Option<Resumption>,
+) -> Result<(NodeId, ResumptionKey), Failure> {
     let violation = |error: HandshakeError| {
         let reason = error.reason();
         if let HandshakeError::Refused { reason, message } = error {
@@ -131,33 +153,43 @@ async fn shake_hands(
         }
         Failure::with(reason, error)
     };
-    let (hello, state) = handshake::start(
+    let (hello, mut state) = handshake::start(
         session,
         identity.cluster.clone(),
         identity.service.clone(),
         Nonce::from_bytes(clock::random()),
     );
-    channel.send(&hello)?;
-    let reply = channel.recv().await?;
+    if let Some(resumption) = resumption {
+        state = state.resuming(resumption);
+    }
+    channel.send(&hello).map_err(no_path)?;
+    let reply = channel.recv().await.map_err(no_path)?;
     let (proof, state) = state
         .receive(&reply, identity.grant, None, &identity.key)
         .map_err(violation)?;
-    channel.send(&proof)?;
-    let verdict = channel.recv().await?;
-    let (node, _accepted) = state.receive(&verdict).map_err(violation)?;
-    Ok(node)
+    channel.send(&proof).map_err(no_path)?;
+    let verdict = channel.recv().await.map_err(no_path)?;
+    let (node, accepted) = state.receive(&verdict).map_err(violation)?;
+    Ok((node, accepted.resumption))
 }
 
 impl Driver {
-    /// Runs to the session's end. A notification of `doubt`: the other end may have gone.
-    pub(crate) async fn run(self, doubt: Rc<Notify>, news: mpsc::Sender<News>) -> Failure {
+    /// Runs to the session's end. A notification of `doubt`: the other end may have gone. What comes from
+    /// `next` takes the place of the present channel.
+    pub(crate) async fn run(
+        self,
+        doubt: Rc<Notify>,
+        news: mpsc::Sender<News>,
+        next: mpsc::Receiver<Reached>,
+    ) -> Failure {
         let Self {
             channel,
             pipe,
             mut http,
         } = self;
         let lane = Pump {
-            channel,
+            channel: Some(channel),
+            next,
             lane: Lane::new(),
             liveness: Liveness::new(liveness::CLIENT, clock::now()),
             measured: None,
@@ -176,7 +208,9 @@ impl Driver {
 
 /// Moves bytes between channel and pipe, as the gateway's twin does.
 struct Pump {
-    channel: Channel,
+    /// `None` from when it has closed until there is another.
+    channel: Option<Channel>,
+    next: mpsc::Receiver<Reached>,
     lane: Lane,
     liveness: Liveness,
     /// The ping whose round trip was told last.
@@ -199,13 +233,19 @@ impl Pump {
             let room = self.lane.room();
             chunk.reserve(READ_CHUNK);
             let mut limited = (&mut chunk).limit(room);
+            let full = self.full();
             tokio::select! {
-                message = self.channel.recv() => {
-                    let Ok(message) = message else { return lost() };
-                    if let Err(failure) = self.receive_all(message) {
+                message = recv(&mut self.channel) => {
+                    let taken = match message {
+                        Ok(message) => self.receive_all(message),
+                        Err(_) => self.lose(),
+                    };
+                    if let Err(failure) = taken {
                         return failure;
                     }
                 }
+                Some(reached) = self.next.recv() => self.resume(reached),
+                () = notified(full.as_deref()) => {}
                 written = to_http.write(&unread), if !unread.is_empty() => match written {
                     Ok(count) => unread.advance(count),
                     Err(_) => return lost(),
@@ -218,16 +258,16 @@ impl Pump {
                 },
                 () = self.doubt.notified() => {
                     self.liveness.doubt(clock::now());
-                    self.lane.ping(clock::now());
+                    self.ping();
                     timeout = Box::pin(self.timeout());
                 }
                 () = &mut timeout => {
                     // A timer is not made anew for every message: it may be early.
                     if clock::now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(clock::now()) {
-                            Verdict::Ping => self.lane.ping(clock::now()),
-                            Verdict::Restart => {
-                                self.lane.ping(clock::now());
+                            Verdict::Ping => self.ping(),
+                            Verdict::Silent => {
+                                self.ping();
                                 self.tell(News::Silent);
                             }
                             Verdict::Dead => return Failure::with(Reason::SessionLost, "no sign of life"),
@@ -236,8 +276,8 @@ impl Pump {
                     timeout = Box::pin(self.timeout());
                 }
             }
-            if self.transmit().await.is_err() {
-                return lost();
+            if let Err(failure) = self.transmit() {
+                return failure;
             }
         }
     }
@@ -256,7 +296,7 @@ impl Pump {
             self.lane
                 .receive(message, now)
                 .map_err(|error| Failure::with(Reason::ProtocolViolation, error))?;
-            next = self.channel.recv().now_or_never().and_then(Result::ok);
+            next = recv(&mut self.channel).now_or_never().and_then(Result::ok);
         }
         let sign = if self.lane.progress() > before {
             Sign::Traffic
@@ -282,15 +322,67 @@ impl Pump {
         drop(self.news.try_send(news));
     }
 
-    async fn transmit(&mut self) -> Result<(), Failure> {
-        while let Some(message) = self.lane.poll_transmit(clock::now()) {
-            self.channel.writable().await?;
-            self.channel.send(&message)?;
+    fn ping(&mut self) {
+        if self.channel.is_some() {
+            self.lane.ping(clock::now());
         }
-        if let Some(ack) = self.lane.flush_acks() {
-            self.channel.send(&ack)?;
+    }
+
+    /// The channel has closed.
+    fn lose(&mut self) -> Result<(), Failure> {
+        self.channel = None;
+        // Who has said all it wants to say does not come back.
+        if self.lane.is_at_end() {
+            return Err(Failure::new(Reason::SessionLost));
+        }
+        if let Ok(reached) = self.next.try_recv() {
+            self.resume(reached);
+            return Ok(());
+        }
+        self.liveness.lost(clock::now());
+        self.tell(News::Silent);
+        Ok(())
+    }
+
+    fn resume(&mut self, reached: Reached) {
+        self.channel = Some(reached.channel);
+        self.lane.resume();
+        self.ping();
+    }
+
+    /// Sends what there is as long as the browser takes it.
+    fn transmit(&mut self) -> Result<(), Failure> {
+        while let Some(channel) = self.channel.as_ref().filter(|channel| !channel.is_full()) {
+            let message = self.lane.poll_transmit(clock::now());
+            let Some(message) = message.or_else(|| self.lane.flush_acks()) else {
+                break;
+            };
+            if channel.send(&message).is_err() {
+                self.lose()?;
+            }
         }
         Ok(())
+    }
+
+    /// What tells of room, if the browser takes nothing more now.
+    fn full(&self) -> Option<Rc<Notify>> {
+        let channel = self.channel.as_ref().filter(|channel| channel.is_full())?;
+        Some(channel.changed.clone())
+    }
+}
+
+/// The next message; waits for ever while there is no channel.
+async fn recv(channel: &mut Option<Channel>) -> Result<Bytes, Failure> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn notified(notify: Option<&Notify>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -363,15 +455,9 @@ impl Channel {
         }
     }
 
-    /// Waits while the browser's own queue is long.
-    async fn writable(&self) -> Result<(), Failure> {
-        while self.inner.buffered_amount() > HIGH_WATER {
-            if self.inner.ready_state() != RtcDataChannelState::Open {
-                return Err(Failure::new(Reason::SessionLost));
-            }
-            self.changed.notified().await;
-        }
-        Ok(())
+    /// Whether the browser's own queue is long.
+    fn is_full(&self) -> bool {
+        self.inner.buffered_amount() > HIGH_WATER
     }
 
     fn send(&self, message: &[u8]) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portway_protocol::id::{ClusterName, GrantId, SessionId};
 use portway_protocol::key::SigningKey;
@@ -27,7 +28,10 @@ const HEALTH_PATH: &str = "/_portway/health";
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(catch)]
-    async fn fetch(url: &str) -> Result<JsValue, JsValue>;
+    async fn fetch(url: &str, options: &js_sys::Object) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(js_namespace = AbortSignal, js_name = timeout)]
+    fn abort_after(millis: f64) -> JsValue;
 }
 
 /// An authenticated socket.
@@ -52,13 +56,18 @@ struct Callbacks {
 
 /// Whether the server behind `url`, that of its socket, is there. To be asked before a socket is tried
 /// again: Firefox makes each attempt after a failed one wait longer, up to a minute.
-pub(crate) async fn is_there(url: &str) -> Result<(), Failure> {
+pub(crate) async fn is_there(url: &str, patience: Duration) -> Result<(), Failure> {
     // `ws…` becomes `http…`.
     let address = url
         .strip_prefix("ws")
         .and_then(|rest| rest.strip_suffix(PATH))
         .ok_or_else(|| Failure::new(Reason::Internal))?;
-    match fetch(&format!("http{address}{HEALTH_PATH}")).await {
+    let options = js_sys::Object::new();
+    // What is given up shall not keep one of the few connections that a browser opens to a host.
+    let signal = abort_after(patience.as_secs_f64() * 1000.0);
+    // Setting a property of a fresh object cannot fail.
+    drop(js_sys::Reflect::set(&options, &"signal".into(), &signal));
+    match fetch(&format!("http{address}{HEALTH_PATH}"), &options).await {
         Ok(_) => Ok(()),
         Err(_) => Err(Failure::new(Reason::SignalingUnreachable)),
     }

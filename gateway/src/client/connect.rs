@@ -1,10 +1,11 @@
-//! One attempt: from an address to a session.
+//! One attempt: from an address to a session, or to another channel of one.
 
 use std::time::Duration;
 
 use portway_protocol::id::{NodeId, Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::session::handshake::{self, Accepted};
+use portway_protocol::session::resumption::{Deadlines, Resumption};
 use portway_protocol::signal::{Authenticate, Authenticated, Call, IceServer};
 use portway_protocol::transcript::sign_challenge;
 use portway_transport::webrtc::{Peer, PeerConfig};
@@ -36,14 +37,38 @@ pub struct Opening {
     pub session: Duration,
 }
 
+/// Those of a first attempt: nothing is known of the way.
+const FIRST: Deadlines = Deadlines {
+    meeting: CONNECT_TIMEOUT,
+    opening: OPEN_TIMEOUT,
+};
+
+/// What an attempt has reached.
+pub(super) struct Reached {
+    pub(super) id: SessionId,
+    pub(super) welcome: Welcome,
+    pub(super) opening: Opening,
+    pub(super) exchange: Exchange,
+}
+
 /// Makes one attempt.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub async fn connect(target: &Target) -> Result<Session, ClientError> {
+    let reached = reach(target, None, FIRST).await?;
+    Session::start(target.clone(), reached).await
+}
+
+/// Opens a channel to the gateway and shakes hands: for a new session, or for one to go on with.
+pub(super) async fn reach(
+    target: &Target,
+    resumption: Option<Resumption>,
+    deadlines: Deadlines,
+) -> Result<Reached, ClientError> {
     let begun = Instant::now();
     let id = SessionId::from_bytes(random());
-    let met = tokio::time::timeout(CONNECT_TIMEOUT, meet(target, id));
+    let met = tokio::time::timeout(deadlines.meeting, meet(target, id));
     let (socket, heartbeat, ice_servers) = met.await.map_err(|_| SocketError::Timeout)??;
     let mut opening = Opening {
         signaling: begun.elapsed(),
@@ -57,16 +82,27 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
     let (peer, description, events) = Peer::offer(&config).await?;
     let mut exchange = Exchange::new(id, target.clone(), socket, (peer, events), heartbeat);
     exchange.offer(description).await?;
+    let introduction = Introduction {
+        target,
+        id,
+        resumption,
+        begun,
+    };
     let opened = tokio::time::timeout(
-        OPEN_TIMEOUT,
-        introduce(target, id, &mut exchange, &mut opening, begun),
+        deadlines.opening,
+        introduction.run(&mut exchange, &mut opening),
     )
     .await
     .unwrap_or(Err(ClientError::NoPath));
     match opened {
         Ok(welcome) => {
             opening.session = begun.elapsed();
-            Session::start(welcome, opening, exchange).await
+            Ok(Reached {
+                id,
+                welcome,
+                opening,
+                exchange,
+            })
         }
         Err(error) => {
             exchange.leave(error.reason()).await;
@@ -77,7 +113,7 @@ pub async fn connect(target: &Target) -> Result<Session, ClientError> {
 
 /// Connects to signaling and proves the grant; returns the socket, its interval of heartbeats and the
 /// servers to use.
-pub(super) async fn meet(
+async fn meet(
     target: &Target,
     session: SessionId,
 ) -> Result<(Socket, Duration, Vec<IceServer>), SocketError> {
@@ -109,61 +145,68 @@ fn heartbeat(millis: u64) -> Duration {
     Duration::from_millis(millis.clamp(1_000, 60_000))
 }
 
-/// Exchanges descriptions and candidates until the gateway has let us in.
-async fn introduce(
-    target: &Target,
+/// From an offer to the gateway's verdict.
+struct Introduction<'a> {
+    target: &'a Target,
     id: SessionId,
-    exchange: &mut Exchange,
-    opening: &mut Opening,
+    resumption: Option<Resumption>,
     begun: Instant,
-) -> Result<Welcome, ClientError> {
-    let peer = exchange.peer();
-    let channel = peer.open();
-    tokio::pin!(channel);
-    let channel = loop {
-        tokio::select! {
-            channel = &mut channel => break channel.map_err(|Closed| ClientError::NoPath)?,
-            event = exchange.event() => match exchange.handle(event).await? {
-                News::Answered => opening.answer = begun.elapsed(),
-                News::Connected => opening.path = begun.elapsed(),
-                News::SignalingLost(error) => return Err(error.into()),
-                News::PeerEnded => return Err(ClientError::NoPath),
-                News::NodeOffline | News::NodeOnline | News::Nothing => {}
-            },
-        }
-    };
-    opening.channel = begun.elapsed();
-    let shaking = shake_hands(channel.as_ref(), target, id);
-    let (node, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
-        .await
-        .unwrap_or(Err(ClientError::Timeout))?;
-    Ok(Welcome {
-        channel,
-        node,
-        accepted,
-    })
 }
 
-/// The client's side of the handshake.
-async fn shake_hands(
-    channel: &dyn Channel,
-    target: &Target,
-    session: SessionId,
-) -> Result<(NodeId, Accepted), ClientError> {
-    let link = &target.address.link;
-    let (hello, state) = handshake::start(
-        session,
-        link.cluster.clone(),
-        target.address.service.clone(),
-        Nonce::from_bytes(random()),
-    );
-    let gone = |Closed| ClientError::Ended;
-    channel.send(hello.into()).await.map_err(gone)?;
-    let reply = channel.recv().await.ok_or(ClientError::Ended)?;
-    let (proof, state) = state.receive(&reply, link.grant, None, &link.grant_key())?;
-    channel.send(proof.into()).await.map_err(gone)?;
-    let verdict = channel.recv().await.ok_or(ClientError::Ended)?;
-    Ok(state.receive(&verdict)?)
+impl Introduction<'_> {
+    /// Exchanges descriptions and candidates until the gateway has let us in.
+    async fn run(
+        self,
+        exchange: &mut Exchange,
+        opening: &mut Opening,
+    ) -> Result<Welcome, ClientError> {
+        let peer = exchange.peer();
+        let channel = peer.open();
+        tokio::pin!(channel);
+        let channel = loop {
+            tokio::select! {
+                channel = &mut channel => break channel.map_err(|Closed| ClientError::NoPath)?,
+                event = exchange.event() => match exchange.handle(event).await? {
+                    News::Answered => opening.answer = self.begun.elapsed(),
+                    News::Connected => opening.path = self.begun.elapsed(),
+                    News::SignalingLost(error) => return Err(error.into()),
+                    News::PeerEnded => return Err(ClientError::NoPath),
+                    News::NodeOffline | News::NodeOnline | News::Nothing => {}
+                },
+            }
+        };
+        opening.channel = self.begun.elapsed();
+        let shaking = self.shake_hands(channel.as_ref());
+        let (node, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
+            .await
+            .unwrap_or(Err(ClientError::Timeout))?;
+        Ok(Welcome {
+            channel,
+            node,
+            accepted,
+        })
+    }
+
+    /// The client's side of the handshake.
+    async fn shake_hands(self, channel: &dyn Channel) -> Result<(NodeId, Accepted), ClientError> {
+        let link = &self.target.address.link;
+        let (hello, mut state) = handshake::start(
+            self.id,
+            link.cluster.clone(),
+            self.target.address.service.clone(),
+            Nonce::from_bytes(random()),
+        );
+        if let Some(resumption) = self.resumption {
+            state = state.resuming(resumption);
+        }
+        let gone = |Closed| ClientError::Ended;
+        channel.send(hello.into()).await.map_err(gone)?;
+        let reply = channel.recv().await.ok_or(ClientError::Ended)?;
+        let (proof, state) = state.receive(&reply, link.grant, None, &link.grant_key())?;
+        channel.send(proof.into()).await.map_err(gone)?;
+        let verdict = channel.recv().await.ok_or(ClientError::Ended)?;
+        Ok(state.receive(&verdict)?)
+    }
 }
 
 /// Random bytes.

@@ -3,26 +3,22 @@
 //! The contract of the loop: an owner awaits [`Exchange::event`], which may be cancelled, then calls
 //! [`Exchange::handle`], which may not.
 //!
-//! While the session's path is silent the owner calls [`Exchange::restart`] again and again. The socket
-//! may have been on the same path: it must answer soon then, or another one takes its place.
+//! What is connected does not need signaling any more: its socket serves to hear of the node as long as it
+//! lasts, and a connection that takes this one's place brings its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_protocol::id::{NodeId, SessionId};
+use portway_protocol::id::SessionId;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{
-    Bye, Call, Candidate, Envelope, Generation, Heartbeat, IceServer, NodeStatus, Offer,
-    SessionDescription,
+    Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus, Offer, SessionDescription,
 };
 use portway_transport::webrtc::{Peer, PeerEvent, PeerEvents};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval};
+use tokio::time::Interval;
 
-use super::connect::meet;
 use super::{ClientError, Target};
 use crate::signaling::connection::{Socket, SocketError};
-use crate::signaling::{PROBE_PATIENCE, until};
 
 /// Id of our offer.
 const OFFER_ID: &str = "offer";
@@ -30,29 +26,12 @@ const OFFER_ID: &str = "offer";
 /// Id of our heartbeats.
 const HEARTBEAT_ID: &str = "heartbeat";
 
-/// Time for a new socket; another one may do better.
-const SOCKET_PATIENCE: Duration = Duration::from_secs(4);
-
-/// How long a node may be away from signaling before its session is given up: a new one may find another.
-const NODE_PATIENCE: Duration = Duration::from_secs(12);
-
-type Met = Result<(Socket, Duration, Vec<IceServer>), SocketError>;
-
 /// Both ends of one session's introduction.
 pub(super) struct Exchange {
     id: SessionId,
     target: Target,
-    /// The node that has the session, once there is one.
-    node: Option<NodeId>,
-    generation: Generation,
-    /// Since when another path is looked for.
-    silent: Option<Instant>,
     /// Until it is lost.
     socket: Option<Socket>,
-    /// When it must have answered.
-    probe: Option<Instant>,
-    /// One to take its place.
-    meeting: JoinSet<Met>,
     peer: Arc<Peer>,
     events: PeerEvents,
     heartbeats: Interval,
@@ -63,8 +42,6 @@ pub(super) enum Event {
     Signaling(Result<Envelope, SocketError>),
     Peer(Option<PeerEvent>),
     Heartbeat,
-    Met(Met),
-    Unanswered,
 }
 
 /// What an event means to the owner.
@@ -96,13 +73,8 @@ impl Exchange {
         heartbeats.reset();
         Self {
             id,
-            node: target.node.clone(),
             target,
-            generation: Generation::FIRST,
-            silent: None,
             socket: Some(socket),
-            probe: None,
-            meeting: JoinSet::new(),
             peer: Arc::new(peer),
             events,
             heartbeats,
@@ -120,10 +92,6 @@ impl Exchange {
         };
         tokio::select! {
             heard = heard => Event::Signaling(heard),
-            Some(met) = self.meeting.join_next() => {
-                Event::Met(met.unwrap_or(Err(SocketError::Closed)))
-            }
-            () = until(self.probe) => Event::Unanswered,
             event = self.events.recv() => Event::Peer(event),
             _tick = self.heartbeats.tick() => Event::Heartbeat,
         }
@@ -135,24 +103,7 @@ impl Exchange {
     /// The other end refused, or has ended the session.
     pub(super) async fn handle(&mut self, event: Event) -> Result<News, ClientError> {
         match event {
-            Event::Signaling(Ok(envelope)) => {
-                self.probe = None;
-                self.hear(envelope).await
-            }
-            Event::Unanswered => {
-                self.meet();
-                Ok(News::Nothing)
-            }
-            Event::Met(met) => {
-                match met {
-                    Ok((socket, ..)) => self.socket = Some(socket),
-                    Err(error) => tracing::debug!(%error, "signaling is not reached"),
-                }
-                if self.socket.is_some() && self.silent.is_some() {
-                    self.restart().await?;
-                }
-                Ok(News::Nothing)
-            }
+            Event::Signaling(Ok(envelope)) => self.hear(envelope).await,
             Event::Signaling(Err(error)) => Ok(self.lose(error)),
             Event::Heartbeat => {
                 let call = Call::Heartbeat(Heartbeat {});
@@ -172,44 +123,6 @@ impl Exchange {
         }
     }
 
-    /// The session is with this node.
-    pub(super) fn is_with(&mut self, node: NodeId) {
-        self.node = Some(node);
-    }
-
-    /// The path is silent: looks for another one.
-    ///
-    /// # Errors
-    /// Our own end fails.
-    pub(super) async fn restart(&mut self) -> Result<(), ClientError> {
-        self.silent.get_or_insert_with(Instant::now);
-        if self.socket.is_none() {
-            self.meet();
-            return Ok(());
-        }
-        self.generation = self.generation.next();
-        let description = self.peer.restart().await?;
-        if let Err(error) = self.offer(description).await {
-            tracing::debug!(%error, "signaling is lost");
-            self.meet();
-            return Ok(());
-        }
-        self.probe
-            .get_or_insert_with(|| Instant::now() + PROBE_PATIENCE);
-        Ok(())
-    }
-
-    /// Something came by the path. Whether it was silent.
-    pub(super) fn recovered(&mut self) -> bool {
-        self.probe = None;
-        self.silent.take().is_some()
-    }
-
-    /// Whether nothing comes by the path.
-    pub(super) const fn is_silent(&self) -> bool {
-        self.silent.is_some()
-    }
-
     /// Sends an offer.
     ///
     /// # Errors
@@ -221,8 +134,7 @@ impl Exchange {
         let offer = Call::Offer(Offer {
             session: self.id,
             service: self.target.address.service.clone(),
-            node: self.node.clone(),
-            generation: self.generation,
+            node: self.target.node.clone(),
             grant: None,
             description,
             ice_servers: Vec::new(),
@@ -236,28 +148,6 @@ impl Exchange {
             | News::NodeOffline
             | News::NodeOnline => Ok(()),
         }
-    }
-
-    /// Takes another socket.
-    fn meet(&mut self) {
-        self.socket = None;
-        self.probe = None;
-        if self.meeting.is_empty() {
-            let (target, id) = (self.target.clone(), self.id);
-            self.meeting.spawn(async move {
-                tokio::time::timeout(SOCKET_PATIENCE, meet(&target, id))
-                    .await
-                    .unwrap_or(Err(SocketError::Timeout))
-            });
-        }
-    }
-
-    /// Whether a refused offer may succeed later.
-    fn may_come_back(&self, reason: Reason) -> bool {
-        let is_new = self
-            .silent
-            .is_none_or(|since| since.elapsed() < NODE_PATIENCE);
-        !self.generation.is_first() && reason != Reason::SessionLost && is_new
     }
 
     /// Says goodbye by every way there is, and ends.
@@ -279,19 +169,13 @@ impl Exchange {
         let Some(method) = envelope.method else {
             return match envelope.error {
                 Some(error) if envelope.id.as_deref() == Some(OFFER_ID) => {
-                    let reason = error.reason();
-                    if self.may_come_back(reason) {
-                        return Ok(News::Nothing);
-                    }
-                    Err(ClientError::Refused(reason))
+                    Err(ClientError::Refused(error.reason()))
                 }
                 Some(_) | None => Ok(News::Nothing),
             };
         };
         match Call::from_parts(&method, envelope.params.as_deref()) {
-            Ok(Call::Answer(answer))
-                if answer.session == self.id && answer.generation == self.generation =>
-            {
+            Ok(Call::Answer(answer)) if answer.session == self.id => {
                 self.peer.accept_answer(&answer.description).await?;
                 Ok(News::Answered)
             }

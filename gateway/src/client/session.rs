@@ -14,17 +14,20 @@ use portway_protocol::id::NodeId;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
-use portway_transport::lane::{self, Ask, PathNews, Traffic};
+use portway_protocol::session::resumption::{Deadlines, NODE_PATIENCE, PAUSE, Resumption};
+use portway_transport::lane::{self, Ask, CARRIERS, Carrier, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
 use portway_transport::{Channel, Path};
 use tokio::io::DuplexStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connect::{Reached, reach};
 use super::exchange::{Exchange, News};
-use super::{ClientError, Opening};
+use super::{ClientError, Opening, Target};
 use crate::executor::TrackedExecutor;
 
 /// Bytes between HTTP/2 and lane.
@@ -64,7 +67,7 @@ pub struct Session {
     pub opening: Opening,
     requests: Requests,
     asks: mpsc::Sender<Ask>,
-    peer: Arc<Peer>,
+    peer: watch::Receiver<Arc<Peer>>,
     closing: CancellationToken,
     driver: JoinSet<ClientError>,
 }
@@ -91,11 +94,13 @@ pub(super) struct Welcome {
 
 impl Session {
     /// Starts HTTP/2 and the task that keeps it going.
-    pub(super) async fn start(
-        welcome: Welcome,
-        opening: Opening,
-        mut exchange: Exchange,
-    ) -> Result<Self, ClientError> {
+    pub(super) async fn start(mut target: Target, reached: Reached) -> Result<Self, ClientError> {
+        let Reached {
+            id,
+            welcome,
+            opening,
+            exchange,
+        } = reached;
         let (near, far) = tokio::io::duplex(PIPE);
         let (requests, http) = http2::Builder::new(TrackedExecutor(TaskTracker::new()))
             .timer(TokioTimer::new())
@@ -105,28 +110,45 @@ impl Session {
             .max_send_buf_size(SEND_BUFFER)
             .handshake::<_, RequestBody>(TokioIo::new(near))
             .await?;
-        exchange.is_with(welcome.node.clone());
+        // Wherever it goes on, it is there.
+        target.node = Some(welcome.node.clone());
         let (asks, asked) = mpsc::channel(ASKS);
         let closing = CancellationToken::new();
-        let peer = exchange.peer();
+        let (peer, peers) = watch::channel(exchange.peer());
         let driver = Driver {
-            channel: welcome.channel,
-            pipe: far,
-            http: Box::pin(http),
+            target,
+            resumption: Resumption {
+                session: id,
+                key: welcome.accepted.resumption.clone(),
+            },
+            deadlines: Deadlines::after(
+                opening.signaling,
+                opening.session.saturating_sub(opening.signaling),
+            ),
             exchange,
+            peer,
+            silent: None,
+            attempted: Instant::now(),
+            replacing: JoinSet::new(),
+            leaving: JoinSet::new(),
             asks: asks.downgrade(),
-            asked,
-            closing: closing.clone(),
         };
+        let running = driver.run(
+            Carrier::new(welcome.channel).0,
+            far,
+            Box::pin(http),
+            asked,
+            closing.clone(),
+        );
         let mut tasks = JoinSet::new();
-        tasks.spawn(driver.run());
+        tasks.spawn(running);
         Ok(Self {
             node: welcome.node,
             accepted: welcome.accepted,
             opening,
             requests: Requests(requests),
             asks,
-            peer,
+            peer: peers,
             closing,
             driver: tasks,
         })
@@ -140,7 +162,8 @@ impl Session {
 
     /// How the node is reached now.
     pub async fn path(&self) -> Option<Path> {
-        self.peer.path().await
+        let peer = self.peer.borrow().clone();
+        peer.path().await
     }
 
     /// Measures a round trip through the session.
@@ -216,44 +239,69 @@ type Http = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// Keeps a session going.
 struct Driver {
-    channel: Arc<dyn Channel>,
-    pipe: DuplexStream,
-    http: Http,
+    target: Target,
+    resumption: Resumption,
+    deadlines: Deadlines,
+    /// Of the channel in use.
     exchange: Exchange,
+    /// Told to whoever wants to know the path.
+    peer: watch::Sender<Arc<Peer>>,
+    /// Since when nothing comes.
+    silent: Option<Instant>,
+    /// When another channel was looked for, the last time.
+    attempted: Instant,
+    /// Another channel, if one is looked for.
+    replacing: JoinSet<Result<Reached, ClientError>>,
+    /// Connections that are no more used.
+    leaving: JoinSet<()>,
     asks: mpsc::WeakSender<Ask>,
-    asked: mpsc::Receiver<Ask>,
-    closing: CancellationToken,
 }
 
 impl Driver {
     /// Runs to the session's end.
-    async fn run(mut self) -> ClientError {
+    async fn run(
+        mut self,
+        carrier: Carrier,
+        pipe: DuplexStream,
+        mut http: Http,
+        asked: mpsc::Receiver<Ask>,
+        closing: CancellationToken,
+    ) -> ClientError {
         let traffic = Traffic::default();
         let (news, mut path_news) = mpsc::channel(PATH_NEWS);
+        let (carriers, next_carriers) = mpsc::channel(CARRIERS);
         let terms = lane::Terms {
             traffic: &traffic,
             patience: liveness::CLIENT,
-            asks: Some(self.asked),
+            asks: Some(asked),
             news: Some(news),
+            carriers: Some(next_carriers),
         };
-        let lane = lane::run(self.channel.as_ref(), self.pipe, terms);
+        let lane = lane::run(carrier, pipe, terms);
         tokio::pin!(lane);
         let error = loop {
             tokio::select! {
                 ended = &mut lane => break ended.map_or_else(Into::into, |()| ClientError::Ended),
-                ended = &mut self.http => break ended.map_or_else(Into::into, |()| ClientError::Ended),
-                () = self.closing.cancelled() => break ClientError::Ended,
+                ended = &mut http => break ended.map_or_else(Into::into, |()| ClientError::Ended),
+                () = closing.cancelled() => break ClientError::Ended,
                 Some(news) = path_news.recv() => match news {
-                    PathNews::Silent => {
-                        tracing::info!("the path is silent: looking for another one");
-                        if let Err(error) = self.exchange.restart().await {
-                            break error;
+                    PathNews::Silent => self.replace(),
+                    PathNews::Back => {
+                        tracing::info!("there is a path again");
+                        self.silent = None;
+                    }
+                },
+                Some(reached) = self.replacing.join_next() => match reached.unwrap_or(Err(ClientError::Ended)) {
+                    Ok(reached) => self.go_on(reached, &carriers),
+                    Err(error) if self.is_over(&error) => break error,
+                    Err(error) => {
+                        tracing::debug!(%error, "no other path yet");
+                        if self.silent.is_some() && self.attempted.elapsed() >= PAUSE {
+                            self.replace();
                         }
                     }
-                    PathNews::Back => if self.exchange.recovered() {
-                        tracing::info!("there is a path again");
-                    },
                 },
+                Some(_left) = self.leaving.join_next() => {}
                 event = self.exchange.event() => match self.exchange.handle(event).await {
                     // The session does not need signaling. Where both run on one machine, its end is
                     // the first sign that this has gone.
@@ -261,21 +309,51 @@ impl Driver {
                         tracing::info!(%error, "signaling is away");
                         doubt(&self.asks);
                     }
-                    Ok(News::NodeOnline) if self.exchange.is_silent() => {
-                        if let Err(error) = self.exchange.restart().await {
-                            break error;
-                        }
-                    }
                     Ok(News::NodeOffline | News::NodeOnline) => doubt(&self.asks),
-                    Ok(News::PeerEnded) => break ClientError::Ended,
-                    Ok(News::Answered | News::Connected | News::Nothing) => {}
+                    // The lane notices itself that its channel has closed.
+                    Ok(News::PeerEnded | News::Answered | News::Connected | News::Nothing) => {}
                     Err(error) => break error,
                 },
             }
         };
-        self.channel.close().await;
         self.exchange.leave(Reason::SessionLost).await;
         error
+    }
+
+    /// Looks for another channel. The present one stays: its path may come back first.
+    fn replace(&mut self) {
+        self.silent.get_or_insert_with(Instant::now);
+        if !self.replacing.is_empty() {
+            return;
+        }
+        tracing::info!("the path is silent: looking for another one");
+        self.attempted = Instant::now();
+        let (target, deadlines) = (self.target.clone(), self.deadlines);
+        let resumption = Some(self.resumption.clone());
+        self.replacing
+            .spawn(async move { reach(&target, resumption, deadlines).await });
+    }
+
+    fn go_on(&mut self, reached: Reached, carriers: &mpsc::Sender<Carrier>) {
+        let carrier = Carrier::new(reached.welcome.channel).0;
+        if carriers.try_send(carrier).is_err() {
+            tracing::debug!("the lane has more channels than it can take");
+        }
+        let before = std::mem::replace(&mut self.exchange, reached.exchange);
+        self.peer.send_replace(self.exchange.peer());
+        self.leaving
+            .spawn(async move { before.peer().close().await });
+    }
+
+    /// Whether a session cannot go on after such a failure to do so.
+    fn is_over(&self, error: &ClientError) -> bool {
+        let reason = error.reason();
+        let has_waited = self
+            .silent
+            .is_some_and(|since| since.elapsed() > NODE_PATIENCE);
+        let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
+        let is_lost = matches!(error, ClientError::Handshake(_)) && reason == Reason::SessionLost;
+        is_lost || error.is_final() || (is_away && has_waited)
     }
 }
 

@@ -91,7 +91,7 @@ pub fn to_service(
         insert(headers, "x-forwarded-proto", scheme);
         insert(headers, "x-forwarded-host", host);
     }
-    if let Some(path) = visitor.path {
+    if let Some(path) = *visitor.path.borrow() {
         insert(headers, "x-forwarded-for", &path.remote.to_string());
         insert(headers, "x-portway-path", path.kind.as_str());
     }
@@ -181,6 +181,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 mod tests {
     use portway_protocol::permission::Permission;
     use portway_transport::{CandidateKind, Path, PathKind, Protocol};
+    use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
@@ -201,13 +202,14 @@ mod tests {
     fn visitor() -> Visitor {
         Visitor {
             user: "ann".into(),
-            path: Some(Path {
+            path: watch::Sender::new(Some(Path {
                 kind: PathKind::Direct,
                 remote: [192, 0, 2, 7].into(),
                 local_kind: CandidateKind::Host,
                 remote_kind: CandidateKind::Host,
                 protocol: Protocol::Udp,
-            }),
+            }))
+            .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),

@@ -1,26 +1,53 @@
 //! The sessions there are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_protocol::reason::Reason;
+use portway_protocol::session::resumption::ResumptionKey;
 use portway_transport::Path;
-use portway_transport::lane::Traffic;
+use portway_transport::lane::{Carrier, Traffic};
 use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Sessions at a time, with those that wait for their client to come back.
+const MAX_SESSIONS: usize = 1024;
 
 /// A session, updated while it runs.
 #[derive(Debug)]
 pub struct Entry {
-    id: SessionId,
-    user: String,
-    service: ServiceName,
-    grant: GrantId,
-    path: Option<Path>,
+    claimed: Claimed,
+    introduction: Mutex<SessionId>,
+    path: watch::Sender<Option<Path>>,
     since: Instant,
     traffic: Traffic,
+    key: ResumptionKey,
+    attachments: mpsc::Sender<Attachment>,
+}
+
+/// Whose a session is, and what for.
+#[derive(Debug, Clone)]
+pub(super) struct Claimed {
+    pub(super) session: SessionId,
+    pub(super) user: String,
+    pub(super) service: ServiceName,
+    pub(super) grant: GrantId,
+}
+
+/// A channel for a session.
+pub(super) struct Attachment {
+    pub(super) carrier: Carrier,
+    /// By what signaling knows it.
+    pub(super) introduction: SessionId,
+    pub(super) path: Option<Path>,
+    /// Cancelled when whoever is at the other end of this channel says goodbye.
+    pub(super) ended: CancellationToken,
 }
 
 /// A session as others see it.
@@ -28,6 +55,9 @@ pub struct Entry {
 pub struct SessionView {
     /// The session.
     pub session: SessionId,
+    /// By what signaling and the relay know its present channel: the session itself, until it has gone on
+    /// over another one.
+    pub introduction: SessionId,
     /// Who.
     pub user: String,
     /// What.
@@ -64,32 +94,53 @@ pub(super) struct Registered {
 
 impl Entry {
     pub(super) fn new(
-        id: SessionId,
-        user: String,
-        service: ServiceName,
-        grant: GrantId,
-        path: Option<Path>,
+        claimed: Claimed,
+        key: ResumptionKey,
+        attachments: mpsc::Sender<Attachment>,
     ) -> Self {
         Self {
-            id,
-            user,
-            service,
-            grant,
-            path,
+            introduction: Mutex::new(claimed.session),
+            claimed,
+            path: watch::Sender::default(),
             since: Instant::now(),
             traffic: Traffic::default(),
+            key,
+            attachments,
         }
+    }
+
+    pub(super) const fn claimed(&self) -> &Claimed {
+        &self.claimed
+    }
+
+    pub(super) const fn key(&self) -> &ResumptionKey {
+        &self.key
+    }
+
+    /// Goes on over another channel, unless it has ended.
+    pub(super) async fn attach(&self, attachment: Attachment) {
+        if self.attachments.send(attachment).await.is_err() {
+            tracing::debug!(session = %self.claimed.session, "it ended before it could be resumed");
+        }
+    }
+
+    fn introduction(&self) -> MutexGuard<'_, SessionId> {
+        self.introduction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn view(&self) -> SessionView {
         let rtt = self.traffic.rtt.load(Ordering::Relaxed);
+        let path = *self.path.borrow();
         SessionView {
-            session: self.id,
-            user: self.user.clone(),
-            service: self.service.clone(),
-            grant: self.grant,
-            path: self.path.map(|path| path.kind.as_str()),
-            address: self.path.map(|path| path.remote),
+            session: self.claimed.session,
+            introduction: *self.introduction(),
+            user: self.claimed.user.clone(),
+            service: self.claimed.service.clone(),
+            grant: self.claimed.grant,
+            path: path.map(|path| path.kind.as_str()),
+            address: path.map(|path| path.remote),
             age_s: self.since.elapsed().as_secs(),
             received: self.traffic.received.load(Ordering::Relaxed),
             sent: self.traffic.sent.load(Ordering::Relaxed),
@@ -111,13 +162,26 @@ impl Table {
         views
     }
 
-    pub(super) fn insert(&self, entry: Entry) -> Registered {
+    /// # Errors
+    /// There are too many, or there is one of that id.
+    pub(super) fn insert(&self, entry: Entry) -> Result<Registered, Reason> {
         let entry = Arc::new(entry);
-        self.lock().insert(entry.id, entry.clone());
-        Registered {
+        let mut entries = self.lock();
+        if entries.len() >= MAX_SESSIONS {
+            return Err(Reason::RateLimited);
+        }
+        match entries.entry(entry.claimed.session) {
+            Slot::Vacant(slot) => slot.insert(entry.clone()),
+            Slot::Occupied(_) => return Err(Reason::PermissionDenied),
+        };
+        Ok(Registered {
             table: self.clone(),
             entry,
-        }
+        })
+    }
+
+    pub(super) fn get(&self, session: &SessionId) -> Option<Arc<Entry>> {
+        self.lock().get(session).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Entry>>> {
@@ -129,17 +193,29 @@ impl Registered {
     pub(super) fn traffic(&self) -> &Traffic {
         &self.entry.traffic
     }
+
+    pub(super) fn claimed(&self) -> &Claimed {
+        &self.entry.claimed
+    }
+
+    pub(super) fn key(&self) -> &ResumptionKey {
+        &self.entry.key
+    }
+
+    /// How the client is reached, now and later.
+    pub(super) fn path(&self) -> watch::Receiver<Option<Path>> {
+        self.entry.path.subscribe()
+    }
+
+    /// It is reached another way.
+    pub(super) fn moved(&self, introduction: SessionId, path: Option<Path>) {
+        *self.entry.introduction() = introduction;
+        self.entry.path.send_replace(path);
+    }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut entries = self.table.lock();
-        // A resumed session may have taken the id over.
-        if entries
-            .get(&self.entry.id)
-            .is_some_and(|entry| Arc::ptr_eq(entry, &self.entry))
-        {
-            entries.remove(&self.entry.id);
-        }
+        self.table.lock().remove(&self.entry.claimed.session);
     }
 }

@@ -1,20 +1,19 @@
-//! Peer connections that offers have started: one task each, from offer to the session's end.
+//! Peer connections that offers have started: one task each, from offer until no session uses it. A session
+//! is known to signaling by the id of the introduction that brought its present channel.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use portway_protocol::id::{GrantId, SessionId};
+use portway_protocol::id::SessionId;
 use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_CANDIDATES, MAX_UNAUTHENTICATED};
 use portway_protocol::reason::Reason;
-use portway_protocol::signal::{
-    Answer, Bye, Call, Candidate, Envelope, Generation, IceCandidate, Offer, SessionDescription,
-};
+use portway_protocol::signal::{Answer, Bye, Call, Candidate, Envelope, IceCandidate, Offer};
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::order::Order;
 use crate::session::{self, Context, SessionError};
@@ -38,23 +37,14 @@ pub(super) struct Peers {
     context: Arc<Context>,
     via: Via,
     outgoing: mpsc::Sender<Envelope>,
-    tasks: TaskTracker,
     peers: Table,
 }
 
 /// The way to a peer's task.
 pub(super) struct Known {
-    /// Of whoever began it; nobody else goes on with it.
-    grant: Option<GrantId>,
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<Option<IceCandidate>>,
     ended: CancellationToken,
     authenticated: bool,
-}
-
-/// What signaling has for a peer.
-enum Input {
-    Candidate(Option<IceCandidate>),
-    Restart(Generation, SessionDescription),
 }
 
 impl Peers {
@@ -63,13 +53,11 @@ impl Peers {
         via: Via,
         peers: Table,
         outgoing: mpsc::Sender<Envelope>,
-        tasks: TaskTracker,
     ) -> Self {
         Self {
             context,
             via,
             outgoing,
-            tasks,
             peers,
         }
     }
@@ -79,31 +67,15 @@ impl Peers {
         self.via
     }
 
-    /// A new peer, or an ICE restart of a known one. The answer follows as a notification.
-    pub(super) async fn offer(&self, offer: Offer) -> Result<(), Reason> {
-        let known = self
-            .lock()
-            .get(&(self.via, offer.session))
-            .map(|known| (known.grant, known.inbox.clone()));
-        if let Some((grant, inbox)) = known {
-            if grant != offer.grant {
-                return Err(Reason::PermissionDenied);
-            }
-            return inbox
-                .send(Input::Restart(offer.generation, offer.description))
-                .await
-                .map_err(|_| Reason::SessionLost);
-        }
-        if !offer.generation.is_first() {
-            return Err(Reason::SessionLost);
-        }
+    /// A new peer. The answer follows as a notification.
+    pub(super) fn offer(&self, offer: Offer) -> Result<(), Reason> {
         if self.context.draining.is_cancelled() {
             return Err(Reason::Draining);
         }
         if self.context.services.get(&offer.service).is_none() {
             return Err(Reason::ServiceUnknown);
         }
-        let (inbox, inputs) = mpsc::channel(MAX_CANDIDATES);
+        let (inbox, candidates) = mpsc::channel(MAX_CANDIDATES);
         let ended = CancellationToken::new();
         {
             let mut peers = self.lock();
@@ -112,12 +84,14 @@ impl Peers {
                 return Err(Reason::RateLimited);
             }
             let known = Known {
-                grant: offer.grant,
                 inbox,
                 ended: ended.clone(),
                 authenticated: false,
             };
-            peers.insert((self.via, offer.session), known);
+            match peers.entry((self.via, offer.session)) {
+                Entry::Vacant(entry) => entry.insert(known),
+                Entry::Occupied(_) => return Err(Reason::PermissionDenied),
+            };
         }
         let task = PeerTask {
             session: offer.session,
@@ -127,7 +101,7 @@ impl Peers {
             peers: self.peers.clone(),
             ended,
         };
-        drop(self.tasks.spawn(task.run(offer, inputs)));
+        drop(self.context.tasks.spawn(task.run(offer, candidates)));
         Ok(())
     }
 
@@ -137,9 +111,7 @@ impl Peers {
             .get(&(self.via, candidate.session))
             .map(|known| known.inbox.clone());
         if let Some(inbox) = known
-            && inbox
-                .try_send(Input::Candidate(candidate.candidate))
-                .is_err()
+            && inbox.try_send(candidate.candidate).is_err()
         {
             tracing::debug!("a candidate was dropped");
         }
@@ -167,7 +139,7 @@ struct PeerTask {
 }
 
 impl PeerTask {
-    async fn run(self, offer: Offer, inputs: mpsc::Receiver<Input>) {
+    async fn run(self, offer: Offer, candidates: mpsc::Receiver<Option<IceCandidate>>) {
         let config = PeerConfig {
             ice_servers: offer.ice_servers.clone(),
             shortcut: self.context.shortcut.clone(),
@@ -176,9 +148,12 @@ impl PeerTask {
         };
         match Peer::answer(&config, &offer.description).await {
             Ok((peer, answer, events)) => {
-                self.answer(offer.generation, answer);
+                self.say(Call::Answer(Answer {
+                    session: self.session,
+                    description: answer,
+                }));
                 let asks = !offer.ice_servers.is_empty();
-                self.converse(&peer, events, inputs, asks).await;
+                self.converse(&peer, events, candidates, asks).await;
                 peer.close().await;
             }
             Err(error) => {
@@ -197,7 +172,7 @@ impl PeerTask {
         &self,
         peer: &Peer,
         mut events: PeerEvents,
-        mut inputs: mpsc::Receiver<Input>,
+        mut candidates: mpsc::Receiver<Option<IceCandidate>>,
         asks: bool,
     ) {
         let session = self.session(peer);
@@ -217,7 +192,11 @@ impl PeerTask {
                 () = release, if deadline.is_some() => order.release(),
                 () = &mut session => return,
                 () = self.ended.cancelled() => return,
-                Some(input) = inputs.recv() => self.apply(peer, input).await,
+                Some(candidate) = candidates.recv() => {
+                    if let Err(error) = peer.add_candidate(candidate.as_ref()).await {
+                        tracing::info!(session = %self.session, %error, "a candidate of a client was refused");
+                    }
+                }
                 Some(event) = events.recv() => match event {
                     PeerEvent::Candidate(candidate) => order.push(candidate),
                     PeerEvent::Connected => tracing::debug!(session = %self.session, "connected"),
@@ -251,37 +230,12 @@ impl PeerTask {
             }
         };
         match outcome {
-            Ok(()) => tracing::info!(session = %self.session, "session ended"),
+            Ok(()) => tracing::debug!(session = %self.session, "a channel is no more used"),
             Err(SessionError::Refused(reason)) => {
                 tracing::info!(session = %self.session, %reason, "a client was refused");
             }
             Err(error) => tracing::info!(session = %self.session, %error, "no session"),
         }
-    }
-
-    async fn apply(&self, peer: &Peer, input: Input) {
-        let outcome = match input {
-            Input::Candidate(candidate) => peer.add_candidate(candidate.as_ref()).await,
-            Input::Restart(generation, offer) => match peer.accept_offer(&offer).await {
-                Ok(answer) => {
-                    tracing::info!(session = %self.session, "looking for another path");
-                    self.answer(generation, answer);
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-        };
-        if let Err(error) = outcome {
-            tracing::info!(session = %self.session, %error, "a message of a client was refused");
-        }
-    }
-
-    fn answer(&self, generation: Generation, description: SessionDescription) {
-        self.say(Call::Answer(Answer {
-            session: self.session,
-            generation,
-            description,
-        }));
     }
 
     /// Queues a notification. While signaling is away the queue fills up, and then nobody is there

@@ -101,6 +101,16 @@ impl Window {
         }
     }
 
+    /// As [`Window::new`], in the midst of a stream: all below `offset` is acknowledged, nothing else sent.
+    #[must_use]
+    pub const fn starting_at(offset: u64) -> Self {
+        let mut window = Self::new();
+        window.changed_at = offset;
+        window.sent = offset;
+        window.acked = offset;
+        window
+    }
+
     /// Bytes that may be in flight.
     #[must_use]
     pub const fn size(&self) -> usize {

@@ -11,6 +11,9 @@
 //! Every state consumes itself; a message out of turn ends the handshake. The gateway side decides
 //! on a claim outside of here: it looks the grant up, verifies its token, then the proof.
 //!
+//! A client may ask to go on with a session whose channel is lost, see [`super::resumption`]. The messages
+//! are the same, and so is what the gateway checks; the proof covers that session and its key as well.
+//!
 //! Security: the proof covers both nonces, the session id, cluster, node and service, so it serves
 //! no other session. The node proves nothing yet: a hostile signaling service could stand in for
 //! it. The place for the node's certificate and signature is the gateway hello.
@@ -23,6 +26,7 @@ use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
+use crate::session::resumption::{Resumption, ResumptionKey};
 use crate::transcript::{Transcript, sign_session, verify_session};
 
 /// The version that this code speaks.
@@ -108,12 +112,14 @@ struct GatewayHello {
 struct Authenticate {
     grant: GrantId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    resumes: Option<SessionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     proof: Signature,
 }
 
 /// What an accepted client may do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Accepted {
     /// Name of the user.
     pub user: String,
@@ -121,6 +127,8 @@ pub struct Accepted {
     pub expires: u64,
     /// Permissions on the service.
     pub services: Vec<Permission>,
+    /// What it needs to go on with this session over another channel.
+    pub resumption: ResumptionKey,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -133,6 +141,7 @@ struct Refused {
 #[derive(Debug)]
 pub struct AwaitHello {
     hello: ClientHello,
+    resumption: Option<Resumption>,
 }
 
 /// Starts the client side; returns the first message.
@@ -150,10 +159,23 @@ pub fn start(
         service,
         nonce,
     };
-    (encode(CLIENT_HELLO, &hello), AwaitHello { hello })
+    let state = AwaitHello {
+        hello: hello.clone(),
+        resumption: None,
+    };
+    (encode(CLIENT_HELLO, &hello), state)
 }
 
 impl AwaitHello {
+    /// Goes on with a session instead of beginning one.
+    #[must_use]
+    pub fn resuming(self, resumption: Resumption) -> Self {
+        Self {
+            resumption: Some(resumption),
+            ..self
+        }
+    }
+
     /// Takes the gateway hello; returns our proof.
     ///
     /// # Errors
@@ -169,9 +191,11 @@ impl AwaitHello {
         if reply.version != VERSION {
             return Err(HandshakeError::Version);
         }
-        let digest = digest(&self.hello, &reply.node, &reply.nonce);
+        let resumption = self.resumption.as_ref();
+        let digest = digest(&self.hello, &reply.node, &reply.nonce, resumption);
         let authenticate = Authenticate {
             grant,
+            resumes: resumption.map(|resumption| resumption.session),
             token,
             proof: sign_session(key, &digest, &grant),
         };
@@ -201,7 +225,8 @@ impl AwaitVerdict {
 #[derive(Debug)]
 pub struct AwaitProof {
     hello: ClientHello,
-    digest: [u8; 32],
+    node: NodeId,
+    nonce: Nonce,
 }
 
 /// Starts the gateway side with the client hello; returns our hello.
@@ -226,8 +251,12 @@ pub fn hello(
         node: node.clone(),
         nonce,
     };
-    let digest = digest(&hello, node, &nonce);
-    Ok((encode(GATEWAY_HELLO, &reply), AwaitProof { hello, digest }))
+    let state = AwaitProof {
+        hello,
+        node: reply.node.clone(),
+        nonce,
+    };
+    Ok((encode(GATEWAY_HELLO, &reply), state))
 }
 
 impl AwaitProof {
@@ -244,17 +273,18 @@ impl AwaitProof {
     pub fn receive(self, message: &[u8]) -> Result<Claim, HandshakeError> {
         let authenticate: Authenticate = decode(AUTHENTICATE, message)?;
         Ok(Claim {
-            service: self.hello.service,
+            service: self.hello.service.clone(),
             session: self.hello.session,
             grant: authenticate.grant,
+            resumes: authenticate.resumes,
             token: authenticate.token,
             proof: authenticate.proof,
-            digest: self.digest,
+            asked: self,
         })
     }
 }
 
-/// What a client claims: that it holds the key of a grant.
+/// What a client claims: that it holds the key of a grant, and maybe that it is the client of a session.
 #[derive(Debug)]
 pub struct Claim {
     /// Service that it wants.
@@ -263,19 +293,36 @@ pub struct Claim {
     pub session: SessionId,
     /// The grant.
     pub grant: GrantId,
+    /// The session that it wants to go on with, instead of a new one.
+    pub resumes: Option<SessionId>,
     /// User token, if the gateway cannot know the grant.
     pub token: Option<String>,
     proof: Signature,
-    digest: [u8; 32],
+    asked: AwaitProof,
 }
 
 impl Claim {
-    /// Checks the proof against the key that the grant is bound to.
+    /// Checks the proof against the key that the grant is bound to and, if the client
+    /// [resumes](Claim::resumes) a session, that session's own key.
     ///
     /// # Errors
     /// [`KeyError::BadSignature`].
-    pub fn verify(&self, key: &PublicKey) -> Result<(), KeyError> {
-        verify_session(key, &self.digest, &self.grant, &self.proof)
+    pub fn verify(
+        &self,
+        key: &PublicKey,
+        resumption: Option<&ResumptionKey>,
+    ) -> Result<(), KeyError> {
+        let resumption = match (self.resumes, resumption) {
+            (None, None) => None,
+            (Some(session), Some(key)) => Some(Resumption {
+                session,
+                key: key.clone(),
+            }),
+            (Some(_), None) | (None, Some(_)) => return Err(KeyError::BadSignature),
+        };
+        let AwaitProof { hello, node, nonce } = &self.asked;
+        let digest = digest(hello, node, nonce, resumption.as_ref());
+        verify_session(key, &digest, &self.grant, &self.proof)
     }
 }
 
@@ -295,21 +342,36 @@ pub fn refused(reason: Reason) -> Vec<u8> {
     encode(REFUSED, &refused)
 }
 
-fn digest(hello: &ClientHello, node: &NodeId, gateway_nonce: &Nonce) -> [u8; 32] {
+fn digest(
+    hello: &ClientHello,
+    node: &NodeId,
+    gateway_nonce: &Nonce,
+    resumption: Option<&Resumption>,
+) -> [u8; 32] {
+    let domain = match resumption {
+        None => "portway/session/1",
+        Some(_) => "portway/resumption/1",
+    };
     let versions: Vec<u8> = hello
         .versions
         .iter()
         .flat_map(|version| version.to_be_bytes())
         .collect();
-    Transcript::new("portway/session/1")
+    let transcript = Transcript::new(domain)
         .field(hello.cluster.as_str().as_bytes())
         .field(hello.service.as_str().as_bytes())
         .field(node.as_str().as_bytes())
         .fixed(hello.session.as_bytes())
         .fixed(hello.nonce.as_bytes())
         .fixed(gateway_nonce.as_bytes())
-        .field(&versions)
-        .digest()
+        .field(&versions);
+    match resumption {
+        None => transcript.digest(),
+        Some(Resumption { session, key }) => transcript
+            .fixed(session.as_bytes())
+            .fixed(key.expose())
+            .digest(),
+    }
 }
 
 fn encode<T: Serialize>(kind: u8, body: &T) -> Vec<u8> {
@@ -363,14 +425,33 @@ mod tests {
 
     /// Runs a handshake in which `tamper` may change each message on its way.
     fn converse(
+        tamper: impl FnMut(usize, Vec<u8>) -> Vec<u8>,
+    ) -> Result<Accepted, Box<dyn std::error::Error>> {
+        meet(None, None, tamper)
+    }
+
+    fn resumption(session: u8, key: u8) -> Resumption {
+        Resumption {
+            session: SessionId::from_bytes([session; 16]),
+            key: ResumptionKey::from_bytes([key; 32]),
+        }
+    }
+
+    /// As [`converse`]; the client may claim a session, and the gateway may know one.
+    fn meet(
+        claimed: Option<Resumption>,
+        known: Option<Resumption>,
         mut tamper: impl FnMut(usize, Vec<u8>) -> Vec<u8>,
     ) -> Result<Accepted, Box<dyn std::error::Error>> {
-        let (first, client) = start(
+        let (first, mut client) = start(
             SessionId::from_bytes([2; 16]),
             cluster(),
             "lab".parse()?,
             Nonce::from_bytes([3; 32]),
         );
+        if let Some(resumption) = claimed {
+            client = client.resuming(resumption);
+        }
         let (second, gateway) = hello(
             &tamper(0, first),
             &cluster(),
@@ -383,11 +464,13 @@ mod tests {
         if claim.grant != grant {
             return Err("another grant".into());
         }
-        claim.verify(&key().public())?;
+        let known = known.filter(|known| claim.resumes == Some(known.session));
+        claim.verify(&key().public(), known.as_ref().map(|known| &known.key))?;
         let verdict = accepted(&Accepted {
             user: "guest".into(),
             expires: 9,
             services: vec![Permission::all(claim.service)],
+            resumption: ResumptionKey::from_bytes([6; 32]),
         });
         let (node, accepted) = client.receive(&tamper(3, verdict))?;
         assert_eq!(node.as_str(), "nas");
@@ -398,6 +481,28 @@ mod tests {
     fn an_honest_handshake_succeeds() {
         let accepted = converse(|_, message| message).unwrap();
         assert_eq!(accepted.user, "guest");
+    }
+
+    #[test]
+    fn a_session_is_resumed_with_its_key_and_no_other() {
+        let honest = |_, message| message;
+        assert!(meet(Some(resumption(7, 8)), Some(resumption(7, 8)), honest).is_ok());
+        assert!(meet(Some(resumption(7, 9)), Some(resumption(7, 8)), honest).is_err());
+        assert!(meet(Some(resumption(6, 8)), Some(resumption(7, 8)), honest).is_err());
+        assert!(meet(Some(resumption(7, 8)), None, honest).is_err());
+    }
+
+    #[test]
+    fn a_proof_for_a_new_session_resumes_none() {
+        let forge = |i, message: Vec<u8>| {
+            if i != 2 {
+                return message;
+            }
+            let mut body: serde_json::Value = serde_json::from_slice(&message[1..]).unwrap();
+            body["resumes"] = serde_json::json!(SessionId::from_bytes([7; 16]));
+            encode(AUTHENTICATE, &body)
+        };
+        assert!(meet(None, Some(resumption(7, 8)), forge).is_err());
     }
 
     #[test]
@@ -429,7 +534,13 @@ mod tests {
         let grant = GrantId::from_bytes([5; 9]);
         let (third, _client) = client.receive(&second, grant, None, &key()).unwrap();
         let other = SigningKey::from_seed(&Secret::new([9; 32])).public();
-        assert!(gateway.receive(&third).unwrap().verify(&other).is_err());
+        assert!(
+            gateway
+                .receive(&third)
+                .unwrap()
+                .verify(&other, None)
+                .is_err()
+        );
     }
 
     #[test]

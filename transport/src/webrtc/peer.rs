@@ -7,9 +7,8 @@
 //! The offerer opens channel 0 in-band (RFC 8832): on a negotiated channel this stack loses what
 //! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portway_protocol::limits::{MAX_CANDIDATES, MAX_MESSAGE};
@@ -28,7 +27,7 @@ use webrtc::peer_connection::{
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
 use super::interfaces;
-use super::runtime::{LONGEST_BACKOFF, PeerRuntime};
+use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
 use super::stream_relays::{PeerRelays, StreamRelays};
 use crate::{CandidateKind, Channel, Closed, Path, PathKind, Protocol, SEND_HIGH_WATER};
@@ -49,9 +48,9 @@ const RELAY_PATIENCE: Duration = Duration::from_millis(100);
 /// Silence after which a path counts as disconnected.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(3);
 
-/// Silence after that before the connection is given up. A session goes on with another path for as long
-/// as its ends hope for one; without an answer no data is sent by the old one (consent, RFC 7675) but
-/// what SCTP repeats, one packet in ever longer pauses.
+/// Silence after that before the connection is given up. Until a session has another one, the path of the
+/// old one may come back; without an answer no data is sent by it (consent, RFC 7675) but what SCTP
+/// repeats, one packet in ever longer pauses.
 const FAILED_AFTER: Duration = Duration::from_secs(90);
 
 /// Interval of consent checks.
@@ -98,7 +97,7 @@ pub enum PeerEvent {
     Candidate(Option<IceCandidate>),
     /// Packets flow.
     Connected,
-    /// The path is silent; it may come back, or an ICE restart brings a new one.
+    /// The path is silent; it may come back.
     Disconnected,
     /// The connection is over.
     Ended,
@@ -157,8 +156,16 @@ impl Peer {
     ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
         check(offer, SdpKind::Offer)?;
         let (peer, _channels, events) = Self::build(config).await?;
-        let answer = peer.accept_offer(offer).await?;
-        Ok((peer, answer, events))
+        let remote = RTCSessionDescription::offer(candidates::filter(offer, peer.loopback).sdp)?;
+        peer.connection.set_remote_description(remote).await?;
+        let answer = peer.connection.create_answer(None).await?;
+        let sdp = answer.sdp.clone();
+        peer.connection.set_local_description(answer).await?;
+        let description = SessionDescription {
+            kind: SdpKind::Answer,
+            sdp,
+        };
+        Ok((peer, description, events))
     }
 
     /// Makes an offer.
@@ -173,29 +180,13 @@ impl Peer {
         // There is room: no channel comes before the offer has left.
         drop(channels.try_send(channel.await?));
         let offer = peer.connection.create_offer(None).await?;
-        let description = peer.propose(offer).await?;
-        Ok((peer, description, events))
-    }
-
-    /// Makes an offer that looks for another path. What is connected stays so.
-    ///
-    /// # Errors
-    /// See [`PeerError`].
-    pub async fn restart(&self) -> Result<SessionDescription, PeerError> {
-        *self.remote_candidates.lock().await = RemoteCandidates::default();
-        self.connection.restart_ice().await?;
-        let offer = self.connection.create_offer(None).await?;
-        self.propose(offer).await
-    }
-
-    /// Makes an offer ours.
-    async fn propose(&self, offer: RTCSessionDescription) -> Result<SessionDescription, PeerError> {
         let sdp = offer.sdp.clone();
-        self.connection.set_local_description(offer).await?;
-        Ok(SessionDescription {
+        peer.connection.set_local_description(offer).await?;
+        let description = SessionDescription {
             kind: SdpKind::Offer,
             sdp,
-        })
+        };
+        Ok((peer, description, events))
     }
 
     /// Applies the answer to our offer.
@@ -207,27 +198,6 @@ impl Peer {
         let remote = RTCSessionDescription::answer(candidates::filter(answer, self.loopback).sdp)?;
         self.connection.set_remote_description(remote).await?;
         Ok(())
-    }
-
-    /// Applies an offer, the first one or an ICE restart, and returns the answer.
-    ///
-    /// # Errors
-    /// See [`PeerError`].
-    pub async fn accept_offer(
-        &self,
-        offer: &SessionDescription,
-    ) -> Result<SessionDescription, PeerError> {
-        check(offer, SdpKind::Offer)?;
-        *self.remote_candidates.lock().await = RemoteCandidates::default();
-        let remote = RTCSessionDescription::offer(candidates::filter(offer, self.loopback).sdp)?;
-        self.connection.set_remote_description(remote).await?;
-        let answer = self.connection.create_answer(None).await?;
-        let sdp = answer.sdp.clone();
-        self.connection.set_local_description(answer).await?;
-        Ok(SessionDescription {
-            kind: SdpKind::Answer,
-            sdp,
-        })
     }
 
     /// Adds a trickled candidate; one that must not be checked is ignored.
@@ -331,8 +301,6 @@ impl Peer {
             .with_srflx_acceptance_min_wait(Some(Duration::ZERO))
             .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
             .with_relay_acceptance_min_wait(Some(RELAY_PATIENCE))
-            // A restart may come because this machine has other addresses now.
-            .with_discard_local_candidates_during_ice_restart(true)
             .with_ice_timeouts(
                 Some(DISCONNECTED_AFTER),
                 Some(FAILED_AFTER),
@@ -344,8 +312,6 @@ impl Peer {
             .build();
         let handler = Handler {
             runtime: runtime.clone(),
-            has_path: AtomicBool::new(false),
-            trouble: std::sync::Mutex::default(),
             events,
             channels: channels.clone(),
             closed: closed.clone(),
@@ -407,54 +373,12 @@ fn ice_server(server: IceServer) -> RTCIceServer {
 /// Turns the stack's callbacks into events. Runs on the connection's driver, so it never waits.
 struct Handler {
     runtime: Arc<PeerRuntime>,
-    /// There was one before: later ones are of a connection whose channel is open.
-    has_path: AtomicBool,
-    trouble: std::sync::Mutex<Trouble>,
     events: mpsc::Sender<PeerEvent>,
     channels: mpsc::Sender<Arc<dyn DataChannel>>,
     closed: CancellationToken,
 }
 
-/// With the path, by the machine's clock, which does not jump.
-#[derive(Debug, Default)]
-enum Trouble {
-    #[default]
-    None,
-    /// Nothing comes by it, about since then.
-    Since(Instant),
-    /// It came back then, and the connection's clock jumped: silence is not what it seems.
-    Over(Instant),
-}
-
-impl Trouble {
-    /// The path is silent, or another one is looked for.
-    fn begin(&mut self) {
-        let now = Instant::now();
-        let is_told = match self {
-            Self::None => false,
-            Self::Since(_) => true,
-            Self::Over(since) => now.duration_since(*since) < KEEPALIVE,
-        };
-        if !is_told {
-            *self = Self::Since(now.checked_sub(DISCONNECTED_AFTER).unwrap_or(now));
-        }
-    }
-
-    /// Packets flow. Returns how long they did not.
-    fn end(&mut self) -> Option<Duration> {
-        let Self::Since(since) = *self else {
-            return None;
-        };
-        *self = Self::Over(Instant::now());
-        Some(since.elapsed())
-    }
-}
-
 impl Handler {
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn emit(&self, event: PeerEvent) {
         match self.events.try_send(event) {
             // The owner is done with the connection.
@@ -498,26 +422,6 @@ impl PeerConnectionEventHandler for Handler {
             RTCIceConnectionState::Completed,
         ];
         self.runtime.has_path(has_path.contains(&state));
-        match state {
-            RTCIceConnectionState::Connected => {
-                if self.has_path.swap(true, Ordering::Relaxed)
-                    && let Some(silence) = self.trouble().end()
-                {
-                    self.runtime.catch_up(silence);
-                }
-            }
-            RTCIceConnectionState::Checking | RTCIceConnectionState::Disconnected => {
-                if self.has_path.load(Ordering::Relaxed) {
-                    self.trouble().begin();
-                }
-            }
-            RTCIceConnectionState::Unspecified
-            | RTCIceConnectionState::New
-            | RTCIceConnectionState::Completed
-            | RTCIceConnectionState::Failed
-            | RTCIceConnectionState::Closed
-            | _ => {}
-        }
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
@@ -538,7 +442,6 @@ impl PeerConnectionEventHandler for Handler {
 
 const _: () = assert!(MAX_MESSAGE <= 64 * 1024);
 const _: () = assert!(
-    FAILED_AFTER.as_secs() > LONGEST_BACKOFF.as_secs()
-        && FAILED_AFTER.as_secs() > liveness::GATEWAY.silence.as_secs(),
-    "neither a jump of the clock nor a silence that a session survives ends the connection"
+    FAILED_AFTER.as_secs() > liveness::GATEWAY.silence.as_secs(),
+    "as long as a session hopes for another path, the old one may come back"
 );

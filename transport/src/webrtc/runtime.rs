@@ -1,19 +1,18 @@
-//! The runtime that a peer connection runs on: tokio, with five differences.
+//! The runtime that a peer connection runs on: tokio, with four differences.
 //!
 //! - UDP sockets get [`SOCKET_BUFFER`] bytes of buffer: the stack sends a whole congestion window
 //!   without pacing, and with default buffers loses most of it.
 //! - They have ways beside the kernel: to the relay of the same process, to relays by TCP and TLS.
 //! - Its tasks belong to the peer and are aborted when it is dropped.
 //! - A sleep that follows work is short: see [`Naps`].
-//! - Its clock jumps when a path is back: see [`PeerRuntime::catch_up`].
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use webrtc::runtime::{
@@ -29,18 +28,10 @@ use super::stream_relays::{Lines, PeerRelays};
 /// over 100 with this.
 pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Longest pause between two retransmissions of SCTP (`RTO_MAX` of the stack).
-pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-
-/// SCTP's first pause.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-
 /// Runs one peer connection.
 #[derive(Debug)]
 pub(super) struct PeerRuntime {
     naps: Arc<Naps>,
-    /// Milliseconds that the connection's clock is ahead.
-    ahead: AtomicU64,
     tasks: Tasks,
     shortcut: Option<Arc<dyn Shortcut>>,
     relays: Arc<PeerRelays>,
@@ -50,21 +41,10 @@ impl PeerRuntime {
     pub(super) fn new(shortcut: Option<Arc<dyn Shortcut>>, relays: PeerRelays) -> Self {
         Self {
             naps: Arc::default(),
-            ahead: AtomicU64::new(0),
             tasks: Tasks::default(),
             shortcut,
             relays: Arc::new(relays),
         }
-    }
-
-    /// The path is back after a silence. SCTP has doubled its pause with each attempt, up to
-    /// [`LONGEST_BACKOFF`], which the stack has no setting for: its next attempt is at most one more
-    /// silence away. The clock jumps over that: what a transfer would wait 28 s for after 35 s of
-    /// silence happens now.
-    pub(super) fn catch_up(&self, silence: Duration) {
-        let jump = (silence + FIRST_BACKOFF).min(LONGEST_BACKOFF);
-        let millis = u64::try_from(jump.as_millis()).expect("a minute at most");
-        self.ahead.fetch_add(millis, Ordering::Relaxed);
     }
 
     /// Ends everything that the connection still runs.
@@ -146,10 +126,6 @@ impl Runtime for PeerRuntime {
             sleep.await;
             naps.end();
         })
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {

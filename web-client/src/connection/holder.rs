@@ -4,17 +4,14 @@ use portway_protocol::id::SessionId;
 use portway_protocol::signal::{IceCandidate, IceServer, SessionDescription};
 use serde::{Deserialize, Serialize};
 
+use super::Inner;
+
 /// Messages to the holder.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
 pub(super) enum ToHolder<'a> {
     #[serde(rename = "peer-open", rename_all = "camelCase")]
     Open {
-        session: SessionId,
-        ice_servers: &'a [IceServer],
-    },
-    #[serde(rename = "peer-restart", rename_all = "camelCase")]
-    Restart {
         session: SessionId,
         ice_servers: &'a [IceServer],
     },
@@ -53,4 +50,47 @@ pub(super) enum FromHolder {
     /// The machine has another network now, or none.
     #[serde(rename = "network-changed")]
     NetworkChanged,
+}
+
+impl FromHolder {
+    /// Which of its peer connections it is about; `None`: about the machine.
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Offer { session, .. }
+            | Self::Candidate { session, .. }
+            | Self::State { session, .. }
+            | Self::Path { session, .. } => Some(*session),
+            Self::NetworkChanged => None,
+        }
+    }
+}
+
+/// A peer connection that the holder keeps for us. Closed when dropped.
+pub(super) struct Held<'a> {
+    inner: &'a Inner,
+    session: SessionId,
+}
+
+impl<'a> Held<'a> {
+    /// Has one made.
+    pub(super) fn open(inner: &'a Inner, session: SessionId, ice_servers: &[IceServer]) -> Self {
+        inner.holder(&ToHolder::Open {
+            session,
+            ice_servers,
+        });
+        Self { inner, session }
+    }
+
+    /// By what signaling knows it.
+    pub(super) const fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.inner.holder(&ToHolder::Close {
+            session: self.session,
+        });
+    }
 }

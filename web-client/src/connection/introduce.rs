@@ -1,48 +1,41 @@
-//! From an offer to an accepted session, and what of it comes again with each restart of ICE.
+//! From an offer to the gateway's verdict: for a new session, or for another channel of one.
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
+use portway_protocol::session::resumption::Resumption;
 use portway_protocol::signal::{
-    Bye, Call, Candidate, Envelope, Generation, NodeStatus, Offer, SessionDescription,
+    Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription,
 };
 use tokio::sync::mpsc;
 
-use super::holder::{FromHolder, ToHolder};
+use super::holder::{FromHolder, Held, ToHolder};
 use super::{Event, Inner};
 use crate::error::Failure;
-use crate::session::{self, Accepted};
+use crate::session::{self, Reached};
 use crate::signaling::Signaling;
-
-pub(super) const OFFER_ID: &str = "offer";
 
 /// Whose offers and answers are passed on.
 #[derive(Debug, Clone)]
 pub(super) struct Introduction {
+    /// As signaling knows it.
     pub(super) session: SessionId,
-    pub(super) generation: Generation,
-    /// The node that has the session, once there is one.
+    /// The node wanted; any that offers the service if there is none.
     pub(super) node: Option<NodeId>,
 }
 
 /// A handshake under way.
-type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Accepted, Failure>>>>;
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Reached, Failure>>>>;
 
-/// Exchanges descriptions and candidates until the session is accepted.
-pub(super) async fn introduce(
-    inner: &Inner,
+/// Exchanges descriptions and candidates until the gateway has let us in.
+pub(super) async fn introduce<'a>(
+    inner: &'a Inner,
     signaling: &mut Signaling,
     events: &mut mpsc::Receiver<Event>,
-    session: SessionId,
-) -> Result<Accepted, Failure> {
-    inner.holder(&ToHolder::Open {
-        session,
-        ice_servers: &signaling.ice_servers,
-    });
-    let introduction = Introduction {
-        session,
-        generation: Generation::FIRST,
-        node: None,
-    };
+    introduction: Introduction,
+    resumption: Option<Resumption>,
+) -> Result<(Held<'a>, Reached), Failure> {
+    let session = introduction.session;
+    let held = Held::open(inner, session, &signaling.ice_servers);
     let mut opening: Option<Opening> = None;
     loop {
         let opened = async {
@@ -52,19 +45,19 @@ pub(super) async fn introduce(
             }
         };
         tokio::select! {
-            accepted = opened => return accepted,
+            reached = opened => return Ok((held, reached?)),
             event = events.recv() => match event {
                 Some(Event::Channel(of, channel)) if of == session => {
-                    let identity = inner.identity.clone();
+                    let (identity, resumption) = (inner.identity.clone(), resumption.clone());
                     opening = Some(Box::pin(async move {
-                        session::open(channel, session, &identity).await
+                        session::reach(channel, session, &identity, resumption).await
                     }));
                 }
                 Some(Event::Holder(message)) => relay(inner, signaling, &introduction, message)?,
                 Some(Event::Channel(..) | Event::Retry) => {}
                 None => return Err(Failure::new(Reason::Internal)),
             },
-            message = signaling.next() => hear(inner, &introduction, message?)?,
+            message = signaling.next() => hear(inner, session, message?)?,
         }
     }
 }
@@ -108,21 +101,15 @@ fn offer(inner: &Inner, introduction: &Introduction, description: SessionDescrip
         session: introduction.session,
         service: inner.identity.service.clone(),
         node: introduction.node.clone(),
-        generation: introduction.generation,
         grant: None,
         description,
         ice_servers: Vec::new(),
     });
-    Envelope::call(Some(OFFER_ID.into()), &offer)
+    Envelope::call(Some("offer".into()), &offer)
 }
 
 /// Messages of signaling.
-pub(super) fn hear(
-    inner: &Inner,
-    introduction: &Introduction,
-    envelope: Envelope,
-) -> Result<(), Failure> {
-    let current = introduction.session;
+pub(super) fn hear(inner: &Inner, current: SessionId, envelope: Envelope) -> Result<(), Failure> {
     let Some(method) = envelope.method else {
         return match envelope.error {
             Some(error) => Err(Failure {
@@ -133,9 +120,7 @@ pub(super) fn hear(
         };
     };
     match Call::from_parts(&method, envelope.params.as_deref()) {
-        Ok(Call::Answer(answer))
-            if answer.session == current && answer.generation == introduction.generation =>
-        {
+        Ok(Call::Answer(answer)) if answer.session == current => {
             inner.holder(&ToHolder::Answer {
                 session: current,
                 description: &answer.description,

@@ -1,100 +1,119 @@
-//! A session that was accepted, to its end, whatever paths it takes.
+//! A session that was accepted, to its end, over whatever channels it takes.
 //!
 //! ```text
-//! connected ── silence ──► restart: offer by signaling, anew if its socket is silent too ──┐
-//!     ▲                                │ again, as long as the silence lasts               │
-//!     └─────────── something comes ◄───┘        the gateway knows nothing of it: the end ◄─┘
+//! connected ── silence ──► another introduction, another channel ── accepted ──► the lane moves there
+//!     ▲  ▲                     │ failed: again, as long as the silence lasts             │
+//!     │  └── the old path is back first                                                  │
+//!     └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! What is under way waits: the lane and what it runs over survive the change of path.
+//! What is under way waits: the lane and what it runs over survive. Only the gateway ends the session, if it
+//! does not know it any more, or a silence that was too long.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use portway_protocol::id::SessionId;
+use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
-use portway_protocol::signal::{Call, Envelope, Generation, Heartbeat, NodeStatus};
+use portway_protocol::session::resumption::{Deadlines, NODE_PATIENCE, PAUSE, Resumption};
+use portway_protocol::signal::{Call, Envelope, Heartbeat};
 use tokio::sync::{Notify, mpsc};
 
-use super::holder::{FromHolder, ToHolder};
-use super::introduce::{Introduction, OFFER_ID, hear, presence, relay};
-use super::{Event, Inner, Status};
+use super::holder::{FromHolder, Held};
+use super::introduce::{Introduction, hear, introduce, presence, relay};
+use super::{Event, Inner, QUEUE, Status};
 use crate::clock;
 use crate::error::Failure;
-use crate::session::{Accepted, News};
-use crate::signaling::Signaling;
+use crate::session::{self, News, Reached};
+use crate::signaling::{Signaling, is_there};
 
 /// Interval of heartbeats to signaling.
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
-/// Time for an answer of signaling while the session's path is silent: its socket may have been on it.
-const PROBE_PATIENCE: Duration = Duration::from_millis(1200);
-
-/// Time for a new socket to signaling; another one may do better.
-const SOCKET_PATIENCE: Duration = Duration::from_secs(4);
-
-/// How long a node may be away from signaling before its session is given up: a new one may find another.
-const NODE_PATIENCE: Duration = Duration::from_secs(12);
-
 /// News of a session that may wait.
 const NEWS: usize = 8;
 
+/// Channels that may wait for the session to take them.
+const CHANNELS: usize = 4;
+
 const HEARTBEAT_ID: &str = "heartbeat";
 
-type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Signaling, Failure>> + 'a>>;
+/// A channel, with all that belongs to it.
+struct Found<'a> {
+    held: Held<'a>,
+    signaling: Signaling,
+    reached: Reached,
+}
 
-type Timer = Pin<Box<dyn Future<Output = ()>>>;
+/// Another channel, while it is looked for.
+struct Attempt<'a> {
+    session: SessionId,
+    since: Duration,
+    /// What the holder says of it.
+    events: mpsc::Sender<Event>,
+    finding: Pin<Box<dyn Future<Output = Result<Found<'a>, Failure>> + 'a>>,
+}
 
-/// How it is with the path.
-enum Path {
-    Works,
-    /// Since then another one is looked for.
-    Silent(Duration),
+/// A silence, and what was done about it.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Duration,
+    /// Whether signaling was found to be away, and not just silent as well.
+    is_refused: bool,
 }
 
 struct Run<'a> {
     inner: &'a Inner,
-    introduction: Introduction,
+    held: Held<'a>,
+    /// The node that has the session.
+    node: NodeId,
+    resumption: Resumption,
+    deadlines: Deadlines,
+    /// Until its socket is lost: what is connected does not need it.
     signaling: &'a mut Option<Signaling>,
-    /// A socket to take its place.
-    connecting: Option<Connecting<'a>>,
-    /// When the socket must have answered.
-    probe: Option<Timer>,
-    path: Path,
+    silence: Option<Silence>,
+    attempt: Option<Attempt<'a>>,
+    channels: mpsc::Sender<Reached>,
     doubt: Rc<Notify>,
 }
 
 /// Runs an accepted session to its end.
-pub(super) async fn drive(
-    inner: &Inner,
-    signaling: &mut Option<Signaling>,
+pub(super) async fn drive<'a>(
+    inner: &'a Inner,
+    signaling: &'a mut Option<Signaling>,
     events: &mut mpsc::Receiver<Event>,
-    session: SessionId,
-    accepted: Accepted,
+    held: Held<'a>,
+    reached: Reached,
+    deadlines: Deadlines,
 ) -> Failure {
+    let (node, resumption) = (reached.node.clone(), reached.resumption.clone());
+    let begun = match session::begin(reached).await {
+        Ok(begun) => begun,
+        Err(failure) => return failure,
+    };
     let path = inner.status.borrow().path.clone();
     inner.tell(Status {
         state: "connected",
-        node: Some(accepted.node.to_string()),
+        node: Some(node.to_string()),
         path,
         ..Status::default()
     });
-    inner.requests.send_replace(Some(accepted.requests));
+    inner.requests.send_replace(Some(begun.requests));
     let doubt = Rc::new(Notify::new());
     let (news, mut path_news) = mpsc::channel(NEWS);
-    let running = accepted.driver.run(doubt.clone(), news);
+    let (channels, next) = mpsc::channel(CHANNELS);
+    let running = begun.driver.run(doubt.clone(), news, next);
     tokio::pin!(running);
     let mut run = Run {
         inner,
-        introduction: Introduction {
-            session,
-            generation: Generation::FIRST,
-            node: Some(accepted.node),
-        },
+        held,
+        node,
+        resumption,
+        deadlines,
         signaling,
-        connecting: None,
-        probe: None,
-        path: Path::Works,
+        silence: None,
+        attempt: None,
+        channels,
         doubt,
     };
     let mut heartbeat = Box::pin(clock::sleep(HEARTBEAT));
@@ -106,18 +125,14 @@ pub(super) async fn drive(
                 Ok(())
             }
             event = events.recv() => match event {
-                Some(event) => run.take(event),
+                Some(event) => {
+                    run.take(event);
+                    Ok(())
+                }
                 None => Err(Failure::new(Reason::Internal)),
             },
-            message = next(run.signaling) => run.receive(message),
-            connected = ready(&mut run.connecting) => {
-                run.connected(connected);
-                Ok(())
-            }
-            () = due(&mut run.probe) => {
-                run.reconnect();
-                Ok(())
-            }
+            message = next_message(run.signaling) => run.receive(message),
+            found = found(&mut run.attempt) => run.conclude(found),
             () = &mut heartbeat => {
                 run.beat();
                 heartbeat = Box::pin(clock::sleep(HEARTBEAT));
@@ -142,67 +157,90 @@ impl<'a> Run<'a> {
                 }
             }
             News::Silent => {
-                if matches!(self.path, Path::Works) {
-                    self.path = Path::Silent(clock::now());
+                if self.silence.is_none() {
+                    self.silence = Some(Silence {
+                        since: clock::now(),
+                        is_refused: false,
+                    });
                     status.state = "reconnecting";
                     self.inner.tell(status);
                 }
-                self.restart();
+                self.look();
             }
             News::Back => {
-                self.path = Path::Works;
-                self.probe = None;
+                self.silence = None;
                 status.state = "connected";
                 self.inner.tell(status);
             }
         }
     }
 
-    /// Looks for another path, if there is a way to tell the gateway.
-    fn restart(&mut self) {
-        let Some(signaling) = self.signaling.as_ref() else {
-            self.reconnect();
+    /// Looks for another channel. The present one stays: its path may come back first.
+    fn look(&mut self) {
+        let Some(silence) = self.silence.filter(|_| self.attempt.is_none()) else {
             return;
         };
-        self.introduction.generation = self.introduction.generation.next();
-        self.inner.holder(&ToHolder::Restart {
-            session: self.introduction.session,
-            ice_servers: &signaling.ice_servers,
+        let (inner, deadlines) = (self.inner, self.deadlines);
+        let introduction = Introduction {
+            session: SessionId::from_bytes(clock::random()),
+            node: Some(self.node.clone()),
+        };
+        let (events, heard) = mpsc::channel(QUEUE);
+        self.attempt = Some(Attempt {
+            session: introduction.session,
+            since: clock::now(),
+            events,
+            finding: Box::pin(find(
+                inner,
+                introduction,
+                self.resumption.clone(),
+                heard,
+                (deadlines, silence.is_refused),
+            )),
         });
-        self.beat();
-        if self.probe.is_none() {
-            self.probe = Some(Box::pin(clock::sleep(PROBE_PATIENCE)));
+    }
+
+    /// An attempt has ended.
+    fn conclude(&mut self, found: Result<Found<'a>, Failure>) -> Result<(), Failure> {
+        let Some(attempt) = self.attempt.take() else {
+            return Ok(());
+        };
+        match found {
+            Ok(Found {
+                held,
+                signaling,
+                reached,
+            }) => {
+                // A pump that does not take it has four to choose from.
+                drop(self.channels.try_send(reached));
+                self.held = held;
+                *self.signaling = Some(signaling);
+                Ok(())
+            }
+            Err(failure) if self.is_over(&failure) => Err(failure),
+            Err(failure) => {
+                let took = clock::now().saturating_sub(attempt.since);
+                if let Some(silence) = &mut self.silence {
+                    silence.is_refused = failure.reason == Reason::SignalingUnreachable
+                        && took < self.deadlines.meeting;
+                }
+                if took >= PAUSE {
+                    self.look();
+                }
+                Ok(())
+            }
         }
     }
 
-    /// Takes another socket to signaling.
-    fn reconnect(&mut self) {
-        self.probe = None;
-        *self.signaling = None;
-        if self.connecting.is_some() {
-            return;
-        }
-        let inner = self.inner;
-        let session = self.introduction.session;
-        self.connecting = Some(Box::pin(async move {
-            let connecting = inner.meet(session);
-            let timeout = clock::sleep(SOCKET_PATIENCE);
-            tokio::select! {
-                connected = connecting => connected,
-                () = timeout => Err(Failure::new(Reason::SignalingUnreachable)),
-            }
-        }));
-    }
-
-    fn connected(&mut self, connected: Result<Signaling, Failure>) {
-        self.connecting = None;
-        // The silence asks again for what did not succeed.
-        if let Ok(signaling) = connected {
-            *self.signaling = Some(signaling);
-            if matches!(self.path, Path::Silent(_)) {
-                self.restart();
-            }
-        }
+    /// Whether the session cannot go on after such a failure to do so.
+    fn is_over(&self, failure: &Failure) -> bool {
+        let has_waited = self
+            .silence
+            .is_some_and(|silence| clock::now() >= silence.since + NODE_PATIENCE);
+        let is_away = matches!(failure.reason, Reason::NodeOffline | Reason::ServiceUnknown);
+        failure.reason == Reason::SessionLost
+            || failure.reason.is_final()
+            || (is_away && has_waited)
     }
 
     fn beat(&self) {
@@ -213,80 +251,109 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Failure> {
+    fn take(&mut self, event: Event) {
+        let of = match &event {
+            Event::Holder(message) => message.session(),
+            Event::Channel(session, _) => Some(*session),
+            Event::Retry => None,
+        };
+        if let Some(attempt) = &self.attempt
+            && of == Some(attempt.session)
+        {
+            // Only a flood could fill its queue, and then its deadline cleans up.
+            drop(attempt.events.try_send(event));
+            return;
+        }
+        let session = self.held.session();
         match event {
-            Event::Holder(FromHolder::NetworkChanged) => self.doubt.notify_one(),
             // The browser has given the path up; our own count has not.
-            Event::Holder(FromHolder::State { session, state })
-                if session == self.introduction.session =>
-            {
+            Event::Holder(FromHolder::State { state, .. }) if of == Some(session) => {
                 if matches!(state.as_str(), "disconnected" | "failed") {
                     self.doubt.notify_one();
                 }
             }
+            Event::Holder(FromHolder::NetworkChanged) | Event::Retry => self.doubt.notify_one(),
             Event::Holder(message) => {
+                let introduction = Introduction {
+                    session,
+                    node: None,
+                };
                 if let Some(signaling) = self.signaling.as_ref()
-                    && relay(self.inner, signaling, &self.introduction, message).is_err()
+                    && relay(self.inner, signaling, &introduction, message).is_err()
                 {
-                    self.reconnect();
+                    *self.signaling = None;
                 }
             }
-            Event::Retry => self.doubt.notify_one(),
             Event::Channel(..) => {}
         }
-        Ok(())
     }
 
     fn receive(&mut self, message: Result<Envelope, Failure>) -> Result<(), Failure> {
         let Ok(envelope) = message else {
             // The session does not need it, yet its end may be the first sign that the path has gone.
+            *self.signaling = None;
             self.doubt.notify_one();
-            self.reconnect();
             return Ok(());
         };
-        self.probe = None;
-        match presence(&envelope) {
-            Some(NodeStatus::Online) if matches!(self.path, Path::Silent(_)) => self.restart(),
-            // Its socket came anew, or went: for the same reason our path may have.
-            Some(_) => self.doubt.notify_one(),
-            None => {}
+        // A node's socket came anew, or went: for the same reason our path may have.
+        if presence(&envelope).is_some() {
+            self.doubt.notify_one();
         }
-        let is_reply = envelope.id.as_deref() == Some(OFFER_ID);
-        match hear(self.inner, &self.introduction, envelope) {
-            Ok(()) => Ok(()),
-            Err(failure) if is_reply && self.may_come_back(failure.reason) => Ok(()),
-            Err(_) => Err(Failure::new(Reason::SessionLost)),
-        }
-    }
-
-    /// Whether a refused restart may succeed later.
-    fn may_come_back(&self, reason: Reason) -> bool {
-        match self.path {
-            Path::Works => true,
-            Path::Silent(since) => {
-                reason != Reason::SessionLost && clock::now() < since + NODE_PATIENCE
-            }
-        }
+        hear(self.inner, self.held.session(), envelope)
+            .map_err(|_| Failure::new(Reason::SessionLost))
     }
 }
 
-async fn next(signaling: &mut Option<Signaling>) -> Result<Envelope, Failure> {
+/// Meets signaling anew and is introduced to the node that has the session.
+async fn find<'a>(
+    inner: &'a Inner,
+    introduction: Introduction,
+    resumption: Resumption,
+    mut events: mpsc::Receiver<Event>,
+    (deadlines, is_refused): (Deadlines, bool),
+) -> Result<Found<'a>, Failure> {
+    let meeting = async {
+        // Not where nothing answers at all: a browser takes a new request to a connection that it has
+        // begun to open for an old one, and that may try again only after many seconds.
+        if is_refused {
+            is_there(&inner.options.signal_url, deadlines.meeting).await?;
+        }
+        inner.meet(introduction.session).await
+    };
+    let timeout = clock::sleep(deadlines.meeting);
+    let mut signaling = tokio::select! {
+        met = meeting => met?,
+        () = timeout => return Err(Failure::new(Reason::SignalingUnreachable)),
+    };
+    let timeout = clock::sleep(deadlines.opening);
+    let introduced = introduce(
+        inner,
+        &mut signaling,
+        &mut events,
+        introduction,
+        Some(resumption),
+    );
+    let (held, reached) = tokio::select! {
+        introduced = introduced => introduced?,
+        () = timeout => return Err(Failure::new(Reason::IceFailed)),
+    };
+    Ok(Found {
+        held,
+        signaling,
+        reached,
+    })
+}
+
+async fn next_message(signaling: &mut Option<Signaling>) -> Result<Envelope, Failure> {
     match signaling.as_mut() {
         Some(signaling) => signaling.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn ready(connecting: &mut Option<Connecting<'_>>) -> Result<Signaling, Failure> {
-    match connecting.as_mut() {
-        Some(connecting) => connecting.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn due(timer: &mut Option<Timer>) {
-    match timer.as_mut() {
-        Some(timer) => timer.await,
+async fn found<'a>(attempt: &mut Option<Attempt<'a>>) -> Result<Found<'a>, Failure> {
+    match attempt.as_mut() {
+        Some(attempt) => attempt.finding.as_mut().await,
         None => std::future::pending().await,
     }
 }

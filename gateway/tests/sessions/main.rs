@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod resumption;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -18,25 +21,52 @@ use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::secret::Secret;
-use portway_protocol::session::handshake::{self, HandshakeError};
+use portway_protocol::session::handshake::{self, Accepted, HandshakeError};
+use portway_protocol::session::resumption::Resumption;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::UserClaims;
 use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
-use portway_transport::lane::{self, Traffic};
+use portway_transport::lane::{self, CARRIERS, Carrier, Traffic};
 use portway_transport::loopback::{self, LoopbackChannel};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const GRANT: [u8; 9] = [7; 9];
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&Secret::new([seed; 32]))
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// A user token of ann, who has key 2.
+fn token(grant: [u8; 9], permission: Permission) -> String {
+    let claims = UserClaims {
+        iss: "home".parse().unwrap(),
+        aud: vec!["app".parse().unwrap()],
+        sub: "ann".into(),
+        services: vec![permission],
+        iat: unix_now(),
+        exp: unix_now() + 3600,
+        jti: GrantId::from_bytes(grant),
+        cnf: Confirmation {
+            ed25519: key(2).public(),
+        },
+    };
+    claims.issue(&key(1))
 }
 
 /// A node that offers one service, `app`.
@@ -50,30 +80,14 @@ impl Node {
     /// One grant with this permission leads to `target`, whose certificate is trusted so.
     fn new(target: &str, trust: Trust, permission: Permission) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
         let grants = Grants::open(
             &state.path().join("grants.json"),
             "home".parse().unwrap(),
             key(1).public(),
-            now,
+            unix_now(),
         )
         .unwrap();
-        let claims = UserClaims {
-            iss: "home".parse().unwrap(),
-            aud: vec!["app".parse().unwrap()],
-            sub: "ann".into(),
-            services: vec![permission],
-            iat: now,
-            exp: now + 3600,
-            jti: GrantId::from_bytes(GRANT),
-            cnf: Confirmation {
-                ed25519: key(2).public(),
-            },
-        };
-        grants.add(claims.issue(&key(1)), now).unwrap();
+        grants.add(token(GRANT, permission), unix_now()).unwrap();
         let services = Services::default();
         services
             .add(ServiceSpec {
@@ -92,6 +106,7 @@ impl Node {
                 grants,
                 table: Table::default(),
                 suspicion: tokio::sync::watch::Sender::default(),
+                tasks: TaskTracker::new(),
                 draining: CancellationToken::new(),
             }),
             tasks: JoinSet::new(),
@@ -109,8 +124,12 @@ impl Node {
 
     /// The client's end of a new channel.
     fn channel(&mut self) -> LoopbackChannel {
+        self.channel_until(CancellationToken::new())
+    }
+
+    /// As [`Node::channel`], until somebody says goodbye.
+    fn channel_until(&mut self, ended: CancellationToken) -> LoopbackChannel {
         let (near, far) = loopback::pair();
-        let ended = CancellationToken::new();
         self.tasks.spawn(session::run(
             self.context.clone(),
             Arc::new(far),
@@ -131,19 +150,53 @@ async fn shake_hands(
     channel: &LoopbackChannel,
     service: &str,
     key: &SigningKey,
-) -> Result<(), HandshakeError> {
-    let (hello, state) = handshake::start(
-        SessionId::from_bytes([3; 16]),
-        "home".parse().unwrap(),
-        service.parse().unwrap(),
-        Nonce::from_bytes([4; Nonce::LEN]),
-    );
-    channel.send(hello.into()).await.unwrap();
-    let reply = channel.recv().await.unwrap();
-    let (proof, state) = state.receive(&reply, GrantId::from_bytes(GRANT), None, key)?;
-    channel.send(proof.into()).await.unwrap();
-    let verdict = channel.recv().await.unwrap();
-    state.receive(&verdict).map(|_| ())
+) -> Result<Resumption, HandshakeError> {
+    let visit = Visit {
+        service,
+        key,
+        grant: GRANT,
+        resumption: None,
+    };
+    let (session, accepted) = visit.shake_hands(channel).await?;
+    Ok(Resumption {
+        session,
+        key: accepted.resumption,
+    })
+}
+
+/// What a client says of itself.
+struct Visit<'a> {
+    service: &'a str,
+    key: &'a SigningKey,
+    grant: [u8; 9],
+    resumption: Option<Resumption>,
+}
+
+impl Visit<'_> {
+    async fn shake_hands(
+        self,
+        channel: &LoopbackChannel,
+    ) -> Result<(SessionId, Accepted), HandshakeError> {
+        static VISITS: AtomicU8 = AtomicU8::new(0);
+        let session = SessionId::from_bytes([VISITS.fetch_add(1, Ordering::Relaxed); 16]);
+        let (hello, mut state) = handshake::start(
+            session,
+            "home".parse().unwrap(),
+            self.service.parse().unwrap(),
+            Nonce::from_bytes([4; Nonce::LEN]),
+        );
+        if let Some(resumption) = self.resumption {
+            state = state.resuming(resumption);
+        }
+        channel.send(hello.into()).await.unwrap();
+        let reply = channel.recv().await.unwrap();
+        let grant = GrantId::from_bytes(self.grant);
+        let (proof, state) = state.receive(&reply, grant, None, self.key)?;
+        channel.send(proof.into()).await.unwrap();
+        let verdict = channel.recv().await.unwrap();
+        let (_node, accepted) = state.receive(&verdict)?;
+        Ok((session, accepted))
+    }
 }
 
 /// An HTTP/2 client over a lane.
@@ -155,7 +208,18 @@ struct Client {
 }
 
 impl Client {
+    /// It ends with its channel.
     async fn over(channel: LoopbackChannel) -> Self {
+        Self::start(channel, None).await
+    }
+
+    /// Goes on over what is sent to the other thing that is returned.
+    async fn lasting(channel: LoopbackChannel) -> (Self, mpsc::Sender<Carrier>) {
+        let (carriers, next_carriers) = mpsc::channel(CARRIERS);
+        (Self::start(channel, Some(next_carriers)).await, carriers)
+    }
+
+    async fn start(channel: LoopbackChannel, carriers: Option<mpsc::Receiver<Carrier>>) -> Self {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let mut lane = JoinSet::new();
         lane.spawn(async move {
@@ -164,8 +228,9 @@ impl Client {
                 patience: liveness::CLIENT,
                 asks: None,
                 news: None,
+                carriers,
             };
-            drop(lane::run(&channel, far, terms).await);
+            drop(lane::run(carrier(channel), far, terms).await);
         });
         let (requests, connection) = h2::client::handshake(near).await.unwrap();
         let mut http = JoinSet::new();
@@ -189,6 +254,10 @@ impl Client {
         let (response, _stream) = { requests }.send_request(request, true)?;
         response.await
     }
+}
+
+fn carrier(channel: LoopbackChannel) -> Carrier {
+    Carrier::new(Arc::new(channel)).0
 }
 
 fn request(method: Method, path: &str) -> Request<()> {

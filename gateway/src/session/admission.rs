@@ -1,0 +1,178 @@
+//! Who is let in: the gateway's side of the handshake, to a new session or one that goes on.
+
+use std::sync::Arc;
+
+use portway_protocol::id::{Nonce, SessionId};
+use portway_protocol::limits::HANDSHAKE_TIMEOUT;
+use portway_protocol::permission::Permission;
+use portway_protocol::reason::Reason;
+use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_protocol::session::resumption::ResumptionKey;
+use portway_transport::{Channel, Closed};
+use tokio::sync::mpsc;
+
+use super::table::{Attachment, Claimed, Entry, Registered};
+use super::{Context, unix_now};
+use crate::service::Service;
+
+/// Channels that may wait for a session.
+const ATTACHMENTS: usize = 4;
+
+/// Why nobody was let in.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The other end broke the handshake.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// It took too long.
+    #[error("the handshake took too long")]
+    Timeout,
+    /// The channel closed.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// The client was turned away.
+    #[error("refused: {0}")]
+    Refused(Reason),
+}
+
+/// Whoever is let in.
+pub(super) struct Admitted {
+    /// By what signaling knows their channel.
+    pub(super) introduction: SessionId,
+    pub(super) purpose: Purpose,
+}
+
+/// What a channel is for.
+pub(super) enum Purpose {
+    New(Session),
+    Resumed(Arc<Entry>),
+}
+
+/// A new session.
+pub(super) struct Session {
+    pub(super) registered: Registered,
+    pub(super) attachments: mpsc::Receiver<Attachment>,
+    pub(super) permission: Permission,
+    pub(super) service: Arc<Service>,
+    /// User token, if the gateway cannot know the grant.
+    pub(super) token: Option<String>,
+}
+
+/// Runs the handshake. Who is turned away is told why.
+pub(super) async fn admit(
+    context: &Context,
+    channel: &dyn Channel,
+) -> Result<Admitted, SessionError> {
+    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, converse(context, channel))
+        .await
+        .unwrap_or(Err(SessionError::Timeout));
+    if let Err(error) = &admitted
+        && let Some(reason) = refusal(error)
+    {
+        let said = channel.send(handshake::refused(reason).into()).await;
+        if said.is_ok() {
+            // The client closes once it has read why.
+            while channel.recv().await.is_some() {}
+        }
+    }
+    admitted
+}
+
+async fn converse(context: &Context, channel: &dyn Channel) -> Result<Admitted, SessionError> {
+    let first = channel.recv().await.ok_or(Closed)?;
+    let nonce = Nonce::from_bytes(random());
+    let (reply, handshake) = handshake::hello(&first, &context.cluster, &context.node, nonce)?;
+    channel.send(reply.into()).await?;
+    let proof = channel.recv().await.ok_or(Closed)?;
+    let claim = handshake.receive(&proof)?;
+    let (admitted, verdict) = judge(context, claim).map_err(SessionError::Refused)?;
+    channel.send(handshake::accepted(&verdict).into()).await?;
+    Ok(admitted)
+}
+
+/// Believes a claim or not. The proof is checked before anything about services is revealed.
+fn judge(context: &Context, claim: Claim) -> Result<(Admitted, Accepted), Reason> {
+    let token = claim.token.as_deref();
+    let claims = context
+        .grants
+        .claims(&claim.grant, token, &claim.service, unix_now())?;
+    let known = match claim.resumes {
+        Some(session) => Some(context.table.get(&session).ok_or(Reason::SessionLost)?),
+        None => None,
+    };
+    claim
+        .verify(&claims.cnf.ed25519, known.as_deref().map(Entry::key))
+        .map_err(|_| Reason::ProofInvalid)?;
+    let permission = claims
+        .permission(&claim.service)
+        .ok_or(Reason::PermissionDenied)?
+        .clone();
+    let introduction = claim.session;
+    let purpose = match known {
+        Some(entry) => {
+            let claimed = entry.claimed();
+            if claimed.grant != claim.grant || claimed.service != claim.service {
+                return Err(Reason::PermissionDenied);
+            }
+            Purpose::Resumed(entry)
+        }
+        None => Purpose::New(begin(context, &claims.sub, permission.clone(), claim)?),
+    };
+    let key = match &purpose {
+        Purpose::New(session) => session.registered.key(),
+        Purpose::Resumed(entry) => entry.key(),
+    };
+    let verdict = Accepted {
+        user: claims.sub,
+        expires: claims.exp,
+        services: vec![permission],
+        resumption: key.clone(),
+    };
+    let admitted = Admitted {
+        introduction,
+        purpose,
+    };
+    Ok((admitted, verdict))
+}
+
+fn begin(
+    context: &Context,
+    user: &str,
+    permission: Permission,
+    claim: Claim,
+) -> Result<Session, Reason> {
+    let service = context
+        .services
+        .get(&claim.service)
+        .ok_or(Reason::ServiceUnknown)?;
+    let claimed = Claimed {
+        session: claim.session,
+        user: user.to_owned(),
+        service: claim.service,
+        grant: claim.grant,
+    };
+    let (attach, attachments) = mpsc::channel(ATTACHMENTS);
+    let key = ResumptionKey::from_bytes(random());
+    Ok(Session {
+        registered: context.table.insert(Entry::new(claimed, key, attach))?,
+        attachments,
+        permission,
+        service,
+        token: claim.token,
+    })
+}
+
+fn refusal(error: &SessionError) -> Option<Reason> {
+    match error {
+        SessionError::Handshake(error) => Some(error.reason()),
+        SessionError::Refused(reason) => Some(*reason),
+        SessionError::Timeout => Some(Reason::SessionTimeout),
+        SessionError::Closed(_) => None,
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
+    bytes
+}
