@@ -34,11 +34,22 @@ use peers::{Peers, Table, Via};
 /// First pause before another attempt.
 const RETRY_BASE: Duration = Duration::from_millis(500);
 
-/// Longest pause before another attempt.
+/// Longest pause before another attempt at a service that is there.
 const RETRY_CAP: Duration = Duration::from_secs(15);
 
-/// Time for an answer while there is reason to doubt the socket's path: TCP itself takes a quarter of an
-/// hour to notice that it is gone.
+/// The same where nobody is: there is nobody to spare, and newcomers wait when packets arrive again.
+const UNREACHED_CAP: Duration = Duration::from_secs(1);
+
+/// Longest time without asking for a sign of life: TCP itself takes a quarter of an hour to notice that
+/// its path is gone, and after a long cut as long as that again to send what waits.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for the answer: a long queue on the way, or some lost packets, are no reason for another socket.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+
+const _: () = assert!(ANSWER_PATIENCE.as_millis() < ASK_INTERVAL.as_millis());
+
+/// Time for an answer while there is reason to doubt the socket's path.
 pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(1200);
 
 /// Messages of peers that may wait for the socket.
@@ -60,15 +71,24 @@ async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Ta
     let (outgoing, mut from_peers) = mpsc::channel(OUTGOING_QUEUE);
     let peers = Peers::new(shared.context.clone(), via, table, outgoing);
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+    let mut told = String::new();
     loop {
         let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
         let Err(error) = served.await;
         note(shared, via, Knowledge::Lost);
-        let delay = backoff.next_delay(random());
-        tracing::warn!(
-            signaling = endpoint.host, %error, retry_in_ms = delay.as_millis(),
-            "no connection to signaling"
-        );
+        let mut delay = backoff.next_delay(random());
+        if matches!(error, SocketError::Unreached(_)) {
+            delay = delay.min(UNREACHED_CAP);
+        }
+        let retry_in_ms = delay.as_millis();
+        let (signaling, error) = (&endpoint.host, error.to_string());
+        // Once, not at each of many attempts.
+        if error == told {
+            tracing::debug!(signaling, error, retry_in_ms, "no connection to signaling");
+        } else {
+            tracing::warn!(signaling, error, retry_in_ms, "no connection to signaling");
+            told = error;
+        }
         tokio::time::sleep(delay).await;
     }
 }
@@ -104,16 +124,15 @@ async fn connect_and_serve(
         .clone();
     let tls = endpoint.tls.clone().map(|own| renewed.unwrap_or(own));
     let mut socket = Socket::connect(endpoint, tls).await?;
-    let heartbeat = tokio::time::timeout(CONNECT_TIMEOUT, authenticate(shared, &mut socket))
+    let asked = tokio::time::timeout(CONNECT_TIMEOUT, authenticate(shared, &mut socket))
         .await
         .map_err(|_| SocketError::Timeout)??;
     backoff.reset();
     tracing::info!(signaling = endpoint.host, "connected to signaling");
     let mut changed = shared.changed.subscribe();
 
-    let mut heartbeats = tokio::time::interval(heartbeat);
+    let mut heartbeats = tokio::time::interval(asked.min(ASK_INTERVAL));
     heartbeats.reset();
-    let mut unanswered_heartbeats = 0_u32;
     let mut suspicion = shared.context.suspicion.subscribe();
     let mut probe: Option<Instant> = None;
     socket.send(&announcement(shared)).await?;
@@ -122,25 +141,22 @@ async fn connect_and_serve(
             envelope = socket.next() => {
                 let envelope = envelope?;
                 probe = None;
-                if envelope.id.as_deref() == Some(HEARTBEAT_ID) {
-                    unanswered_heartbeats = 0;
-                }
                 if let Some(reply) = receive(shared, peers, envelope)? {
                     socket.send(&reply).await?;
                 }
             }
             Some(envelope) = from_peers.recv() => socket.send(&envelope).await?,
             Ok(()) = changed.changed() => socket.send(&announcement(shared)).await?,
-            _tick = heartbeats.tick() => {
-                if unanswered_heartbeats >= 2 {
-                    return Err(SocketError::Timeout);
-                }
-                unanswered_heartbeats += 1;
+            _tick = heartbeats.tick(), if probe.is_none() => {
+                probe = Some(Instant::now() + ANSWER_PATIENCE);
                 socket.send(&heartbeat_call()).await?;
             }
-            Ok(()) = suspicion.changed(), if probe.is_none() => {
-                probe = Some(Instant::now() + PROBE_PATIENCE);
-                socket.send(&heartbeat_call()).await?;
+            Ok(()) = suspicion.changed() => {
+                let soon = Instant::now() + PROBE_PATIENCE;
+                if probe.is_none() {
+                    socket.send(&heartbeat_call()).await?;
+                }
+                probe = Some(probe.map_or(soon, |due| due.min(soon)));
             }
             () = until(probe) => return Err(SocketError::Timeout),
         }

@@ -256,6 +256,8 @@ impl Registry {
                     let version = announced.version.clone();
                     Event::NodeOnline { node, version }
                 });
+                // What the old socket was asked, nobody answers any more.
+                entries.fail_pending_of(name);
                 entries.forget_sessions_of(name);
                 let node = Node {
                     outbox: outbox.clone(),

@@ -393,6 +393,18 @@ async fn the_later_process_of_a_node_wins() {
     assert_eq!(late.next_reason().await, "REPLACED");
 }
 
+/// After a cut its old socket may still seem open: whoever waits for an answer there need not.
+#[tokio::test]
+async fn what_a_node_s_old_socket_was_asked_is_refused_when_it_has_another() {
+    let server = Server::start().await;
+    let _cut_off = server.gateway(5).await;
+    let mut client = server.client().await;
+    client.request("offer", offer()).await;
+    let _back = server.gateway(5).await;
+    assert_eq!(client.next_reason().await, "NODE_OFFLINE");
+    assert_eq!(client.next().await["params"]["status"], "online");
+}
+
 #[tokio::test]
 async fn strangers_are_turned_away_with_a_reason() {
     let server = Server::start().await;

@@ -1,5 +1,7 @@
 //! One socket to signaling, whoever opens it: a node, or the native client.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use portway_protocol::signal::{
     Authenticated, Call, Challenge, Envelope, PATH, SUBPROTOCOL, decode_result,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -23,15 +25,22 @@ use crate::config::SignalingEndpoint;
 /// Time for connecting, and again for authenticating.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for TCP to reach one address. Of what is asked on a network that lets nothing through only the
+/// pauses of TCP grow: a new attempt is sooner there when packets arrive again.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Id of the first request.
 const AUTHENTICATE_ID: &str = "authenticate";
 
 /// Why the socket ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// No connection, or no TLS over it.
+    /// Nobody is there: no address, or no TCP to one.
     #[error("connecting: {0}")]
-    Connect(#[from] std::io::Error),
+    Unreached(#[source] io::Error),
+    /// No TLS over the connection.
+    #[error("connecting: {0}")]
+    Connect(#[from] io::Error),
     /// No WebSocket, or a broken one.
     #[error("WebSocket: {0}")]
     WebSocket(#[from] Box<WsError>),
@@ -54,9 +63,11 @@ impl SocketError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Connect(_) | Self::WebSocket(_) | Self::Timeout | Self::Closed => {
-                Reason::SignalingUnreachable
-            }
+            Self::Unreached(_)
+            | Self::Connect(_)
+            | Self::WebSocket(_)
+            | Self::Timeout
+            | Self::Closed => Reason::SignalingUnreachable,
             Self::Refused(reason) => *reason,
             Self::Violation => Reason::ProtocolViolation,
         }
@@ -94,16 +105,21 @@ impl Socket {
     ) -> Result<Self, SocketError> {
         let (name, port) = endpoint.name_and_port();
         let stream = match endpoint.address {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect((name, port)).await?,
+            Some(address) => reach([address]).await,
+            None => match lookup_host((name, port)).await {
+                Ok(addresses) => reach(addresses).await,
+                Err(error) => Err(error),
+            },
         };
+        let stream = stream.map_err(SocketError::Unreached)?;
         stream.set_nodelay(true)?;
         let (scheme, stream): (_, Box<dyn Stream>) = match tls {
             None => ("ws", Box::new(stream)),
             Some(config) => {
-                let name = name.to_owned().try_into().map_err(|error| {
-                    std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
-                })?;
+                let name = name
+                    .to_owned()
+                    .try_into()
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
                 let connector = TlsConnector::from(config);
                 ("wss", Box::new(connector.connect(name, stream).await?))
             }
@@ -170,4 +186,17 @@ impl Socket {
         self.0.send(Message::text(envelope.to_text())).await?;
         Ok(())
     }
+}
+
+/// TCP to the first address that answers.
+async fn reach(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        last = match tokio::time::timeout(REACH_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+    }
+    Err(last)
 }
