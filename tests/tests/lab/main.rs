@@ -4,11 +4,13 @@
 //! measure is printed, and kept for `portway-lab report`.
 
 mod cluster;
+mod disturbance;
 mod life;
 mod matrix;
 mod networks;
 mod recovery;
 mod results;
+mod tunnel;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
         cluster::SCENARIOS,
         matrix::SCENARIOS,
         recovery::SCENARIOS,
+        tunnel::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

@@ -5,7 +5,10 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::{Value, json};
+
+use crate::disturbance::Event;
 
 /// Collects figures.
 #[derive(Debug, Default)]
@@ -38,6 +41,38 @@ impl Results {
         }
         eprintln!("    {row}");
         push(&self.recovery, row);
+    }
+
+    /// What became of a download, as its reader tells: `bytes`, the longest silence `gap` in
+    /// milliseconds, then `sha` or `error`; and of which `path` it was. Whether it is whole.
+    ///
+    /// # Errors
+    /// It was reported complete, and is not.
+    pub(crate) fn download(
+        &self,
+        event: &Event,
+        client: &str,
+        sha: &str,
+        outcome: &Value,
+    ) -> anyhow::Result<bool> {
+        let is_whole = outcome["sha"] == sha;
+        let bytes = outcome["bytes"].as_u64().unwrap_or_default();
+        let gap = outcome["gap"].as_f64().unwrap_or_default().round();
+        self.recovery(&Recovery {
+            scenario: event.name,
+            client,
+            path: outcome["path"].as_str(),
+            stall: Duration::from_secs_f64(gap / 1000.0),
+            bar: event.bar,
+            is_whole,
+            note: (!is_whole).then(|| format!("{} after {bytes} bytes", outcome["error"])),
+        });
+        ensure!(
+            is_whole || outcome["sha"].is_null(),
+            "{}: reported complete, but it is not: {outcome}",
+            event.name
+        );
+        Ok(is_whole)
     }
 
     /// Writes the file, unless nothing was measured.
