@@ -21,6 +21,32 @@ struct Bench {
     size_mib: u32,
     pairs: Vec<PairFigures>,
     left_out: Vec<Pair>,
+    /// The downloads, as `portway-lab report` reads them.
+    throughput: Vec<Throughput>,
+}
+
+/// How much went through in a second, and over plain TCP where there is a direct path.
+#[derive(Debug, Serialize)]
+struct Throughput {
+    name: String,
+    mbytes_per_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference_mbytes_per_s: Option<f64>,
+}
+
+impl Throughput {
+    /// None if nothing was downloaded.
+    fn of(pair: &PairFigures) -> Option<Self> {
+        let reference = pair.direct_tcp.map(|transfer| transfer.mbytes_per_s);
+        Some(Self {
+            name: format!("{} → {}, {}", pair.from, pair.to, pair.paths.join(", ")),
+            mbytes_per_s: pair.download?.mbytes_per_s,
+            reference: reference.map(|_| "direct TCP"),
+            reference_mbytes_per_s: reference,
+        })
+    }
 }
 
 /// One node that reaches for another.
@@ -56,6 +82,7 @@ pub(super) fn run(dir: &LabDir, size_mib: u32, format: Format) -> anyhow::Result
     }
     let bench = Bench {
         size_mib,
+        throughput: pairs.iter().filter_map(Throughput::of).collect(),
         pairs,
         left_out,
     };

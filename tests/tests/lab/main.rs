@@ -10,6 +10,7 @@ mod matrix;
 mod networks;
 mod recovery;
 mod results;
+mod throughput;
 mod tunnel;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
         matrix::SCENARIOS,
         recovery::SCENARIOS,
         tunnel::SCENARIOS,
+        throughput::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

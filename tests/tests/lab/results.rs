@@ -15,12 +15,19 @@ use crate::disturbance::Event;
 pub(crate) struct Results {
     matrix: Mutex<Vec<Value>>,
     recovery: Mutex<Vec<Value>>,
+    throughput: Mutex<Vec<Value>>,
 }
 
 impl Results {
     /// A pair of networks.
     pub(crate) fn pair(&self, row: Value) {
         push(&self.matrix, row);
+    }
+
+    /// A download's rate, as `portway-lab bench` tells it.
+    pub(crate) fn throughput(&self, row: Value) {
+        eprintln!("    {row}");
+        push(&self.throughput, row);
     }
 
     /// A recovery. It is good if nothing is lost and the silence is not longer than it may be.
@@ -78,7 +85,8 @@ impl Results {
     /// Writes the file, unless nothing was measured.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
         let (matrix, recovery) = (take(&self.matrix), take(&self.recovery));
-        if matrix.is_empty() && recovery.is_empty() {
+        let throughput = take(&self.throughput);
+        if matrix.is_empty() && recovery.is_empty() && throughput.is_empty() {
             return Ok(());
         }
         let results = json!({
@@ -88,7 +96,7 @@ impl Results {
             "machine": format!("{} cores, Linux {}", told("nproc", &[]), told("uname", &["-r"])),
             "matrix": matrix,
             "recovery": recovery,
-            "throughput": [],
+            "throughput": throughput,
         });
         let path = path();
         std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
