@@ -154,7 +154,8 @@ class Holder {
         event: (event) => this.#post({ type: 'peer', json: JSON.stringify(event) }),
       });
       this.#peers.set(command.session, opened);
-      await opened.start();
+      // One that is closed meanwhile cannot make an offer, and need not.
+      await opened.start().catch((error) => console.info('portway: no offer was made', error));
     } else if (command.type === 'peer-answer') {
       await peer?.answer(command.description);
     } else if (command.type === 'peer-candidate') {
