@@ -30,6 +30,11 @@ use crate::signaling::{Signaling, is_there};
 /// Interval of heartbeats to signaling.
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
+/// What signaling may take to let us in while the path is silent, and how much longer after each attempt
+/// that failed: Chromium holds sockets back for seconds once dozens of them have failed.
+const SHORT_MEETING: Duration = Duration::from_millis(1200);
+const MORE_PATIENCE: Duration = Duration::from_millis(200);
+
 /// News of a session that may wait.
 const NEWS: usize = 8;
 
@@ -49,6 +54,7 @@ struct Found<'a> {
 struct Attempt<'a> {
     session: SessionId,
     since: Duration,
+    deadlines: Deadlines,
     /// What the holder says of it.
     events: mpsc::Sender<Event>,
     finding: Pin<Box<dyn Future<Output = Result<Found<'a>, Failure>> + 'a>>,
@@ -58,6 +64,7 @@ struct Attempt<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     since: Duration,
+    failures: u32,
     /// Whether signaling was found to be away, and not just silent as well.
     is_refused: bool,
 }
@@ -160,6 +167,7 @@ impl<'a> Run<'a> {
                 if self.silence.is_none() {
                     self.silence = Some(Silence {
                         since: clock::now(),
+                        failures: 0,
                         is_refused: false,
                     });
                     status.state = "reconnecting";
@@ -180,7 +188,10 @@ impl<'a> Run<'a> {
         let Some(silence) = self.silence.filter(|_| self.attempt.is_none()) else {
             return;
         };
-        let (inner, deadlines) = (self.inner, self.deadlines);
+        let deadlines = Deadlines {
+            meeting: self.deadlines.meeting.max(SHORT_MEETING) + MORE_PATIENCE * silence.failures,
+            ..self.deadlines
+        };
         let introduction = Introduction {
             session: SessionId::from_bytes(clock::random()),
             node: Some(self.node.clone()),
@@ -190,8 +201,9 @@ impl<'a> Run<'a> {
             session: introduction.session,
             since: clock::now(),
             events,
+            deadlines,
             finding: Box::pin(find(
-                inner,
+                self.inner,
                 introduction,
                 self.resumption.clone(),
                 heard,
@@ -221,8 +233,9 @@ impl<'a> Run<'a> {
             Err(failure) => {
                 let took = clock::now().saturating_sub(attempt.since);
                 if let Some(silence) = &mut self.silence {
+                    silence.failures += 1;
                     silence.is_refused = failure.reason == Reason::SignalingUnreachable
-                        && took < self.deadlines.meeting;
+                        && took < attempt.deadlines.meeting;
                 }
                 if took >= PAUSE {
                     self.look();
