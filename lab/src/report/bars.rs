@@ -30,13 +30,13 @@ pub(super) struct Scale<'a> {
 }
 
 /// Whole width, pixels.
-const WIDTH: i32 = 960;
+const WIDTH: i32 = 1120;
 
 /// Where bars begin: their labels are on the left.
-const LEFT: i32 = 290;
+const LEFT: i32 = 470;
 
 /// Where the longest bar, or the farthest mark, ends: words are on the right.
-const RIGHT: i32 = 660;
+const RIGHT: i32 = 820;
 
 /// Where the first row begins: title and scale are above.
 const TOP: i32 = 72;
@@ -52,7 +52,7 @@ const HALF: i32 = 9;
 const TICKS: usize = 6;
 
 /// Letters that fit: of a label, of words, of a note.
-const LABEL: usize = 40;
+const LABEL: usize = 67;
 const WORDS: usize = 48;
 const NOTED: usize = 100;
 
