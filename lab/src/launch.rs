@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
@@ -36,7 +36,7 @@ impl Launched {
     pub(crate) fn start(
         dir: &LabDir,
         mode: Mode,
-        mut tell: impl FnMut(&str),
+        tell: impl FnMut(&str),
     ) -> anyhow::Result<(Self, u64)> {
         let word = if mode == Mode::Loopback {
             KEEPER
@@ -53,15 +53,14 @@ impl Launched {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("a pipe")?;
         let launched = Self { child, stdin };
-        for line in BufReader::new(stdout).lines() {
-            match serde_json::from_str(&line?)? {
-                News::Progress(text) => tell(&text),
-                News::Ready { took_ms } => return Ok((launched, took_ms)),
-                News::Failed(error) => bail!(error),
+        match until_ready(dir, stdout, tell) {
+            Ok(took_ms) => Ok((launched, took_ms)),
+            Err(error) => {
+                // Nothing of it is left when the reason is told.
+                launched.end()?;
+                Err(error)
             }
         }
-        let log = fs::read_to_string(dir.file("keeper.log")).unwrap_or_default();
-        bail!("the lab ended before it was ready\n{}", log.trim())
     }
 
     /// From now on it lives without us.
@@ -78,6 +77,23 @@ impl Launched {
         self.child.wait()?;
         Ok(())
     }
+}
+
+/// Passes on what a keeper tells until its lab is ready; returns how long that took, milliseconds.
+fn until_ready(
+    dir: &LabDir,
+    stdout: ChildStdout,
+    mut tell: impl FnMut(&str),
+) -> anyhow::Result<u64> {
+    for line in BufReader::new(stdout).lines() {
+        match serde_json::from_str(&line?)? {
+            News::Progress(text) => tell(&text),
+            News::Ready { took_ms } => return Ok(took_ms),
+            News::Failed(error) => bail!(error),
+        }
+    }
+    let log = fs::read_to_string(dir.file("keeper.log")).unwrap_or_default();
+    bail!("the lab ended before it was ready\n{}", log.trim())
 }
 
 /// Becomes the keeper's ancestor; see above.
