@@ -17,6 +17,7 @@ mod executor;
 pub mod grants;
 pub mod health;
 pub mod proxy;
+mod random;
 pub mod service;
 pub mod session;
 mod signaling;

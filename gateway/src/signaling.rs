@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::agent::Shared;
 use crate::config::SignalingEndpoint;
+use crate::random::random;
 use connection::{CONNECT_TIMEOUT, Socket, SocketError};
 use peers::{Peers, Table, Via};
 
@@ -76,7 +77,7 @@ async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Ta
         let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
         let Err(error) = served.await;
         note(shared, via, Knowledge::Lost);
-        let mut delay = backoff.next_delay(random());
+        let mut delay = backoff.next_delay(u32::from_ne_bytes(random()));
         if matches!(error, SocketError::Unreached(_)) {
             delay = delay.min(UNREACHED_CAP);
         }
@@ -269,10 +270,4 @@ fn announcement(shared: &Shared) -> Envelope {
         grants: shared.context.grants.announced(),
     };
     Envelope::call(Some(ANNOUNCE_ID.into()), &Call::Announce(announce))
-}
-
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-    u32::from_ne_bytes(bytes)
 }

@@ -17,6 +17,7 @@ use super::exchange::{Exchange, News};
 use super::session::{Session, Welcome};
 use super::{ClientError, Target};
 use crate::config::SignalingEndpoint;
+use crate::random::random;
 use crate::signaling::connection::{CONNECT_TIMEOUT, Socket, SocketError};
 
 /// Time from an offer to a session: ICE, DTLS, SCTP, handshake.
@@ -207,11 +208,4 @@ impl Introduction<'_> {
         let verdict = channel.recv().await.ok_or(ClientError::Ended)?;
         Ok(state.receive(&verdict)?)
     }
-}
-
-/// Random bytes.
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-    bytes
 }

@@ -8,9 +8,10 @@ use portway_protocol::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{connect, random};
+use super::connect::connect;
 use super::session::{Requests, Session};
 use super::{ClientError, Opening, Path, Target};
+use crate::random::random;
 
 /// First pause between attempts.
 const RETRY_BASE: Duration = Duration::from_millis(500);

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::table::{Attachment, Claimed, Entry, Registered};
 use super::{Context, unix_now};
+use crate::random::random;
 use crate::service::Service;
 
 /// Channels that may wait for a session.
@@ -169,10 +170,4 @@ fn refusal(error: &SessionError) -> Option<Reason> {
         SessionError::Timeout => Some(Reason::SessionTimeout),
         SessionError::Closed(_) => None,
     }
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-    bytes
 }

@@ -270,7 +270,11 @@ fn request(method: Method, path: &str) -> Request<()> {
 
 /// The whole body, or why it did not come whole.
 async fn body(response: Response<RecvStream>) -> Result<Vec<u8>, h2::Error> {
-    let mut stream = response.into_body();
+    rest(response.into_body()).await
+}
+
+/// What is left of a body.
+async fn rest(mut stream: RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.data().await {
         let chunk = chunk?;

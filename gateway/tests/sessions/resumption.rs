@@ -22,18 +22,15 @@ fn visit(resumption: Resumption, key: &SigningKey) -> Visit<'_> {
 async fn begun(client: &Client) -> (RecvStream, Vec<u8>) {
     let path = format!("/bytes?n={LENGTH}");
     let mut stream = client.get(&path).await.unwrap().into_body();
-    let first = stream.data().await.unwrap().unwrap();
-    stream.flow_control().release_capacity(first.len()).unwrap();
-    (stream, first.to_vec())
+    let first = piece(&mut stream).await;
+    (stream, first)
 }
 
-async fn rest(mut stream: RecvStream, mut bytes: Vec<u8>) -> Vec<u8> {
-    while let Some(chunk) = stream.data().await {
-        let chunk = chunk.unwrap();
-        stream.flow_control().release_capacity(chunk.len()).unwrap();
-        bytes.extend_from_slice(&chunk);
-    }
-    bytes
+/// The next piece of a body.
+async fn piece(stream: &mut RecvStream) -> Vec<u8> {
+    let piece = stream.data().await.unwrap().unwrap();
+    stream.flow_control().release_capacity(piece.len()).unwrap();
+    piece.to_vec()
 }
 
 #[tokio::test]
@@ -57,12 +54,11 @@ async fn a_download_goes_on_over_another_channel() {
         assert_eq!(views.len(), 1);
         assert_eq!(views[0].session, resumption.session);
         assert_eq!(views[0].introduction, introduction, "the relay knows it so");
-        let chunk = stream.data().await.unwrap().unwrap();
-        stream.flow_control().release_capacity(chunk.len()).unwrap();
-        bytes.extend_from_slice(&chunk);
+        bytes.extend(piece(&mut stream).await);
     }
     let right: Vec<u8> = (0..LENGTH).map(byte).collect();
-    assert!(rest(stream, bytes).await == right);
+    bytes.extend(rest(stream).await.unwrap());
+    assert!(bytes == right);
     assert_eq!(upstream.requests().len(), 1, "it was asked once");
 }
 
@@ -73,7 +69,7 @@ async fn a_session_waits_for_its_client_when_its_channel_has_closed() {
     let channel = node.channel();
     let resumption = shake_hands(&channel, "app", &key(2)).await.unwrap();
     let (client, carriers) = Client::lasting(channel).await;
-    let (stream, bytes) = begun(&client).await;
+    let (stream, mut bytes) = begun(&client).await;
     let (short_lived, _far) = loopback::pair();
     carriers.send(carrier(short_lived)).await.unwrap();
     // The client has let the first channel go; the gateway sees it close.
@@ -82,7 +78,8 @@ async fn a_session_waits_for_its_client_when_its_channel_has_closed() {
     visit(resumption, &key(2)).shake_hands(&next).await.unwrap();
     carriers.send(carrier(next)).await.unwrap();
     let right: Vec<u8> = (0..LENGTH).map(byte).collect();
-    assert!(rest(stream, bytes).await == right);
+    bytes.extend(rest(stream).await.unwrap());
+    assert!(bytes == right);
 }
 
 #[tokio::test]

@@ -159,12 +159,7 @@ impl Peer {
         let remote = RTCSessionDescription::offer(candidates::filter(offer, peer.loopback).sdp)?;
         peer.connection.set_remote_description(remote).await?;
         let answer = peer.connection.create_answer(None).await?;
-        let sdp = answer.sdp.clone();
-        peer.connection.set_local_description(answer).await?;
-        let description = SessionDescription {
-            kind: SdpKind::Answer,
-            sdp,
-        };
+        let description = peer.adopt(SdpKind::Answer, answer).await?;
         Ok((peer, description, events))
     }
 
@@ -180,13 +175,19 @@ impl Peer {
         // There is room: no channel comes before the offer has left.
         drop(channels.try_send(channel.await?));
         let offer = peer.connection.create_offer(None).await?;
-        let sdp = offer.sdp.clone();
-        peer.connection.set_local_description(offer).await?;
-        let description = SessionDescription {
-            kind: SdpKind::Offer,
-            sdp,
-        };
+        let description = peer.adopt(SdpKind::Offer, offer).await?;
         Ok((peer, description, events))
+    }
+
+    /// Makes a description ours; returns it for the other end.
+    async fn adopt(
+        &self,
+        kind: SdpKind,
+        description: RTCSessionDescription,
+    ) -> Result<SessionDescription, PeerError> {
+        let sdp = description.sdp.clone();
+        self.connection.set_local_description(description).await?;
+        Ok(SessionDescription { kind, sdp })
     }
 
     /// Applies the answer to our offer.
