@@ -77,10 +77,18 @@ async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Ta
         let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
         let Err(error) = served.await;
         note(shared, via, Knowledge::Lost);
-        let mut delay = backoff.next_delay(u32::from_ne_bytes(random()));
-        if matches!(error, SocketError::Unreached(_)) {
-            delay = delay.min(UNREACHED_CAP);
-        }
+        let delay = backoff.next_delay(u32::from_ne_bytes(random()));
+        let delay = match error {
+            SocketError::Unreached(_) => delay.min(UNREACHED_CAP),
+            // Whoever moves does so alone.
+            SocketError::Moved => Duration::ZERO,
+            SocketError::Connect(_)
+            | SocketError::WebSocket(_)
+            | SocketError::Timeout
+            | SocketError::Closed
+            | SocketError::Refused(_)
+            | SocketError::Violation => delay,
+        };
         let retry_in_ms = delay.as_millis();
         let (signaling, error) = (&endpoint.host, error.to_string());
         // Once, not at each of many attempts.

@@ -24,7 +24,11 @@ pub struct Patience {
     /// Silence after traffic at which the other end is asked out of turn: a transfer has ended, or its
     /// path has.
     pub lull: Duration,
-    /// Time for an answer, on top of two round trips: one loss repaired by SCTP takes a second.
+    /// Time between two pings while none is answered. Several in a row let SCTP repair the loss of one
+    /// within a round trip (fast retransmission, RFC 9260 §7.2.4), where a lone one waits for a timer of
+    /// a second.
+    pub insist: Duration,
+    /// Time for an answer, on top of two round trips.
     pub answer: Duration,
     /// Time between two of [`Verdict::Silent`].
     pub again: Duration,
@@ -37,8 +41,9 @@ pub struct Patience {
 /// A client wants to know soon: somebody waits in front of it.
 pub const CLIENT: Patience = Patience {
     ping: Duration::from_secs(2),
-    lull: Duration::from_millis(600),
-    answer: Duration::from_millis(1300),
+    lull: Duration::from_millis(400),
+    insist: Duration::from_millis(100),
+    answer: Duration::from_millis(700),
     again: Duration::from_millis(1000),
     silence: Duration::from_secs(60),
     absence: Duration::from_secs(60),
@@ -50,6 +55,7 @@ pub const CLIENT: Patience = Patience {
 pub const GATEWAY: Patience = Patience {
     ping: Duration::from_secs(5),
     lull: Duration::from_millis(600),
+    insist: Duration::from_millis(500),
     answer: Duration::from_millis(1300),
     again: Duration::from_secs(5),
     silence: Duration::from_secs(75),
@@ -173,6 +179,9 @@ impl Liveness {
         let regular = self.pinged + self.patience.ping;
         match (self.sign, self.unanswered) {
             (Sign::Traffic, None) => regular.min(self.heard + self.patience.lull),
+            (Sign::Pong | Sign::Traffic, Some(_)) if self.told.is_none() => {
+                self.pinged + self.patience.insist
+            }
             (Sign::Pong | Sign::Traffic, _) => regular,
         }
     }
@@ -227,8 +236,9 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         assert_eq!(liveness.poll_timeout(), after(2000));
         assert_eq!(liveness.handle_timeout(after(2000)), Verdict::Ping);
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(3300));
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(4300));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(2100));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(2700));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(3700));
         assert_eq!(first(&mut liveness, Verdict::Dead), after(60_000));
     }
 
@@ -236,8 +246,8 @@ mod tests {
     fn a_transfer_that_stops_is_noticed_within_two_seconds() {
         let mut liveness = Liveness::new(CLIENT, START);
         let _first = liveness.heard(Sign::Traffic, after(1000));
-        assert_eq!(first(&mut liveness, Verdict::Ping), after(1600));
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(2900));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(1400));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(2100));
     }
 
     #[test]
@@ -253,7 +263,7 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         liveness.measured(Duration::from_millis(400));
         liveness.doubt(START);
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(2100));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(1500));
     }
 
     #[test]
@@ -280,16 +290,16 @@ mod tests {
         let mut liveness = Liveness::new(CLIENT, START);
         liveness.doubt(after(100));
         liveness.doubt(after(1000));
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(1400));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(800));
         assert!(liveness.heard(Sign::Pong, after(1500)));
-        assert_eq!(first(&mut liveness, Verdict::Ping), after(3400));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(2800));
     }
 
     #[test]
     fn the_own_standstill_is_not_the_other_end_s_silence() {
         let mut liveness = Liveness::new(CLIENT, START);
         assert_eq!(liveness.handle_timeout(after(70_000)), Verdict::Ping);
-        assert_eq!(first(&mut liveness, Verdict::Silent), after(71_300));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(70_700));
         let mut doubted = Liveness::new(CLIENT, START);
         doubted.doubt(after(1000));
         assert_eq!(doubted.handle_timeout(after(60_000)), Verdict::Ping);

@@ -25,8 +25,16 @@ const AUTHENTICATE_ID: &str = "authenticate";
 /// Answers as soon as the server is there.
 const HEALTH_PATH: &str = "/_portway/health";
 
+/// What an attempt to meet is given at least in Firefox while nothing answers. It keeps the connections of a
+/// socket that was closed before it opened, six to a host: the next attempt would wait for one of them. And
+/// TCP asks again every second for so long by itself.
+const FIREFOX_PATIENCE: Duration = Duration::from_secs(6);
+
 #[wasm_bindgen]
 extern "C" {
+    #[wasm_bindgen(thread_local_v2, js_namespace = navigator, js_name = userAgent)]
+    static USER_AGENT: String;
+
     #[wasm_bindgen(catch)]
     async fn fetch(url: &str, options: &js_sys::Object) -> Result<JsValue, JsValue>;
 
@@ -70,6 +78,16 @@ pub(crate) async fn is_there(url: &str, patience: Duration) -> Result<(), Failur
     match fetch(&format!("http{address}{HEALTH_PATH}"), &options).await {
         Ok(_) => Ok(()),
         Err(_) => Err(Failure::new(Reason::SignalingUnreachable)),
+    }
+}
+
+/// What an attempt to meet is given at least, in this browser, before another one is made.
+pub(crate) fn patience() -> Duration {
+    let is_firefox = USER_AGENT.with(|agent| agent.contains("Firefox/"));
+    if is_firefox {
+        FIREFOX_PATIENCE
+    } else {
+        Duration::ZERO
     }
 }
 

@@ -1,7 +1,7 @@
 //! One socket to signaling, whoever opens it: a node, or the native client.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use portway_protocol::signal::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -28,6 +29,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for TCP to reach one address. Of what is asked on a network that lets nothing through only the
 /// pauses of TCP grow: a new attempt is sooner there when packets arrive again.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often we look whether this machine still has the address that its socket began with. TCP does not
+/// tell that it has gone: its packets stay unanswered, as after any loss.
+const ADDRESS_CHECK: Duration = Duration::from_millis(500);
 
 /// Id of the first request.
 const AUTHENTICATE_ID: &str = "authenticate";
@@ -47,6 +52,9 @@ pub enum SocketError {
     /// No answer.
     #[error("the server did not answer in time")]
     Timeout,
+    /// This machine has lost the address that the socket began with.
+    #[error("this machine has moved to another network")]
+    Moved,
     /// Closed by the server.
     #[error("the server closed the socket")]
     Closed,
@@ -67,6 +75,7 @@ impl SocketError {
             | Self::Connect(_)
             | Self::WebSocket(_)
             | Self::Timeout
+            | Self::Moved
             | Self::Closed => Reason::SignalingUnreachable,
             Self::Refused(reason) => *reason,
             Self::Violation => Reason::ProtocolViolation,
@@ -86,7 +95,12 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for S {}
 
 /// A WebSocket that carries envelopes.
-pub(crate) struct Socket(WebSocketStream<Box<dyn Stream>>);
+pub(crate) struct Socket {
+    inner: WebSocketStream<Box<dyn Stream>>,
+    /// Our address.
+    local: SocketAddr,
+    checks: Interval,
+}
 
 impl Socket {
     /// Connects; nobody is authenticated yet. `tls`: whom to believe, if TLS is spoken there.
@@ -113,6 +127,7 @@ impl Socket {
         };
         let stream = stream.map_err(SocketError::Unreached)?;
         stream.set_nodelay(true)?;
+        let local = stream.local_addr()?;
         let (scheme, stream): (_, Box<dyn Stream>) = match tls {
             None => ("ws", Box::new(stream)),
             Some(config) => {
@@ -132,9 +147,15 @@ impl Socket {
         let limits = WebSocketConfig::default()
             .max_message_size(Some(MAX_SIGNAL_MESSAGE))
             .max_frame_size(Some(MAX_SIGNAL_MESSAGE));
-        let (socket, _response) =
+        let (inner, _response) =
             tokio_tungstenite::client_async_with_config(request, stream, Some(limits)).await?;
-        Ok(Self(socket))
+        let mut checks = tokio::time::interval(ADDRESS_CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            inner,
+            local,
+            checks,
+        })
     }
 
     /// The server's first message.
@@ -162,7 +183,16 @@ impl Socket {
     /// The next message. Nothing is lost if this is cancelled.
     pub(crate) async fn next(&mut self) -> Result<Envelope, SocketError> {
         loop {
-            match self.0.next().await {
+            let next = tokio::select! {
+                next = self.inner.next() => next,
+                _tick = self.checks.tick() => {
+                    if !is_ours(self.local) {
+                        return Err(SocketError::Moved);
+                    }
+                    continue;
+                }
+            };
+            match next {
                 Some(Ok(Message::Text(text))) => {
                     return Envelope::parse(&text).map_err(|_| SocketError::Violation);
                 }
@@ -183,9 +213,16 @@ impl Socket {
 
     /// Sends one message.
     pub(crate) async fn send(&mut self, envelope: &Envelope) -> Result<(), SocketError> {
-        self.0.send(Message::text(envelope.to_text())).await?;
+        self.inner.send(Message::text(envelope.to_text())).await?;
         Ok(())
     }
+}
+
+/// Whether this machine has the address. What cannot be told counts as yes.
+fn is_ours(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    let bound = UdpSocket::bind(address).map_err(|error| error.kind());
+    !matches!(bound, Err(io::ErrorKind::AddrNotAvailable))
 }
 
 /// TCP to the first address that answers.
@@ -199,4 +236,15 @@ async fn reach(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<Tc
         };
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_ours_or_not_whatever_its_port() {
+        assert!(is_ours(([127, 0, 0, 1], 443).into()));
+        assert!(!is_ours(([192, 0, 2, 77], 443).into()), "TEST-NET-1");
+    }
 }

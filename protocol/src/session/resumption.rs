@@ -48,8 +48,9 @@ impl Deadlines {
     /// How much longer than before a step may take.
     const SLACK: u32 = 4;
 
-    /// Shortest and longest time for the first step. TCP itself asks again only after a second.
-    const MEETING: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
+    /// Shortest and longest time for the first step: more than [`PAUSE`], less than the second after which
+    /// TCP itself asks again.
+    const MEETING: [Duration; 2] = [Duration::from_millis(600), Duration::from_secs(10)];
 
     /// Shortest and longest time for the second step. Checks of a path go on until it heals.
     const OPENING: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
@@ -65,6 +66,8 @@ impl Deadlines {
         }
     }
 }
+
+const _: () = assert!(Deadlines::MEETING[0].as_millis() > PAUSE.as_millis());
 
 impl ResumptionKey {
     /// Bytes of a key.

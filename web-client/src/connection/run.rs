@@ -25,14 +25,14 @@ use super::{Event, Inner, QUEUE, Status};
 use crate::clock;
 use crate::error::Failure;
 use crate::session::{self, News, Reached};
-use crate::signaling::{Signaling, is_there};
+use crate::signaling::{self, Signaling, is_there};
 
 /// Interval of heartbeats to signaling.
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
-/// What signaling may take to let us in while the path is silent, and how much longer after each attempt
-/// that failed: Chromium holds sockets back for seconds once dozens of them have failed.
-const SHORT_MEETING: Duration = Duration::from_millis(1200);
+/// After so many attempts that failed, signaling may take so much longer with each to let us in: Chromium
+/// holds sockets back for seconds once dozens of them have failed.
+const QUICK_ATTEMPTS: u32 = 8;
 const MORE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// News of a session that may wait.
@@ -189,7 +189,8 @@ impl<'a> Run<'a> {
             return;
         };
         let deadlines = Deadlines {
-            meeting: self.deadlines.meeting.max(SHORT_MEETING) + MORE_PATIENCE * silence.failures,
+            meeting: self.deadlines.meeting.max(signaling::patience())
+                + MORE_PATIENCE * silence.failures.saturating_sub(QUICK_ATTEMPTS),
             ..self.deadlines
         };
         let introduction = Introduction {
