@@ -200,12 +200,13 @@ impl Introduction<'_> {
         if let Some(resumption) = self.resumption {
             state = state.resuming(resumption);
         }
-        let gone = |Closed| ClientError::Ended;
+        // Only the gateway itself says that a session is lost.
+        let gone = |Closed| ClientError::NoPath;
         channel.send(hello.into()).await.map_err(gone)?;
-        let reply = channel.recv().await.ok_or(ClientError::Ended)?;
+        let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
         let (proof, state) = state.receive(&reply, link.grant, None, &link.grant_key())?;
         channel.send(proof.into()).await.map_err(gone)?;
-        let verdict = channel.recv().await.ok_or(ClientError::Ended)?;
+        let verdict = channel.recv().await.ok_or(ClientError::NoPath)?;
         Ok(state.receive(&verdict)?)
     }
 }

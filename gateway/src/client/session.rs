@@ -14,7 +14,7 @@ use portway_protocol::id::NodeId;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
-use portway_protocol::session::resumption::{Deadlines, NODE_PATIENCE, PAUSE, Resumption};
+use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
 use portway_transport::lane::{self, Ask, CARRIERS, Carrier, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
 use portway_transport::{Channel, Path};
@@ -128,6 +128,7 @@ impl Session {
             exchange,
             peer,
             silent: None,
+            failures: 0,
             attempted: Instant::now(),
             replacing: JoinSet::new(),
             leaving: JoinSet::new(),
@@ -250,6 +251,8 @@ struct Driver {
     silent: Option<Instant>,
     /// When another channel was looked for, the last time.
     attempted: Instant,
+    /// Attempts that have failed since then.
+    failures: u32,
     /// Another channel, if one is looked for.
     replacing: JoinSet<Result<Reached, ClientError>>,
     /// Connections that are no more used.
@@ -289,13 +292,15 @@ impl Driver {
                     PathNews::Back => {
                         tracing::info!("there is a path again");
                         self.silent = None;
+                        self.failures = 0;
                     }
                 },
                 Some(reached) = self.replacing.join_next() => match reached.unwrap_or(Err(ClientError::Ended)) {
                     Ok(reached) => self.go_on(reached, &carriers),
-                    Err(error) if self.is_over(&error) => break error,
+                    Err(error) if is_over(error.reason(), self.silence()) => break error,
                     Err(error) => {
                         tracing::debug!(%error, "no other path yet");
+                        self.failures += 1;
                         if self.silent.is_some() && self.attempted.elapsed() >= PAUSE {
                             self.replace();
                         }
@@ -328,10 +333,15 @@ impl Driver {
         }
         tracing::info!("the path is silent: looking for another one");
         self.attempted = Instant::now();
-        let (target, deadlines) = (self.target.clone(), self.deadlines);
+        let deadlines = self.deadlines.after_failures(self.failures);
+        let target = self.target.clone();
         let resumption = Some(self.resumption.clone());
         self.replacing
             .spawn(async move { reach(&target, resumption, deadlines).await });
+    }
+
+    fn silence(&self) -> Duration {
+        self.silent.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn go_on(&mut self, reached: Reached, carriers: &mpsc::Sender<Carrier>) {
@@ -343,17 +353,6 @@ impl Driver {
         self.peer.send_replace(self.exchange.peer());
         self.leaving
             .spawn(async move { before.peer().close().await });
-    }
-
-    /// Whether a session cannot go on after such a failure to do so.
-    fn is_over(&self, error: &ClientError) -> bool {
-        let reason = error.reason();
-        let has_waited = self
-            .silent
-            .is_some_and(|since| since.elapsed() > NODE_PATIENCE);
-        let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
-        let is_lost = matches!(error, ClientError::Handshake(_)) && reason == Reason::SessionLost;
-        is_lost || error.is_final() || (is_away && has_waited)
     }
 }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::SessionId;
+use crate::reason::Reason;
 use crate::secret::Secret;
 
 /// A session's own key, 32 random bytes. In JSON: base64url.
@@ -29,10 +30,17 @@ pub struct Resumption {
 
 /// How long a node may be away from signaling before its session is given up: a new one may find another
 /// node.
-pub const NODE_PATIENCE: Duration = Duration::from_secs(12);
+const NODE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// An attempt that took as long as this may be followed by the next one at once.
-pub const PAUSE: Duration = Duration::from_millis(500);
+pub const PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether a session cannot go on after an attempt failed for that reason and so long a silence.
+#[must_use]
+pub fn is_over(reason: Reason, silence: Duration) -> bool {
+    let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
+    reason == Reason::SessionLost || reason.is_final() || (is_away && silence > NODE_PATIENCE)
+}
 
 /// How long an attempt to resume may take. Somebody waits, and one that began before the network came back
 /// may wait for long: it gets some times what the session took to open.
@@ -50,7 +58,13 @@ impl Deadlines {
 
     /// Shortest and longest time for the first step: more than [`PAUSE`], less than the second after which
     /// TCP itself asks again.
-    const MEETING: [Duration; 2] = [Duration::from_millis(600), Duration::from_secs(10)];
+    const MEETING: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(10)];
+
+    /// How many attempts in a row get no more, and how much more the first step of each after them gets:
+    /// the machine may be slower than it was, and Chromium holds sockets back for seconds once dozens of
+    /// them have failed.
+    const QUICK_ATTEMPTS: u32 = 10;
+    const MORE: Duration = Duration::from_millis(200);
 
     /// Shortest and longest time for the second step. Checks of a path go on until it heals.
     const OPENING: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
@@ -63,6 +77,16 @@ impl Deadlines {
         Self {
             meeting: within(meeting, Self::MEETING),
             opening: within(opening, Self::OPENING),
+        }
+    }
+
+    /// Those of the next attempt, after so many that failed.
+    #[must_use]
+    pub fn after_failures(self, failures: u32) -> Self {
+        let more = Self::MORE * failures.saturating_sub(Self::QUICK_ATTEMPTS);
+        Self {
+            meeting: (self.meeting + more).min(Self::MEETING[1]),
+            ..self
         }
     }
 }
@@ -136,6 +160,25 @@ mod tests {
             [far.meeting, far.opening],
             [Duration::from_secs(8), Deadlines::OPENING[1]]
         );
+        let meeting = |failures| near.after_failures(failures).meeting.as_millis();
+        assert_eq!(
+            [0, 10, 11, 20, 1000].map(meeting),
+            [300, 300, 500, 2300, 10_000]
+        );
+    }
+
+    #[test]
+    fn a_session_is_over_if_the_gateway_says_so_or_is_away_for_long() {
+        let short = Duration::from_secs(1);
+        assert!(is_over(Reason::SessionLost, short));
+        assert!(is_over(Reason::GrantExpired, short));
+        for away in [Reason::NodeOffline, Reason::ServiceUnknown] {
+            assert!(!is_over(away, NODE_PATIENCE));
+            assert!(is_over(away, NODE_PATIENCE + short));
+        }
+        for passing in [Reason::SignalingUnreachable, Reason::IceFailed] {
+            assert!(!is_over(passing, NODE_PATIENCE * 4));
+        }
     }
 
     #[test]

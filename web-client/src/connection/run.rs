@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
-use portway_protocol::session::resumption::{Deadlines, NODE_PATIENCE, PAUSE, Resumption};
+use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
 use portway_protocol::signal::{Call, Envelope, Heartbeat};
 use tokio::sync::{Notify, mpsc};
 
@@ -29,11 +29,6 @@ use crate::signaling::{self, Signaling, is_there};
 
 /// Interval of heartbeats to signaling.
 const HEARTBEAT: Duration = Duration::from_secs(25);
-
-/// After so many attempts that failed, signaling may take so much longer with each to let us in: Chromium
-/// holds sockets back for seconds once dozens of them have failed.
-const QUICK_ATTEMPTS: u32 = 8;
-const MORE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// News of a session that may wait.
 const NEWS: usize = 8;
@@ -188,11 +183,12 @@ impl<'a> Run<'a> {
         let Some(silence) = self.silence.filter(|_| self.attempt.is_none()) else {
             return;
         };
+        let least = self.deadlines.meeting.max(signaling::patience());
         let deadlines = Deadlines {
-            meeting: self.deadlines.meeting.max(signaling::patience())
-                + MORE_PATIENCE * silence.failures.saturating_sub(QUICK_ATTEMPTS),
+            meeting: least,
             ..self.deadlines
-        };
+        }
+        .after_failures(silence.failures);
         let introduction = Introduction {
             session: SessionId::from_bytes(clock::random()),
             node: Some(self.node.clone()),
@@ -213,6 +209,12 @@ impl<'a> Run<'a> {
         });
     }
 
+    fn silence(&self) -> Duration {
+        self.silence.map_or(Duration::ZERO, |silence| {
+            clock::now().saturating_sub(silence.since)
+        })
+    }
+
     /// An attempt has ended.
     fn conclude(&mut self, found: Result<Found<'a>, Failure>) -> Result<(), Failure> {
         let Some(attempt) = self.attempt.take() else {
@@ -230,7 +232,7 @@ impl<'a> Run<'a> {
                 *self.signaling = Some(signaling);
                 Ok(())
             }
-            Err(failure) if self.is_over(&failure) => Err(failure),
+            Err(failure) if is_over(failure.reason, self.silence()) => Err(failure),
             Err(failure) => {
                 let took = clock::now().saturating_sub(attempt.since);
                 if let Some(silence) = &mut self.silence {
@@ -244,17 +246,6 @@ impl<'a> Run<'a> {
                 Ok(())
             }
         }
-    }
-
-    /// Whether the session cannot go on after such a failure to do so.
-    fn is_over(&self, failure: &Failure) -> bool {
-        let has_waited = self
-            .silence
-            .is_some_and(|silence| clock::now() >= silence.since + NODE_PATIENCE);
-        let is_away = matches!(failure.reason, Reason::NodeOffline | Reason::ServiceUnknown);
-        failure.reason == Reason::SessionLost
-            || failure.reason.is_final()
-            || (is_away && has_waited)
     }
 
     fn beat(&self) {
