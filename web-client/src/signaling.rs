@@ -26,9 +26,9 @@ const AUTHENTICATE_ID: &str = "authenticate";
 const HEALTH_PATH: &str = "/_portway/health";
 
 /// What an attempt to meet is given at least in Firefox while nothing answers. It keeps the connections of a
-/// socket that was closed before it opened, six to a host: the next attempt would wait for one of them. And
-/// TCP asks again every second for so long by itself.
-const FIREFOX_PATIENCE: Duration = Duration::from_secs(6);
+/// socket that was closed before it opened. From the sixth on it opens no other one to that host, and those
+/// that it has ask ever more seldom.
+const FIREFOX_PATIENCE: Duration = Duration::from_secs(3);
 
 #[wasm_bindgen]
 extern "C" {

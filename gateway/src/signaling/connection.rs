@@ -1,10 +1,12 @@
 //! One socket to signaling, whoever opens it: a node, or the native client.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::HeaderValue;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
@@ -26,9 +28,11 @@ use crate::config::SignalingEndpoint;
 /// Time for connecting, and again for authenticating.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for TCP to reach one address. Of what is asked on a network that lets nothing through only the
-/// pauses of TCP grow: a new attempt is sooner there when packets arrive again.
+/// Time for TCP to reach an address.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time from one attempt to the next (RFC 8305 §8). TCP itself asks again only after a second.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How often we look whether this machine still has the address that its socket began with. TCP does not
 /// tell that it has gone: its packets stay unanswered, as after any loss.
@@ -225,26 +229,61 @@ fn is_ours(mut address: SocketAddr) -> bool {
     !matches!(bound, Err(io::ErrorKind::AddrNotAvailable))
 }
 
-/// TCP to the first address that answers.
+/// TCP to the first address that answers: the next attempt begins beside those that have not ended (RFC 8305
+/// §5). An address that says nothing is asked again, and one that refuses is not.
 async fn reach(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        last = match tokio::time::timeout(REACH_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error,
-            Err(_) => io::ErrorKind::TimedOut.into(),
-        };
+    let mut addresses: VecDeque<_> = addresses.into_iter().collect();
+    let mut attempts = FuturesUnordered::new();
+    let mut delay = tokio::time::interval(ATTEMPT_DELAY);
+    let deadline = tokio::time::sleep(REACH_TIMEOUT);
+    tokio::pin!(deadline);
+    while !(addresses.is_empty() && attempts.is_empty()) {
+        tokio::select! {
+            () = &mut deadline => return Err(io::ErrorKind::TimedOut.into()),
+            Some((address, outcome)) = attempts.next() => match outcome {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    addresses.retain(|other| *other != address);
+                    last = error;
+                    delay.reset_immediately();
+                }
+            },
+            _tick = delay.tick(), if !addresses.is_empty() => {
+                addresses.rotate_left(1);
+                let asked = addresses.back().copied();
+                attempts.extend(asked.map(|address| async move {
+                    (address, TcpStream::connect(address).await)
+                }));
+            }
+        }
     }
     Err(last)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn an_address_is_ours_or_not_whatever_its_port() {
         assert!(is_ours(([127, 0, 0, 1], 443).into()));
         assert!(!is_ours(([192, 0, 2, 77], 443).into()), "TEST-NET-1");
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_taken_and_refusals_end_the_attempt() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = gone.local_addr().unwrap();
+        drop(gone);
+        let stream = reach([refusing, there, refusing]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), there);
+        let error = reach([refusing, refusing]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(reach([]).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
