@@ -17,6 +17,7 @@ pub(crate) const SCENARIOS: &[crate::Scenario] = &[
     scenario!(a_download_survives_its_path_in_chromium),
     scenario!(a_download_survives_its_path_in_firefox),
     scenario!(a_download_loses_its_relay_in_chromium),
+    scenario!(a_download_loses_its_relay_in_firefox),
 ];
 
 /// For a page to open on a network that has just changed.
@@ -58,6 +59,10 @@ async fn a_download_survives_its_path_in_firefox(results: &Results) -> anyhow::R
 
 async fn a_download_loses_its_relay_in_chromium(results: &Results) -> anyhow::Result<()> {
     recoveries(results, Kind::Chromium, Networks::Relayed).await
+}
+
+async fn a_download_loses_its_relay_in_firefox(results: &Results) -> anyhow::Result<()> {
+    recoveries(results, Kind::Firefox, Networks::Relayed).await
 }
 
 async fn recoveries(results: &Results, kind: Kind, networks: Networks) -> anyhow::Result<()> {
