@@ -30,6 +30,10 @@ const HEALTH_PATH: &str = "/_portway/health";
 /// that it has ask ever more seldom.
 const FIREFOX_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Attempts before that: some go by connections that are left from the network before, and have to be
+/// followed soon.
+const FIREFOX_QUICK_ATTEMPTS: u32 = 3;
+
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(thread_local_v2, js_namespace = navigator, js_name = userAgent)]
@@ -81,10 +85,10 @@ pub(crate) async fn is_there(url: &str, patience: Duration) -> Result<(), Failur
     }
 }
 
-/// What an attempt to meet is given at least, in this browser, before another one is made.
-pub(crate) fn patience() -> Duration {
+/// What an attempt to meet is given at least, in this browser, after so many that failed.
+pub(crate) fn patience(failures: u32) -> Duration {
     let is_firefox = USER_AGENT.with(|agent| agent.contains("Firefox/"));
-    if is_firefox {
+    if is_firefox && failures >= FIREFOX_QUICK_ATTEMPTS {
         FIREFOX_PATIENCE
     } else {
         Duration::ZERO

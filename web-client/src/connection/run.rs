@@ -52,6 +52,8 @@ struct Attempt<'a> {
     deadlines: Deadlines,
     /// What the holder says of it.
     events: mpsc::Sender<Event>,
+    /// The machine has another network.
+    network: Rc<Notify>,
     finding: Pin<Box<dyn Future<Output = Result<Found<'a>, Failure>> + 'a>>,
 }
 
@@ -183,9 +185,9 @@ impl<'a> Run<'a> {
         let Some(silence) = self.silence.filter(|_| self.attempt.is_none()) else {
             return;
         };
-        let least = self.deadlines.meeting.max(signaling::patience());
+        let patience = signaling::patience(silence.failures);
         let deadlines = Deadlines {
-            meeting: least,
+            meeting: self.deadlines.meeting.max(patience),
             ..self.deadlines
         }
         .after_failures(silence.failures);
@@ -194,18 +196,20 @@ impl<'a> Run<'a> {
             node: Some(self.node.clone()),
         };
         let (events, heard) = mpsc::channel(QUEUE);
+        let network = Rc::new(Notify::new());
+        let search = Search {
+            inner: self.inner,
+            deadlines,
+            is_refused: silence.is_refused,
+            network: network.clone(),
+        };
         self.attempt = Some(Attempt {
             session: introduction.session,
             since: clock::now(),
             events,
             deadlines,
-            finding: Box::pin(find(
-                self.inner,
-                introduction,
-                self.resumption.clone(),
-                heard,
-                (deadlines, silence.is_refused),
-            )),
+            network,
+            finding: Box::pin(search.find(introduction, self.resumption.clone(), heard)),
         });
     }
 
@@ -277,7 +281,12 @@ impl<'a> Run<'a> {
                     self.doubt.notify_one();
                 }
             }
-            Event::Holder(FromHolder::NetworkChanged) | Event::Retry => self.doubt.notify_one(),
+            Event::Holder(FromHolder::NetworkChanged) | Event::Retry => {
+                self.doubt.notify_one();
+                if let Some(attempt) = &self.attempt {
+                    attempt.network.notify_one();
+                }
+            }
             Event::Holder(message) => {
                 let introduction = Introduction {
                     session,
@@ -309,44 +318,61 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Meets signaling anew and is introduced to the node that has the session.
-async fn find<'a>(
+/// How another channel is looked for.
+struct Search<'a> {
     inner: &'a Inner,
-    introduction: Introduction,
-    resumption: Resumption,
-    mut events: mpsc::Receiver<Event>,
-    (deadlines, is_refused): (Deadlines, bool),
-) -> Result<Found<'a>, Failure> {
-    let meeting = async {
-        // Not where nothing answers at all: a browser takes a new request to a connection that it has
-        // begun to open for an old one, and that may try again only after many seconds.
-        if is_refused {
-            is_there(&inner.options.signal_url, deadlines.meeting).await?;
+    deadlines: Deadlines,
+    is_refused: bool,
+    network: Rc<Notify>,
+}
+
+impl<'a> Search<'a> {
+    /// Meets signaling anew and is introduced to the node that has the session.
+    async fn find(
+        self,
+        introduction: Introduction,
+        resumption: Resumption,
+        mut events: mpsc::Receiver<Event>,
+    ) -> Result<Found<'a>, Failure> {
+        let mut signaling = self.meet(introduction.session).await?;
+        let timeout = clock::sleep(self.deadlines.opening);
+        let introduced = introduce(
+            self.inner,
+            &mut signaling,
+            &mut events,
+            introduction,
+            Some(resumption),
+        );
+        let (held, reached) = tokio::select! {
+            introduced = introduced => introduced?,
+            () = timeout => return Err(Failure::new(Reason::IceFailed)),
+        };
+        Ok(Found {
+            held,
+            signaling,
+            reached,
+        })
+    }
+
+    /// Meets signaling, from the network that there is now.
+    async fn meet(&self, session: SessionId) -> Result<Signaling, Failure> {
+        let mut timeout = Box::pin(clock::sleep(self.deadlines.meeting));
+        loop {
+            let meeting = async {
+                // Not where nothing answers at all: a browser takes a new request to a connection that it
+                // has begun to open for an old one, and that may try again only after many seconds.
+                if self.is_refused {
+                    is_there(&self.inner.options.signal_url, self.deadlines.meeting).await?;
+                }
+                self.inner.meet(session).await
+            };
+            tokio::select! {
+                met = meeting => return met,
+                () = &mut timeout => return Err(Failure::new(Reason::SignalingUnreachable)),
+                () = self.network.notified() => {}
+            }
         }
-        inner.meet(introduction.session).await
-    };
-    let timeout = clock::sleep(deadlines.meeting);
-    let mut signaling = tokio::select! {
-        met = meeting => met?,
-        () = timeout => return Err(Failure::new(Reason::SignalingUnreachable)),
-    };
-    let timeout = clock::sleep(deadlines.opening);
-    let introduced = introduce(
-        inner,
-        &mut signaling,
-        &mut events,
-        introduction,
-        Some(resumption),
-    );
-    let (held, reached) = tokio::select! {
-        introduced = introduced => introduced?,
-        () = timeout => return Err(Failure::new(Reason::IceFailed)),
-    };
-    Ok(Found {
-        held,
-        signaling,
-        reached,
-    })
+    }
 }
 
 async fn next_message(signaling: &mut Option<Signaling>) -> Result<Envelope, Failure> {
