@@ -249,10 +249,10 @@ struct Driver {
     peer: watch::Sender<Arc<Peer>>,
     /// Since when nothing comes.
     silent: Option<Instant>,
-    /// When another channel was looked for, the last time.
-    attempted: Instant,
     /// Attempts that have failed since then.
     failures: u32,
+    /// When another channel was looked for, the last time.
+    attempted: Instant,
     /// Another channel, if one is looked for.
     replacing: JoinSet<Result<Reached, ClientError>>,
     /// Connections that are no more used.
@@ -295,7 +295,8 @@ impl Driver {
                         self.failures = 0;
                     }
                 },
-                Some(reached) = self.replacing.join_next() => match reached.unwrap_or(Err(ClientError::Ended)) {
+                // An attempt that panicked has found nothing: only the gateway says that a session is lost.
+                Some(reached) = self.replacing.join_next() => match reached.unwrap_or(Err(ClientError::NoPath)) {
                     Ok(reached) => self.go_on(reached, &carriers),
                     Err(error) if is_over(error.reason(), self.silence()) => break error,
                     Err(error) => {
