@@ -107,6 +107,15 @@ reasons! {
     ProofInvalid = "PROOF_INVALID", Denied,
         "The proof of identity was refused.",
         "The key on this side does not belong to the token: enrol again.";
+    /// The node did not prove that it is one of the cluster, at the other end of this very channel.
+    E2eAuthFailed = "E2E_AUTH_FAILED", Denied,
+        "The machine could not prove who it is.",
+        "Somebody may stand in between: nothing was sent. Ask the owner for a new link by another way; if the \
+         machine was set up anew, the old one is for another.";
+    /// The node's certificate is not valid now.
+    CertificateExpired = "NODE_CERTIFICATE_EXPIRED", Denied,
+        "The machine's certificate is not valid at this time.",
+        "Check the clock of this device; if it is right, the machine needs a new one (`portway token issue machine`).";
     /// The grant does not cover this request.
     PermissionDenied = "PERMISSION_DENIED", Denied,
         "Your link does not allow this.",
@@ -211,6 +220,7 @@ impl Reason {
             Self::GrantExpired,
             Self::TokenInvalid,
             Self::ProofInvalid,
+            Self::E2eAuthFailed,
             Self::PermissionDenied,
             Self::VersionUnsupported,
         ]

@@ -77,6 +77,29 @@ pub fn verify_challenge(
     key.verify(signal_proof(nonce, cluster).bytes(), proof)
 }
 
+/// What a node key signs inside a session: domain, then the session transcript's hash.
+fn node_proof(transcript: &[u8; 32]) -> Transcript {
+    Transcript::new("portway/node-proof/1").fixed(transcript)
+}
+
+/// Proves possession of a node key to a client.
+#[must_use]
+pub fn sign_node(key: &SigningKey, transcript: &[u8; 32]) -> Signature {
+    key.sign(node_proof(transcript).bytes())
+}
+
+/// Checks possession of a node key.
+///
+/// # Errors
+/// [`KeyError::BadSignature`].
+pub fn verify_node(
+    key: &PublicKey,
+    transcript: &[u8; 32],
+    proof: &Signature,
+) -> Result<(), KeyError> {
+    key.verify(node_proof(transcript).bytes(), proof)
+}
+
 /// What a grant key signs inside a session: domain, then the session transcript's hash.
 fn session_proof(transcript: &[u8; 32], grant: &GrantId) -> Transcript {
     Transcript::new("portway/session-proof/1")

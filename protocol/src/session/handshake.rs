@@ -14,9 +14,10 @@
 //! A client may ask to go on with a session whose channel is lost, see [`super::resumption`]. The messages
 //! are the same, and so is what the gateway checks; the proof covers that session and its key as well.
 //!
-//! Security: the proof covers both nonces, the session id, cluster, node and service, so it serves
-//! no other session. The node proves nothing yet: a hostile signaling service could stand in for
-//! it. The place for the node's certificate and signature is the gateway hello.
+//! Security: both proofs cover both nonces, the session id, cluster, node and service, so they serve no other
+//! session, and the certificates of both ends of the channel, so they serve no other channel: who stands in
+//! between has two channels. The node proves itself first, with a certificate of the cluster key that the
+//! client has from elsewhere; nothing of the client but what it wants is said before.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,11 @@ use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
+use crate::session::binding::Binding;
 use crate::session::resumption::{Resumption, ResumptionKey};
-use crate::transcript::{Transcript, sign_session, verify_session};
+use crate::token::machine::MachineClaims;
+use crate::token::{TokenError, TrustedKeys};
+use crate::transcript::{Transcript, sign_node, sign_session, verify_node, verify_session};
 
 /// The version that this code speaks.
 pub const VERSION: u32 = 1;
@@ -61,6 +65,12 @@ pub enum HandshakeError {
     /// The client wants another cluster.
     #[error("for another cluster")]
     WrongCluster,
+    /// The node has no certificate of this cluster.
+    #[error("the certificate of the node: {0}")]
+    Certificate(#[from] TokenError),
+    /// It is not the one of the certificate, or not the other end of this channel.
+    #[error("the node did not prove itself: {0}")]
+    Unproven(#[from] KeyError),
     /// The other end refused.
     #[error("refused: {reason}: {message}")]
     Refused {
@@ -81,6 +91,10 @@ impl HandshakeError {
             }
             Self::Version => Reason::VersionUnsupported,
             Self::WrongCluster => Reason::LinkInvalid,
+            Self::Certificate(TokenError::Expired { .. } | TokenError::FromTheFuture { .. }) => {
+                Reason::CertificateExpired
+            }
+            Self::Certificate(_) | Self::Unproven(_) => Reason::E2eAuthFailed,
             Self::Refused { reason, .. } => *reason,
         }
     }
@@ -106,6 +120,44 @@ struct GatewayHello {
     version: u32,
     node: NodeId,
     nonce: Nonce,
+    /// Machine token of the node.
+    certificate: String,
+    proof: Signature,
+}
+
+/// Whom a client believes.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust {
+    /// Key of the cluster, from the link or what was pinned before.
+    pub cluster_key: PublicKey,
+    /// The channel, as the client's end sees it.
+    pub binding: Binding,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// What a client shows once the node has proven itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    /// The grant.
+    pub grant: GrantId,
+    /// User token, if the gateway cannot know the grant.
+    pub token: Option<&'a str>,
+    /// Key of the grant.
+    pub key: &'a SigningKey,
+}
+
+/// Who a gateway is.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    /// Its cluster.
+    pub cluster: &'a ClusterName,
+    /// Its name.
+    pub id: &'a NodeId,
+    /// The cluster's word for it: its machine token.
+    pub certificate: &'a str,
+    /// Key of the certificate.
+    pub key: &'a SigningKey,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -176,28 +228,35 @@ impl AwaitHello {
         }
     }
 
-    /// Takes the gateway hello; returns our proof.
+    /// Takes the gateway hello; returns our proof, if the node has proven itself.
     ///
     /// # Errors
     /// See [`HandshakeError`].
     pub fn receive(
         self,
         message: &[u8],
-        grant: GrantId,
-        token: Option<String>,
-        key: &SigningKey,
+        trust: &Trust,
+        holder: Holder<'_>,
     ) -> Result<(Vec<u8>, AwaitVerdict), HandshakeError> {
         let reply: GatewayHello = decode_or_refusal(GATEWAY_HELLO, message)?;
         if reply.version != VERSION {
             return Err(HandshakeError::Version);
         }
+        let hello = &self.hello;
+        let keys = TrustedKeys::new([trust.cluster_key]);
+        let claims = MachineClaims::verify(&reply.certificate, &hello.cluster, &keys, trust.now)?;
+        if claims.node_id != reply.node {
+            return Err(HandshakeError::Unproven(KeyError::BadSignature));
+        }
+        let begun = digest(hello, &reply.node, &reply.nonce, &trust.binding, None);
+        verify_node(&claims.cnf.ed25519, &begun, &reply.proof)?;
         let resumption = self.resumption.as_ref();
-        let digest = digest(&self.hello, &reply.node, &reply.nonce, resumption);
+        let digest = digest(hello, &reply.node, &reply.nonce, &trust.binding, resumption);
         let authenticate = Authenticate {
-            grant,
+            grant: holder.grant,
             resumes: resumption.map(|resumption| resumption.session),
-            token,
-            proof: sign_session(key, &digest, &grant),
+            token: holder.token.map(str::to_owned),
+            proof: sign_session(holder.key, &digest, &holder.grant),
         };
         let verdict = AwaitVerdict { node: reply.node };
         Ok((encode(AUTHENTICATE, &authenticate), verdict))
@@ -227,6 +286,7 @@ pub struct AwaitProof {
     hello: ClientHello,
     node: NodeId,
     nonce: Nonce,
+    binding: Binding,
 }
 
 /// Starts the gateway side with the client hello; returns our hello.
@@ -235,26 +295,30 @@ pub struct AwaitProof {
 /// See [`HandshakeError`].
 pub fn hello(
     message: &[u8],
-    cluster: &ClusterName,
-    node: &NodeId,
+    node: &Node<'_>,
     nonce: Nonce,
+    binding: Binding,
 ) -> Result<(Vec<u8>, AwaitProof), HandshakeError> {
     let hello: ClientHello = decode(CLIENT_HELLO, message)?;
     if !hello.versions.contains(&VERSION) {
         return Err(HandshakeError::Version);
     }
-    if hello.cluster != *cluster {
+    if hello.cluster != *node.cluster {
         return Err(HandshakeError::WrongCluster);
     }
+    let digest = digest(&hello, node.id, &nonce, &binding, None);
     let reply = GatewayHello {
         version: VERSION,
-        node: node.clone(),
+        node: node.id.clone(),
         nonce,
+        certificate: node.certificate.to_owned(),
+        proof: sign_node(node.key, &digest),
     };
     let state = AwaitProof {
         hello,
         node: reply.node.clone(),
         nonce,
+        binding,
     };
     Ok((encode(GATEWAY_HELLO, &reply), state))
 }
@@ -320,8 +384,13 @@ impl Claim {
             }),
             (Some(_), None) | (None, Some(_)) => return Err(KeyError::BadSignature),
         };
-        let AwaitProof { hello, node, nonce } = &self.asked;
-        let digest = digest(hello, node, nonce, resumption.as_ref());
+        let AwaitProof {
+            hello,
+            node,
+            nonce,
+            binding,
+        } = &self.asked;
+        let digest = digest(hello, node, nonce, binding, resumption.as_ref());
         verify_session(key, &digest, &self.grant, &self.proof)
     }
 }
@@ -346,6 +415,7 @@ fn digest(
     hello: &ClientHello,
     node: &NodeId,
     gateway_nonce: &Nonce,
+    binding: &Binding,
     resumption: Option<&Resumption>,
 ) -> [u8; 32] {
     let domain = match resumption {
@@ -364,6 +434,8 @@ fn digest(
         .fixed(hello.session.as_bytes())
         .fixed(hello.nonce.as_bytes())
         .fixed(gateway_nonce.as_bytes())
+        .fixed(binding.client.as_bytes())
+        .fixed(binding.gateway.as_bytes())
         .field(&versions);
     match resumption {
         None => transcript.digest(),
@@ -414,13 +486,61 @@ mod tests {
 
     use super::*;
     use crate::secret::Secret;
+    use crate::session::binding::Fingerprint;
+    use crate::token::Confirmation;
 
     fn key() -> SigningKey {
-        SigningKey::from_seed(&Secret::new([1; 32]))
+        seeded(1)
     }
 
     fn cluster() -> ClusterName {
         "home".parse().unwrap()
+    }
+
+    const NOW: u64 = 1000;
+
+    /// The two ends of one channel, and what they believe.
+    #[derive(Clone)]
+    struct World {
+        certificate: MachineClaims,
+        issuer: SigningKey,
+        node_key: SigningKey,
+        /// As the client sees it, as the gateway does.
+        channels: [Binding; 2],
+        now: u64,
+    }
+
+    fn channel(client: u8, gateway: u8) -> Binding {
+        Binding {
+            client: Fingerprint::from_bytes([client; 32]),
+            gateway: Fingerprint::from_bytes([gateway; 32]),
+        }
+    }
+
+    fn seeded(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret::new([seed; 32]))
+    }
+
+    fn honest() -> World {
+        World {
+            certificate: MachineClaims {
+                iss: cluster(),
+                aud: cluster(),
+                sub: "nas".parse().unwrap(),
+                node_id: "nas".parse().unwrap(),
+                cluster_id: cluster(),
+                iat: NOW,
+                exp: NOW + 100,
+                jti: "1".into(),
+                cnf: Confirmation {
+                    ed25519: seeded(11).public(),
+                },
+            },
+            issuer: seeded(10),
+            node_key: seeded(11),
+            channels: [channel(1, 2); 2],
+            now: NOW,
+        }
     }
 
     /// Runs a handshake in which `tamper` may change each message on its way.
@@ -441,6 +561,15 @@ mod tests {
     fn meet(
         claimed: Option<Resumption>,
         known: Option<Resumption>,
+        tamper: impl FnMut(usize, Vec<u8>) -> Vec<u8>,
+    ) -> Result<Accepted, Box<dyn std::error::Error>> {
+        meet_in(&honest(), claimed, known, tamper)
+    }
+
+    fn meet_in(
+        world: &World,
+        claimed: Option<Resumption>,
+        known: Option<Resumption>,
         mut tamper: impl FnMut(usize, Vec<u8>) -> Vec<u8>,
     ) -> Result<Accepted, Box<dyn std::error::Error>> {
         let (first, mut client) = start(
@@ -452,14 +581,26 @@ mod tests {
         if let Some(resumption) = claimed {
             client = client.resuming(resumption);
         }
-        let (second, gateway) = hello(
-            &tamper(0, first),
-            &cluster(),
-            &"nas".parse()?,
-            Nonce::from_bytes([4; 32]),
-        )?;
+        let node = Node {
+            cluster: &cluster(),
+            id: &"nas".parse()?,
+            certificate: &world.certificate.issue(&world.issuer),
+            key: &world.node_key,
+        };
+        let nonce = Nonce::from_bytes([4; 32]);
+        let (second, gateway) = hello(&tamper(0, first), &node, nonce, world.channels[1])?;
         let grant = GrantId::from_bytes([5; 9]);
-        let (third, client) = client.receive(&tamper(1, second), grant, None, &key())?;
+        let trust = Trust {
+            cluster_key: seeded(10).public(),
+            binding: world.channels[0],
+            now: world.now,
+        };
+        let holder = Holder {
+            grant,
+            token: None,
+            key: &key(),
+        };
+        let (third, client) = client.receive(&tamper(1, second), &trust, holder)?;
         let claim = gateway.receive(&tamper(2, third))?;
         if claim.grant != grant {
             return Err("another grant".into());
@@ -475,6 +616,77 @@ mod tests {
         let (node, accepted) = client.receive(&tamper(3, verdict))?;
         assert_eq!(node.as_str(), "nas");
         Ok(accepted)
+    }
+
+    /// Why the client ends the handshake before it has said anything of itself.
+    fn refusal(world: &World) -> Reason {
+        let mut said = 0;
+        let outcome = meet_in(world, None, None, |i, message| {
+            said = i;
+            message
+        });
+        assert_eq!(said, 1, "the client goes on");
+        let error = outcome.unwrap_err().downcast::<HandshakeError>().unwrap();
+        error.reason()
+    }
+
+    #[test]
+    fn who_stands_in_between_is_found_out_before_anything_is_shown() {
+        let seen = channel(1, 2);
+        for other in [channel(9, 2), channel(1, 9), channel(9, 9), channel(2, 1)] {
+            for channels in [[seen, other], [other, seen]] {
+                let world = World {
+                    channels,
+                    ..honest()
+                };
+                assert_eq!(refusal(&world), Reason::E2eAuthFailed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_is_one_of_the_cluster_by_its_own_key() {
+        let mut worlds = vec![
+            World {
+                issuer: seeded(12),
+                ..honest()
+            },
+            World {
+                node_key: seeded(12),
+                ..honest()
+            },
+        ];
+        for spoil in [
+            |claims: &mut MachineClaims| claims.cluster_id = "work".parse().unwrap(),
+            |claims: &mut MachineClaims| {
+                claims.iss = "work".parse().unwrap();
+                claims.aud = "work".parse().unwrap();
+            },
+            |claims: &mut MachineClaims| {
+                claims.sub = "other".parse().unwrap();
+                claims.node_id = "other".parse().unwrap();
+            },
+        ] {
+            let mut world = honest();
+            spoil(&mut world.certificate);
+            worlds.push(world);
+        }
+        for world in worlds {
+            assert_eq!(
+                refusal(&world),
+                Reason::E2eAuthFailed,
+                "{:?}",
+                world.certificate
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_has_its_time() {
+        for now in [NOW - 100, NOW + 200] {
+            let world = World { now, ..honest() };
+            assert_eq!(refusal(&world), Reason::CertificateExpired);
+        }
     }
 
     #[test]
@@ -523,24 +735,16 @@ mod tests {
 
     #[test]
     fn another_key_is_refused() {
-        let (first, client) = start(
-            SessionId::from_bytes([2; 16]),
-            cluster(),
-            "lab".parse().unwrap(),
-            Nonce::from_bytes([3; 32]),
-        );
-        let nonce = Nonce::from_bytes([4; 32]);
-        let (second, gateway) = hello(&first, &cluster(), &"nas".parse().unwrap(), nonce).unwrap();
-        let grant = GrantId::from_bytes([5; 9]);
-        let (third, _client) = client.receive(&second, grant, None, &key()).unwrap();
-        let other = SigningKey::from_seed(&Secret::new([9; 32])).public();
-        assert!(
-            gateway
-                .receive(&third)
-                .unwrap()
-                .verify(&other, None)
-                .is_err()
-        );
+        let forge = |i, message: Vec<u8>| {
+            if i != 2 {
+                return message;
+            }
+            let mut body: serde_json::Value = serde_json::from_slice(&message[1..]).unwrap();
+            let grant = GrantId::from_bytes([5; 9]);
+            body["proof"] = serde_json::json!(sign_session(&seeded(9), &[0; 32], &grant));
+            encode(AUTHENTICATE, &body)
+        };
+        assert!(meet(None, None, forge).is_err());
     }
 
     #[test]
@@ -561,7 +765,7 @@ mod tests {
         /// A changed byte in a value that the transcript covers breaks the proof; elsewhere it
         /// breaks the message. Only white space and the verdict's own words are free.
         #[test]
-        fn a_changed_hello_or_proof_never_passes(which in 0usize..3, at in 0usize..400, to: u8) {
+        fn a_changed_hello_or_proof_never_passes(which in 0usize..3, at in 0usize..900, to: u8) {
             let mut changed = false;
             let outcome = converse(|i, mut message| {
                 if i == which && at < message.len() && message[at] != to {
@@ -576,7 +780,13 @@ mod tests {
         #[test]
         fn any_bytes_are_refused(bytes: Vec<u8>) {
             let nonce = Nonce::from_bytes([4; 32]);
-            prop_assert!(hello(&bytes, &cluster(), &"nas".parse().unwrap(), nonce).is_err());
+            let node = Node {
+                cluster: &cluster(),
+                id: &"nas".parse().unwrap(),
+                certificate: "",
+                key: &seeded(11),
+            };
+            prop_assert!(hello(&bytes, &node, nonce, channel(1, 2)).is_err());
         }
     }
 }
