@@ -13,7 +13,7 @@ use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError};
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
-use crate::session::{Context, unix_now};
+use crate::session::{Context, Identity, unix_now};
 use crate::{health, signaling};
 
 /// What the tasks of a gateway share.
@@ -22,8 +22,6 @@ pub(crate) struct Shared {
     pub(crate) context: Arc<Context>,
     /// Whom signaling services that speak TLS are believed to be, if not whom the configuration says.
     pub(crate) tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
-    /// The machine token of the next connection.
-    pub(crate) machine_token: RwLock<String>,
     /// Something of the announcement has changed.
     pub(crate) changed: watch::Sender<()>,
     /// Whether each signaling service knows what this node offers, in the order of the configuration.
@@ -52,8 +50,12 @@ impl Gateway {
             unix_now(),
         )?;
         let context = Context {
-            cluster: config.cluster.clone(),
-            node: config.node.clone(),
+            identity: Identity {
+                cluster: config.cluster.clone(),
+                node: config.node.clone(),
+                key: config.node_key.clone(),
+                machine_token: RwLock::new(config.machine_token.clone()),
+            },
             services: Services::default(),
             grants,
             table: Table::default(),
@@ -68,7 +70,6 @@ impl Gateway {
             .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Ok(Self(Arc::new(Shared {
             tls: RwLock::default(),
-            machine_token: RwLock::new(config.machine_token.clone()),
             online: watch::Sender::new(vec![false; config.signaling.len()]),
             config,
             context: Arc::new(context),
@@ -177,10 +178,12 @@ impl GatewayHandle {
         announced.iter().any(|g| g.id == *id && g.expires > now)
     }
 
-    /// Another machine token from the next connection on.
+    /// Another machine token, for signaling and clients that come.
     pub fn renew_token(&self, token: String) {
         *self
             .0
+            .context
+            .identity
             .machine_token
             .write()
             .unwrap_or_else(PoisonError::into_inner) = token;

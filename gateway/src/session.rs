@@ -12,7 +12,7 @@
 mod admission;
 pub mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Request, Response};
@@ -21,8 +21,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::key::SigningKey;
 use portway_protocol::limits::MAX_STREAMS;
 use portway_protocol::liveness;
+use portway_protocol::session::binding::Binding;
 use portway_transport::lane::{CARRIERS, Carrier, PathNews};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
@@ -68,13 +70,35 @@ const GRANT_CHECK: Duration = Duration::from_secs(1);
 /// News of a path that may wait.
 const PATH_NEWS: usize = 4;
 
+/// Who this node is.
+#[derive(Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The node.
+    pub node: NodeId,
+    /// Its key.
+    pub key: SigningKey,
+    /// The cluster's word for that: shown to signaling and to clients. May be renewed.
+    pub machine_token: RwLock<String>,
+}
+
+impl Identity {
+    /// The machine token of now.
+    #[must_use]
+    pub fn machine_token(&self) -> String {
+        self.machine_token
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What sessions of a gateway share.
 #[derive(Debug)]
 pub struct Context {
-    /// The cluster.
-    pub cluster: ClusterName,
     /// This node.
-    pub node: NodeId,
+    pub identity: Identity,
     /// What can be opened.
     pub services: Services,
     /// Who may.
@@ -94,17 +118,19 @@ pub struct Context {
 }
 
 /// Admits whoever is at the other end of a channel, and returns when their session uses it no more: it
-/// has ended, or goes on over another one. `ended`: cancelled if they say goodbye while it uses this one.
+/// has ended, or goes on over another one. `binding`: the certificates of the channel's ends. `ended`:
+/// cancelled if they say goodbye while it uses this one.
 ///
 /// # Errors
 /// If they were not let in.
 pub async fn run(
     context: Arc<Context>,
     channel: Arc<dyn Channel>,
+    binding: Binding,
     path: Option<Path>,
     ended: CancellationToken,
 ) -> Result<(), SessionError> {
-    let admitted = match admission::admit(&context, channel.as_ref()).await {
+    let admitted = match admission::admit(&context, channel.as_ref(), binding).await {
         Ok(admitted) => admitted,
         Err(error) => {
             channel.close().await;

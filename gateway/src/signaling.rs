@@ -189,11 +189,7 @@ pub(crate) async fn until(deadline: Option<Instant>) {
 async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, SocketError> {
     let challenge = socket.challenge().await?;
     let config = &shared.config;
-    let token = shared
-        .machine_token
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let token = shared.context.identity.machine_token();
     let call = Call::Authenticate(Authenticate::Gateway {
         token,
         proof: sign_challenge(&config.node_key, &challenge.nonce, &config.cluster),

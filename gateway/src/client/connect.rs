@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use portway_protocol::id::{NodeId, Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
-use portway_protocol::session::handshake::{self, Accepted};
+use portway_protocol::session::binding::Binding;
+use portway_protocol::session::handshake::{self, Accepted, Holder, Trust};
 use portway_protocol::session::resumption::{Deadlines, Resumption};
 use portway_protocol::signal::{Authenticate, Authenticated, Call, IceServer};
 use portway_protocol::transcript::sign_challenge;
@@ -18,6 +19,7 @@ use super::session::{Session, Welcome};
 use super::{ClientError, Target};
 use crate::config::SignalingEndpoint;
 use crate::random::random;
+use crate::session::unix_now;
 use crate::signaling::connection::{CONNECT_TIMEOUT, Socket, SocketError};
 
 /// Time from an offer to a session: ICE, DTLS, SCTP, handshake.
@@ -177,7 +179,8 @@ impl Introduction<'_> {
             }
         };
         opening.channel = self.begun.elapsed();
-        let shaking = self.shake_hands(channel.as_ref());
+        let binding = peer.binding().ok_or(ClientError::NoPath)?;
+        let shaking = self.shake_hands(channel.as_ref(), binding);
         let (node, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
             .await
             .unwrap_or(Err(ClientError::Timeout))?;
@@ -189,7 +192,11 @@ impl Introduction<'_> {
     }
 
     /// The client's side of the handshake.
-    async fn shake_hands(self, channel: &dyn Channel) -> Result<(NodeId, Accepted), ClientError> {
+    async fn shake_hands(
+        self,
+        channel: &dyn Channel,
+        binding: Binding,
+    ) -> Result<(NodeId, Accepted), ClientError> {
         let link = &self.target.address.link;
         let (hello, mut state) = handshake::start(
             self.id,
@@ -204,7 +211,17 @@ impl Introduction<'_> {
         let gone = |Closed| ClientError::NoPath;
         channel.send(hello.into()).await.map_err(gone)?;
         let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
-        let (proof, state) = state.receive(&reply, link.grant, None, &link.grant_key())?;
+        let trust = Trust {
+            cluster_key: link.cluster_key,
+            binding,
+            now: unix_now(),
+        };
+        let holder = Holder {
+            grant: link.grant,
+            token: None,
+            key: &link.grant_key(),
+        };
+        let (proof, state) = state.receive(&reply, &trust, holder)?;
         channel.send(proof.into()).await.map_err(gone)?;
         let verdict = channel.recv().await.ok_or(ClientError::NoPath)?;
         Ok(state.receive(&verdict)?)

@@ -46,9 +46,10 @@ impl ClientError {
         match self {
             Self::Signaling(error) => error.reason(),
             Self::Refused(reason) => *reason,
+            Self::Peer(PeerError::Fingerprint(_)) => Reason::E2eAuthFailed,
             Self::Peer(PeerError::Stack(_)) | Self::NoPath => Reason::IceFailed,
             Self::Peer(
-                PeerError::Fingerprint | PeerError::WrongKind { .. } | PeerError::TooManyCandidates,
+                PeerError::Answered | PeerError::WrongKind { .. } | PeerError::TooManyCandidates,
             )
             | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
             Self::Handshake(error) => error.reason(),

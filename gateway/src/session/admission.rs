@@ -6,7 +6,8 @@ use portway_protocol::id::{Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
-use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_protocol::session::binding::Binding;
+use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError, Node};
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_transport::{Channel, Closed};
 use tokio::sync::mpsc;
@@ -63,8 +64,9 @@ pub(super) struct Session {
 pub(super) async fn admit(
     context: &Context,
     channel: &dyn Channel,
+    binding: Binding,
 ) -> Result<Admitted, SessionError> {
-    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, converse(context, channel))
+    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, converse(context, channel, binding))
         .await
         .unwrap_or(Err(SessionError::Timeout));
     if let Err(error) = &admitted
@@ -79,10 +81,21 @@ pub(super) async fn admit(
     admitted
 }
 
-async fn converse(context: &Context, channel: &dyn Channel) -> Result<Admitted, SessionError> {
+async fn converse(
+    context: &Context,
+    channel: &dyn Channel,
+    binding: Binding,
+) -> Result<Admitted, SessionError> {
     let first = channel.recv().await.ok_or(Closed)?;
     let nonce = Nonce::from_bytes(random());
-    let (reply, handshake) = handshake::hello(&first, &context.cluster, &context.node, nonce)?;
+    let identity = &context.identity;
+    let node = Node {
+        cluster: &identity.cluster,
+        id: &identity.node,
+        certificate: &identity.machine_token(),
+        key: &identity.key,
+    };
+    let (reply, handshake) = handshake::hello(&first, &node, nonce, binding)?;
     channel.send(reply.into()).await?;
     let proof = channel.recv().await.ok_or(Closed)?;
     let claim = handshake.receive(&proof)?;

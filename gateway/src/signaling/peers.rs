@@ -216,8 +216,12 @@ impl PeerTask {
             tracing::info!(session = %self.session, "no path to a client");
             return;
         };
+        let Some(binding) = peer.binding() else {
+            return;
+        };
         let path = peer.path().await;
-        let run = session::run(self.context.clone(), channel, path, self.ended.clone());
+        let ended = self.ended.clone();
+        let run = session::run(self.context.clone(), channel, binding, path, ended);
         tokio::pin!(run);
         let outcome = tokio::select! {
             outcome = &mut run => outcome,

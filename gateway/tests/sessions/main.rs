@@ -4,8 +4,8 @@
 
 mod resumption;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -14,16 +14,18 @@ use http::{Method, Request, Response, StatusCode};
 use portway_gateway::grants::Grants;
 use portway_gateway::service::{ServiceSpec, Services, Trust};
 use portway_gateway::session::table::Table;
-use portway_gateway::session::{self, Context, SessionError};
+use portway_gateway::session::{self, Context, Identity, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::secret::Secret;
+use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake::{self, Accepted, HandshakeError};
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::token::Confirmation;
+use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::user::UserClaims;
 use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
@@ -69,6 +71,35 @@ fn token(grant: [u8; 9], permission: Permission) -> String {
     claims.issue(&key(1))
 }
 
+/// Loopback channels have no certificates: both ends agree on these.
+const BINDING: Binding = Binding {
+    client: Fingerprint::from_bytes([1; 32]),
+    gateway: Fingerprint::from_bytes([2; 32]),
+};
+
+fn identity() -> Identity {
+    let node_key = key(3);
+    let claims = MachineClaims {
+        iss: "home".parse().unwrap(),
+        aud: "home".parse().unwrap(),
+        sub: "nas".parse().unwrap(),
+        node_id: "nas".parse().unwrap(),
+        cluster_id: "home".parse().unwrap(),
+        iat: unix_now(),
+        exp: unix_now() + 3600,
+        jti: "1".into(),
+        cnf: Confirmation {
+            ed25519: node_key.public(),
+        },
+    };
+    Identity {
+        cluster: "home".parse().unwrap(),
+        node: "nas".parse().unwrap(),
+        machine_token: RwLock::new(claims.issue(&key(1))),
+        key: node_key,
+    }
+}
+
 /// A node that offers one service, `app`.
 struct Node {
     context: Arc<Context>,
@@ -100,8 +131,7 @@ impl Node {
             context: Arc::new(Context {
                 shortcut: None,
                 stream_relays: Arc::default(),
-                cluster: "home".parse().unwrap(),
-                node: "nas".parse().unwrap(),
+                identity: identity(),
                 services,
                 grants,
                 table: Table::default(),
@@ -133,6 +163,7 @@ impl Node {
         self.tasks.spawn(session::run(
             self.context.clone(),
             Arc::new(far),
+            BINDING,
             None,
             ended,
         ));
@@ -191,7 +222,17 @@ impl Visit<'_> {
         channel.send(hello.into()).await.unwrap();
         let reply = channel.recv().await.unwrap();
         let grant = GrantId::from_bytes(self.grant);
-        let (proof, state) = state.receive(&reply, grant, None, self.key)?;
+        let trust = handshake::Trust {
+            cluster_key: key(1).public(),
+            binding: BINDING,
+            now: unix_now(),
+        };
+        let holder = handshake::Holder {
+            grant,
+            token: None,
+            key: self.key,
+        };
+        let (proof, state) = state.receive(&reply, &trust, holder)?;
         channel.send(proof.into()).await.unwrap();
         let verdict = channel.recv().await.unwrap();
         let (_node, accepted) = state.receive(&verdict)?;

@@ -86,21 +86,6 @@ pub fn filter(description: &SessionDescription, loopback: LoopbackPolicy) -> Ses
     }
 }
 
-/// The one certificate fingerprint of a description (RFC 8122), as `algorithm value`.
-///
-/// `None` if there is none, or more than one distinct: the stack would accept a peer that matches
-/// any, so a second one is an attempt to sit in the middle.
-#[must_use]
-pub fn fingerprint(sdp: &str) -> Option<&str> {
-    let mut fingerprints = sdp
-        .lines()
-        .filter_map(|line| line.trim_end().strip_prefix("a=fingerprint:"));
-    let first = fingerprints.next()?;
-    fingerprints
-        .all(|other| other.eq_ignore_ascii_case(first))
-        .then_some(first)
-}
-
 #[cfg(test)]
 mod tests {
     use portway_protocol::signal::SdpKind;
@@ -186,22 +171,5 @@ mod tests {
             filter(&description, LoopbackPolicy::Refuse).sdp,
             "v=0\r\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\r\n"
         );
-    }
-
-    #[test]
-    fn exactly_one_distinct_fingerprint() {
-        assert_eq!(
-            fingerprint("a=fingerprint:sha-256 AA\r\n"),
-            Some("sha-256 AA")
-        );
-        assert_eq!(
-            fingerprint("a=fingerprint:sha-256 AA\r\na=fingerprint:sha-256 aa\r\n"),
-            Some("sha-256 AA")
-        );
-        assert_eq!(
-            fingerprint("a=fingerprint:sha-256 AA\r\na=fingerprint:sha-256 BB\r\n"),
-            None
-        );
-        assert_eq!(fingerprint("v=0\r\n"), None);
     }
 }

@@ -7,12 +7,13 @@
 //! The offerer opens channel 0 in-band (RFC 8832): on a negotiated channel this stack loses what
 //! comes in the instant before it knows of its own association (`docs/decisions/0005`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use portway_protocol::limits::{MAX_CANDIDATES, MAX_MESSAGE};
 use portway_protocol::liveness;
+use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
 use portway_protocol::signal::{IceCandidate, IceServer, SdpKind, SessionDescription};
 use rtc::ice::mdns::MulticastDnsMode;
 use tokio::sync::{Mutex, mpsc};
@@ -109,9 +110,12 @@ pub type PeerEvents = mpsc::Receiver<PeerEvent>;
 /// Why a peer connection could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// The description has no fingerprint, or two.
-    #[error("the session description must have exactly one certificate fingerprint")]
-    Fingerprint,
+    /// The description does not name one certificate.
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
+    /// A second answer: it could name another certificate.
+    #[error("the offer was answered already")]
+    Answered,
     /// A description of the wrong kind.
     #[error("expected an {expected:?}")]
     WrongKind {
@@ -143,6 +147,9 @@ pub struct Peer {
     closed: CancellationToken,
     remote_candidates: Mutex<RemoteCandidates>,
     loopback: LoopbackPolicy,
+    /// Of our own description, then of both.
+    own: OnceLock<Fingerprint>,
+    binding: OnceLock<Binding>,
 }
 
 impl Peer {
@@ -154,12 +161,14 @@ impl Peer {
         config: &PeerConfig,
         offer: &SessionDescription,
     ) -> Result<(Self, SessionDescription, PeerEvents), PeerError> {
-        check(offer, SdpKind::Offer)?;
+        let client = certificate(offer, SdpKind::Offer)?;
         let (peer, _channels, events) = Self::build(config).await?;
         let remote = RTCSessionDescription::offer(candidates::filter(offer, peer.loopback).sdp)?;
         peer.connection.set_remote_description(remote).await?;
         let answer = peer.connection.create_answer(None).await?;
         let description = peer.adopt(SdpKind::Answer, answer).await?;
+        let gateway = Fingerprint::of_description(&description.sdp)?;
+        peer.bind(Binding { client, gateway })?;
         Ok((peer, description, events))
     }
 
@@ -176,6 +185,8 @@ impl Peer {
         drop(channels.try_send(channel.await?));
         let offer = peer.connection.create_offer(None).await?;
         let description = peer.adopt(SdpKind::Offer, offer).await?;
+        let own = Fingerprint::of_description(&description.sdp)?;
+        peer.own.get_or_init(|| own);
         Ok((peer, description, events))
     }
 
@@ -195,10 +206,23 @@ impl Peer {
     /// # Errors
     /// See [`PeerError`].
     pub async fn accept_answer(&self, answer: &SessionDescription) -> Result<(), PeerError> {
-        check(answer, SdpKind::Answer)?;
+        let gateway = certificate(answer, SdpKind::Answer)?;
+        let client = *self.own.get().ok_or(PeerError::Answered)?;
+        self.bind(Binding { client, gateway })?;
         let remote = RTCSessionDescription::answer(candidates::filter(answer, self.loopback).sdp)?;
         self.connection.set_remote_description(remote).await?;
         Ok(())
+    }
+
+    fn bind(&self, binding: Binding) -> Result<(), PeerError> {
+        self.binding.set(binding).map_err(|_| PeerError::Answered)
+    }
+
+    /// The certificates of both ends, once both descriptions are known. The stack ends a connection whose
+    /// other end presents another one.
+    #[must_use]
+    pub fn binding(&self) -> Option<Binding> {
+        self.binding.get().copied()
     }
 
     /// Adds a trickled candidate; one that must not be checked is ignored.
@@ -335,6 +359,8 @@ impl Peer {
             closed,
             remote_candidates: Mutex::default(),
             loopback: config.loopback,
+            own: OnceLock::new(),
+            binding: OnceLock::new(),
         };
         Ok((peer, channels, receiver))
     }
@@ -353,14 +379,15 @@ impl std::fmt::Debug for Peer {
     }
 }
 
-/// Kind and fingerprint of a remote description.
-fn check(description: &SessionDescription, expected: SdpKind) -> Result<(), PeerError> {
+/// The certificate that a remote description of the right kind names.
+fn certificate(
+    description: &SessionDescription,
+    expected: SdpKind,
+) -> Result<Fingerprint, PeerError> {
     if description.kind != expected {
         return Err(PeerError::WrongKind { expected });
     }
-    candidates::fingerprint(&description.sdp)
-        .map(|_| ())
-        .ok_or(PeerError::Fingerprint)
+    Ok(Fingerprint::of_description(&description.sdp)?)
 }
 
 fn ice_server(server: IceServer) -> RTCIceServer {
