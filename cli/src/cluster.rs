@@ -22,6 +22,10 @@ const DEFAULT_NAME: &str = "home";
 /// Longest life of a machine token, seconds.
 pub(crate) const MAX_MACHINE_LIFETIME: u64 = 30 * 24 * 3600;
 
+/// How long before it is made a machine token begins, seconds: it is shown to visitors, whose clocks may be
+/// slow.
+const BACKDATED: u64 = 24 * 3600;
+
 /// A cluster and its key.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
@@ -108,7 +112,7 @@ impl Cluster {
             sub: node.clone(),
             node_id: node.clone(),
             cluster_id: self.name.clone(),
-            iat: now,
+            iat: now.saturating_sub(BACKDATED),
             exp: expires,
             jti: random_id(),
             cnf: Confirmation { ed25519: key },

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use portway_protocol::signal::SdpKind;
+use portway_protocol::signal::{SdpKind, SessionDescription};
 use portway_transport::webrtc::candidates::LoopbackPolicy;
 use portway_transport::webrtc::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};
 use portway_transport::{Channel, PathKind};
@@ -101,7 +101,63 @@ async fn a_description_without_fingerprint_is_refused() {
         .collect();
     assert!(matches!(
         Peer::answer(&config(), &offer).await,
-        Err(PeerError::Fingerprint)
+        Err(PeerError::Fingerprint(_))
+    ));
+}
+
+#[tokio::test]
+async fn both_ends_agree_on_whose_certificates_they_have_seen() {
+    let (client, gateway, _events) = connected().await;
+    let (_near, _far) = open(&client, &gateway).await;
+    let binding = client.binding().unwrap();
+    assert_eq!(gateway.binding(), Some(binding));
+    assert_ne!(binding.client, binding.gateway);
+}
+
+/// A description that names another certificate.
+fn naming_another(description: &SessionDescription) -> SessionDescription {
+    let mut changed = description.clone();
+    let at = changed.sdp.find("a=fingerprint:sha-256 ").unwrap() + 22;
+    let other = if &changed.sdp[at..at + 2] == "00" {
+        "01"
+    } else {
+        "00"
+    };
+    changed.sdp.replace_range(at..at + 2, other);
+    changed
+}
+
+#[tokio::test]
+async fn who_presents_another_certificate_than_named_is_not_talked_to() {
+    for tampered in [SdpKind::Offer, SdpKind::Answer] {
+        let (client, mut offer, mut client_events) = Peer::offer(&config()).await.unwrap();
+        if tampered == SdpKind::Offer {
+            offer = naming_another(&offer);
+        }
+        let (gateway, mut answer, mut gateway_events) =
+            Peer::answer(&config(), &offer).await.unwrap();
+        if tampered == SdpKind::Answer {
+            answer = naming_another(&answer);
+        }
+        client.accept_answer(&answer).await.unwrap();
+        trickle(&mut gateway_events, &client).await;
+        trickle(&mut client_events, &gateway).await;
+        let deceived = match tampered {
+            SdpKind::Offer => &gateway,
+            _ => &client,
+        };
+        assert!(deceived.open().await.is_err(), "{tampered:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_offer_is_answered_once() {
+    let (client, offer, _events) = Peer::offer(&config()).await.unwrap();
+    let (_gateway, answer, _events) = Peer::answer(&config(), &offer).await.unwrap();
+    client.accept_answer(&answer).await.unwrap();
+    assert!(matches!(
+        client.accept_answer(&naming_another(&answer)).await,
+        Err(PeerError::Answered)
     ));
 }
 

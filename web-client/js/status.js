@@ -20,6 +20,8 @@ const WORDS = {
   GRANT_UNKNOWN: ['This link is not valid any more', 'It was revoked, or the machine it came from was set up anew. Ask its owner for a new one.'],
   GRANT_EXPIRED: ['This link has expired', 'Ask its owner for a new one.'],
   PERMISSION_DENIED: ['Your link does not allow this', 'Ask its owner for one that does.'],
+  E2E_AUTH_FAILED: ['This is not the machine of your link', 'Somebody may stand in between: nothing was sent. Ask the owner for a new link by another way. If the machine was set up anew, the old link is for another one.'],
+  NODE_CERTIFICATE_EXPIRED: ['The certificate of the machine is not valid now', 'Check the clock of this device. If it is right, the owner has to renew the certificate of the machine.'],
   SERVICE_UNKNOWN: ['No machine offers this service', 'It may have been renamed or taken down. Check the address, or ask its owner.'],
   NODE_OFFLINE: ['The machine is offline', 'It connects by itself when it is back. This page will notice.'],
   SIGNALING_UNREACHABLE: ['The meeting point cannot be reached', 'Check your network. We keep trying.'],

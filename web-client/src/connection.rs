@@ -139,6 +139,7 @@ impl Connection {
             service: options.service.parse().map_err(|e| invalid(&e))?,
             grant: link.grant,
             key: link.grant_key(),
+            cluster_key: link.cluster_key,
             cluster: link.cluster,
         };
         let (events, receiver) = mpsc::channel(QUEUE);

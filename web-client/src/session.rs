@@ -1,6 +1,6 @@
 //! One session: handshake on channel 0, then HTTP/2 over the lane, which may outlive the channel.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,19 +9,22 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h2::client::SendRequest;
 use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
-use portway_protocol::key::SigningKey;
+use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::lane::Lane;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
-use portway_protocol::session::handshake::{self, HandshakeError};
+use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
+use portway_protocol::session::handshake::{self, HandshakeError, Holder, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
+use portway_protocol::signal::SessionDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use wasm_bindgen::prelude::*;
 use web_sys::{Event, MessageEvent, RtcDataChannel, RtcDataChannelState, RtcDataChannelType};
 
 use crate::clock;
+use crate::connection::unix_now;
 use crate::error::Failure;
 
 /// Bytes between HTTP/2 and lane.
@@ -58,6 +61,51 @@ pub(crate) struct Identity {
     pub(crate) service: ServiceName,
     pub(crate) grant: GrantId,
     pub(crate) key: SigningKey,
+    /// Pinned by the link.
+    pub(crate) cluster_key: PublicKey,
+}
+
+/// A channel that the holder has opened, and what is to become of it.
+pub(crate) struct Visit {
+    pub(crate) channel: RtcDataChannel,
+    /// As signaling knows it.
+    pub(crate) session: SessionId,
+    /// The certificates that the descriptions of the two ends name; the browser enforces them.
+    pub(crate) certificates: Rc<Certificates>,
+    pub(crate) resumption: Option<Resumption>,
+}
+
+/// The certificates of a channel's ends, as far as they are known.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates {
+    client: OnceCell<Fingerprint>,
+    gateway: OnceCell<Fingerprint>,
+}
+
+impl Certificates {
+    /// Notes whom our own description names.
+    pub(crate) fn offered(&self, offer: &SessionDescription) -> Result<(), Failure> {
+        Self::note(&self.client, offer)
+    }
+
+    /// Notes whom the answer names. There is only one answer: another could name another.
+    pub(crate) fn answered(&self, answer: &SessionDescription) -> Result<(), Failure> {
+        Self::note(&self.gateway, answer)
+    }
+
+    fn note(slot: &OnceCell<Fingerprint>, of: &SessionDescription) -> Result<(), Failure> {
+        let refused = |error| Failure::with(Reason::E2eAuthFailed, error);
+        let named = Fingerprint::of_description(&of.sdp).map_err(refused)?;
+        slot.set(named)
+            .map_err(|_| refused(FingerprintError::Several))
+    }
+
+    fn binding(&self) -> Option<Binding> {
+        Some(Binding {
+            client: *self.client.get()?,
+            gateway: *self.gateway.get()?,
+        })
+    }
 }
 
 /// A channel whose other end has let us in.
@@ -93,16 +141,19 @@ pub(crate) struct Driver {
 }
 
 /// Waits for the channel and runs the handshake: for a new session, or for one that goes on.
-pub(crate) async fn reach(
-    channel: RtcDataChannel,
-    session: SessionId,
-    identity: &Identity,
-    resumption: Option<Resumption>,
-) -> Result<Reached, Failure> {
-    let mut channel = Channel::new(channel);
+pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, Failure> {
+    let session = visit.session;
+    let mut channel = Channel::new(visit.channel);
     channel.opened().await.map_err(no_path)?;
+    let binding = visit.certificates.binding();
+    let trust = Trust {
+        cluster_key: identity.cluster_key,
+        // It could not open without them.
+        binding: binding.ok_or_else(|| Failure::new(Reason::Internal))?,
+        now: unix_now(),
+    };
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
-    let shaking = shake_hands(&mut channel, session, identity, resumption);
+    let shaking = shake_hands(&mut channel, session, identity, &trust, visit.resumption);
     let (node, key) = tokio::select! {
         shaken = shaking => shaken?,
         () = timeout => return Err(Failure::new(Reason::SessionTimeout)),
@@ -144,6 +195,7 @@ async fn shake_hands(
     channel: &mut Channel,
     session: SessionId,
     identity: &Identity,
+    trust: &Trust,
     resumption: Option<Resumption>,
 ) -> Result<(NodeId, ResumptionKey), Failure> {
     let violation = |error: HandshakeError| {
@@ -164,9 +216,12 @@ async fn shake_hands(
     }
     channel.send(&hello).map_err(no_path)?;
     let reply = channel.recv().await.map_err(no_path)?;
-    let (proof, state) = state
-        .receive(&reply, identity.grant, None, &identity.key)
-        .map_err(violation)?;
+    let holder = Holder {
+        grant: identity.grant,
+        token: None,
+        key: &identity.key,
+    };
+    let (proof, state) = state.receive(&reply, trust, holder).map_err(violation)?;
     channel.send(&proof).map_err(no_path)?;
     let verdict = channel.recv().await.map_err(no_path)?;
     let (node, accepted) = state.receive(&verdict).map_err(violation)?;

@@ -1,17 +1,19 @@
 //! From an offer to the gateway's verdict: for a new session, or for another channel of one.
 
+use std::rc::Rc;
+
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::signal::{
-    Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription,
+    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription,
 };
 use tokio::sync::mpsc;
 
 use super::holder::{FromHolder, Held, ToHolder};
 use super::{Event, Inner};
 use crate::error::Failure;
-use crate::session::{self, Reached};
+use crate::session::{self, Certificates, Reached, Visit};
 use crate::signaling::Signaling;
 
 /// Whose offers and answers are passed on.
@@ -36,6 +38,7 @@ pub(super) async fn introduce<'a>(
 ) -> Result<(Held<'a>, Reached), Failure> {
     let session = introduction.session;
     let held = Held::open(inner, session, &signaling.ice_servers);
+    let certificates = Rc::new(Certificates::default());
     let mut opening: Option<Opening> = None;
     loop {
         let opened = async {
@@ -48,16 +51,35 @@ pub(super) async fn introduce<'a>(
             reached = opened => return Ok((held, reached?)),
             event = events.recv() => match event {
                 Some(Event::Channel(of, channel)) if of == session => {
-                    let (identity, resumption) = (inner.identity.clone(), resumption.clone());
-                    opening = Some(Box::pin(async move {
-                        session::reach(channel, session, &identity, resumption).await
-                    }));
+                    let identity = inner.identity.clone();
+                    let visit = Visit {
+                        channel,
+                        session,
+                        certificates: certificates.clone(),
+                        resumption: resumption.clone(),
+                    };
+                    opening = Some(Box::pin(async move { session::reach(visit, &identity).await }));
                 }
-                Some(Event::Holder(message)) => relay(inner, signaling, &introduction, message)?,
+                Some(Event::Holder(message)) => {
+                    if let FromHolder::Offer { session: of, description } = &message
+                        && *of == session
+                    {
+                        certificates.offered(description)?;
+                    }
+                    relay(inner, signaling, &introduction, message)?;
+                }
                 Some(Event::Channel(..) | Event::Retry) => {}
                 None => return Err(Failure::new(Reason::Internal)),
             },
-            message = signaling.next() => hear(inner, session, message?)?,
+            message = signaling.next() => {
+                if let Some(answer) = hear(inner, session, message?)? {
+                    certificates.answered(&answer.description)?;
+                    inner.holder(&ToHolder::Answer {
+                        session,
+                        description: &answer.description,
+                    });
+                }
+            }
         }
     }
 }
@@ -108,34 +130,32 @@ fn offer(inner: &Inner, introduction: &Introduction, description: SessionDescrip
     Envelope::call(Some("offer".into()), &offer)
 }
 
-/// Messages of signaling.
-pub(super) fn hear(inner: &Inner, current: SessionId, envelope: Envelope) -> Result<(), Failure> {
+/// Messages of signaling; returns an answer to our offer.
+pub(super) fn hear(
+    inner: &Inner,
+    current: SessionId,
+    envelope: Envelope,
+) -> Result<Option<Answer>, Failure> {
     let Some(method) = envelope.method else {
         return match envelope.error {
             Some(error) => Err(Failure {
                 reason: error.reason(),
                 message: error.message,
             }),
-            None => Ok(()),
+            None => Ok(None),
         };
     };
     match Call::from_parts(&method, envelope.params.as_deref()) {
-        Ok(Call::Answer(answer)) if answer.session == current => {
-            inner.holder(&ToHolder::Answer {
-                session: current,
-                description: &answer.description,
-            });
-            Ok(())
-        }
+        Ok(Call::Answer(answer)) if answer.session == current => Ok(Some(answer)),
         Ok(Call::Candidate(candidate)) if candidate.session == current => {
             inner.holder(&ToHolder::Candidate {
                 session: current,
                 candidate: &candidate.candidate,
             });
-            Ok(())
+            Ok(None)
         }
         Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => Ok(None),
     }
 }
 

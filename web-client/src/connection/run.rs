@@ -313,7 +313,9 @@ impl<'a> Run<'a> {
         if presence(&envelope).is_some() {
             self.doubt.notify_one();
         }
+        // Whoever is connected has its answer.
         hear(self.inner, self.held.session(), envelope)
+            .map(drop)
             .map_err(|_| Failure::new(Reason::SessionLost))
     }
 }
