@@ -33,6 +33,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) const COMMIT: &str = env!("PORTWAY_COMMIT");
 
 fn main() -> ExitCode {
+    #[cfg(feature = "weakened")]
+    portway_protocol::check::switch_off(&std::env::var("PORTWAY_CHECKS_OFF").unwrap_or_default());
     let cli = Cli::parse();
     logging::start(&cli.global);
     match run(&cli) {

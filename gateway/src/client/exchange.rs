@@ -16,6 +16,7 @@ use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Holder, Trust};
 use portway_protocol::signal::{
     Answer, Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus, Offer, SessionDescription,
+    SignalError,
 };
 use portway_transport::webrtc::{Peer, PeerEvent, PeerEvents};
 use tokio::time::Interval;
@@ -204,7 +205,10 @@ impl Exchange {
                 Ok(News::NodeOffline)
             }
             Ok(Call::Presence(_)) => Ok(News::NodeOnline),
-            Ok(_) | Err(_) => Ok(News::Nothing),
+            Ok(_) | Err(SignalError::Method) => Ok(News::Nothing),
+            Err(SignalError::Params(_) | SignalError::Parse(_)) => {
+                Err(SocketError::Violation.into())
+            }
         }
     }
 

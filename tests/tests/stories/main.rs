@@ -8,6 +8,7 @@ mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
 mod endurance;
+mod hostile_signaling;
 mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
@@ -110,6 +111,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for story in without_a_browser::STORIES
         .iter()
         .chain(signaling_restarts::NATIVE_STORIES)
+        .chain(hostile_signaling::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -127,6 +129,7 @@ fn main() -> anyhow::Result<ExitCode> {
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,
             roles_apart::STORIES,
+            hostile_signaling::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

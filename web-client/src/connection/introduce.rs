@@ -8,7 +8,7 @@ use portway_protocol::session::binding::Fingerprint;
 use portway_protocol::session::introduction;
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::signal::{
-    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription,
+    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription, SignalError,
 };
 use tokio::sync::mpsc;
 
@@ -192,7 +192,10 @@ pub(super) fn hear(
             Ok(None)
         }
         Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
-        Ok(_) | Err(_) => Ok(None),
+        Ok(_) | Err(SignalError::Method) => Ok(None),
+        Err(error @ (SignalError::Params(_) | SignalError::Parse(_))) => {
+            Err(Failure::with(Reason::ProtocolViolation, error))
+        }
     }
 }
 
