@@ -1,5 +1,8 @@
 //! The `portway` binary: every role in one executable.
 
+#[cfg(all(feature = "weakened", not(debug_assertions)))]
+compile_error!("`weakened` is for tests: nothing that people run may be built with it");
+
 mod args;
 mod assets;
 mod cluster;
