@@ -54,7 +54,7 @@ pub type Scheme = Box<dyn FnMut(Toward, Value, &Outlet) + Send>;
 pub struct Outlet(mpsc::Sender<(Toward, Value)>);
 
 impl Outlet {
-    /// Sends one. A scheme that sends more than [`OUTGOING`] at a time loses some.
+    /// Sends one. A scheme that sends more than fit in the queue loses some.
     pub fn send(&self, toward: Toward, message: Value) {
         drop(self.0.try_send((toward, message)));
     }
