@@ -95,6 +95,11 @@ reasons! {
     GrantExpired = "GRANT_EXPIRED", Denied,
         "This link has expired.",
         "Ask its owner for a new one.";
+    /// The link is for one device, and another has opened it.
+    LinkUsed = "LINK_USED", Denied,
+        "This link was for one device, and another one has used it.",
+        "Open it where it was opened first, or ask its owner for a new one. If you have never opened it, tell \
+         its owner: somebody else has.";
     /// A token is malformed, forged or for another audience.
     TokenInvalid = "TOKEN_INVALID", Denied,
         "The token was refused.",
@@ -222,6 +227,7 @@ impl Reason {
             Self::LinkInvalid,
             Self::GrantUnknown,
             Self::GrantExpired,
+            Self::LinkUsed,
             Self::TokenInvalid,
             Self::ProofInvalid,
             Self::E2eAuthFailed,

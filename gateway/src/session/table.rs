@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_transport::Path;
@@ -38,6 +39,8 @@ pub(super) struct Claimed {
     pub(super) user: String,
     pub(super) service: ServiceName,
     pub(super) grant: GrantId,
+    /// Where it was opened; it goes on there and nowhere else.
+    pub(super) device: PublicKey,
 }
 
 /// A channel for a session.
