@@ -196,10 +196,10 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         carriers: Some(next_carriers),
     };
     let mut ended = first.ended;
-    let served = served(http, lane::run(first.carrier, far, terms));
+    let mut served = Box::pin(served(http, lane::run(first.carrier, far, terms)));
     let suspecting = suspect(&context, path_news);
     let expiring = grant_ends(&context, registered.claimed(), token.as_deref());
-    tokio::pin!(served, suspecting, expiring);
+    tokio::pin!(suspecting, expiring);
     loop {
         tokio::select! {
             () = ended.cancelled() => break,
@@ -224,6 +224,8 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
             }
         }
     }
+    // Requests under way wait for their connection, if it is there: the end of it is theirs.
+    drop(served);
     over.cancel();
     tasks.close();
     tasks.wait().await;

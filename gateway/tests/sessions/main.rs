@@ -572,11 +572,16 @@ async fn a_revoked_grant_ends_its_session() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
     let mut client = node.open().await;
+    // More than all windows take: it is under way, and nobody reads.
+    let response = client.get("/bytes?n=50000000").await.unwrap();
     assert_eq!(node.context.table.views().len(), 1);
     let id = GrantId::from_bytes(GRANT);
     assert!(node.context.grants.revoke(&id).unwrap());
     client.lane.join_next().await.unwrap().unwrap();
     node.tasks.join_next().await.unwrap().unwrap().unwrap();
+    assert!(body(response).await.is_err(), "it was cut");
+    node.context.tasks.close();
+    node.context.tasks.wait().await;
     assert!(node.context.table.views().is_empty());
 }
 
