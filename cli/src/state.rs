@@ -194,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn of_two_processes_that_make_a_key_the_first_one_s_counts() {
+        let (_dir, state) = state();
+        state.write_secret("k", &Secret::new([1; 32])).unwrap();
+        state.write_secret("k", &Secret::new([2; 32])).unwrap();
+        let kept = state.read_secret("k").unwrap().unwrap();
+        assert_eq!(kept.expose(), &[1; 32]);
+        assert_eq!(fs::read_dir(state.dir()).unwrap().count(), 1, "no draft");
+    }
+
+    #[test]
     fn a_key_that_others_can_read_is_refused() {
         let (_dir, state) = state();
         state.key("node.key").unwrap();

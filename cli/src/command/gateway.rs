@@ -225,8 +225,7 @@ fn announce(format: Format, settings: &Settings, names: Vec<ServiceName>) -> any
             }
         }
         text.push_str(
-            "\n  A link opens a service: `portway token issue user --service NAME --origin URL` where the\n  \
-             cluster key is, and the token that it prints to `portway token accept` here. Ctrl-C ends it.\n",
+            "\n  A link opens a service: `portway share NAME` makes one. Ctrl-C ends it.\n",
         );
         text
     })?;

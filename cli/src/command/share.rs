@@ -40,7 +40,7 @@ fn human(shared: &Shared, args: &Share) -> String {
     text.push_str(&format!("It opens {} for {left}", args.service));
     text.push_str(&limits(&args.terms));
     text.push_str(&format!(
-        ". Whoever has it can open it: send it as you would send a key.\nTo take it back: portway links revoke {}",
+        ". Send it as you would send a key.\nTo take it back: portway links revoke {}",
         shared.id
     ));
     text

@@ -12,6 +12,7 @@ mod hostile_signaling;
 mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
+mod share_a_link;
 mod signaling_restarts;
 mod without_a_browser;
 
@@ -110,6 +111,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut trials = Vec::new();
     for story in without_a_browser::STORIES
         .iter()
+        .chain(share_a_link::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
     {
@@ -126,6 +128,7 @@ fn main() -> anyhow::Result<ExitCode> {
             drive_a_browser::STORIES,
             bare_channel::STORIES,
             open_an_app::STORIES,
+            share_a_link::STORIES,
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,
             roles_apart::STORIES,
