@@ -129,6 +129,10 @@ reasons! {
     PermissionDenied = "PERMISSION_DENIED", Denied,
         "Your link does not allow this.",
         "Ask its owner for one that does.";
+    /// Another node key has the name.
+    NodeNameTaken = "NODE_NAME_TAKEN", Denied,
+        "Another machine has this name.",
+        "Give another one with `--node NAME`; if that machine is gone, free its name with `portway nodes forget NAME`.";
     /// No online node offers the service.
     ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
         "No machine offers this service.",
