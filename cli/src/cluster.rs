@@ -26,6 +26,11 @@ pub(crate) const MAX_MACHINE_LIFETIME: u64 = 30 * 24 * 3600;
 /// slow.
 const BACKDATED: u64 = 24 * 3600;
 
+/// When a machine token was made, seconds since 1970.
+pub(crate) fn made_at(claims: &MachineClaims) -> u64 {
+    claims.iat + BACKDATED
+}
+
 /// A cluster and its key.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {

@@ -1,8 +1,10 @@
 //! The control socket of a running instance: HTTP with JSON over a Unix socket in the state
 //! directory. Who may open the file may control the instance.
 //!
-//! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`status`]: what runs at all.
+//! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`enrolment`]: what only the holder
+//! of the cluster key can do; [`status`]: what runs at all.
 
+pub(crate) mod enrolment;
 pub(crate) mod gateway;
 pub(crate) mod relay;
 pub(crate) mod signaling;
@@ -104,9 +106,8 @@ pub(crate) struct Parts {
 
 impl Parts {
     fn routes(self) -> Router {
-        let gateway = self.node.as_ref().map(|node| node.gateway.clone());
-        let portals = self.node.as_ref().map(|node| node.portals.clone());
-        status::routes(self.about, gateway.zip(portals))
+        status::routes(self.about, self.node.clone())
+            .merge(enrolment::routes(self.node.clone()))
             .merge(signaling::routes(self.signaling))
             .merge(gateway::routes(self.node))
             .merge(relay::routes(self.relay))

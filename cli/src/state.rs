@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/ (0700)   cluster.key  node.key  device.key  grants.json  registry.db  control.sock  relay.sock  link.<service>
+//!               of an issuer: enrolled.json  enrol.sock   of who has joined: enrolment.json  machine.token
 //! ```
 //!
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
@@ -28,10 +29,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// This directory.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
     /// The directory given, or the configured one, or the default one. Nothing is created.
     pub(crate) fn locate(global: &Global) -> anyhow::Result<Self> {
         match &global.state {
-            Some(dir) => Ok(Self { dir: dir.clone() }),
+            Some(dir) => Ok(Self::at(dir.clone())),
             None => Self::configured(global, &File::load(global)?),
         }
     }
@@ -124,6 +130,25 @@ impl State {
         written
             .and(removed)
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a file that nobody else can read, in place of the one that is there. Whatever happens, one of
+    /// them is there, whole.
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let new = self.path(&format!("{name}.new"));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

@@ -13,6 +13,8 @@ use super::links;
 use crate::args::{Global, Issue, Token};
 use crate::cluster::Cluster;
 use crate::control::gateway::{Accepted, Presented};
+use crate::enrolment::issuer::{InvitationRequest, JoinToken};
+use crate::enrolment::ledger::{Ledger, Member};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, unix_now};
 use crate::output::{self, printable};
@@ -44,18 +46,44 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
             origin,
         } => {
             let request = GrantRequest::new(services, terms);
+            request.require_people()?;
             match origin {
                 Some(portal) => issue_here(global, &request, portal)?,
                 None => issue_there(global, &request)?,
             }
+        }
+        Issue::Join {
+            node,
+            lifetime,
+            certificate,
+        } => {
+            let request = InvitationRequest {
+                node: node.clone(),
+                lifetime_s: lifetime.as_secs(),
+                certificate_s: certificate.as_secs(),
+            };
+            let made: JoinToken = ask(global, "POST", "/invitations", Some(&request))?;
+            output::print(global.format(), &made, |made| made.token.clone())?;
         }
         Issue::Machine {
             node,
             key,
             lifetime,
         } => {
-            let cluster = Cluster::required(&State::locate(global)?)?;
+            let state = State::locate(global)?;
+            let cluster = Cluster::required(&state)?;
             let token = cluster.machine_token(node, *key, lifetime.as_secs())?;
+            let member = Member {
+                node: node.clone(),
+                key: *key,
+                grant: None,
+                certificate_s: lifetime.as_secs(),
+                expires: token.expires,
+            };
+            Ledger::new(state).change(unix_now(), |entries| {
+                entries.certify(member);
+                anyhow::Ok(())
+            })?;
             output::print(global.format(), &token, |token| token.token.clone())?;
         }
     }
