@@ -17,6 +17,7 @@ pub(crate) const STORIES: &[NativeStory] = &[
     native!(a_name_has_one_machine),
     native!(certificates_are_renewed_while_sessions_go_on),
     native!(a_machine_that_was_forgotten_is_not_renewed),
+    native!(a_gateway_with_the_cluster_key_lets_machines_join),
     native!(what_is_no_join_token_is_refused),
 ];
 
@@ -243,6 +244,38 @@ async fn a_machine_that_was_forgotten_is_not_renewed() -> anyhow::Result<()> {
     };
     let failure = tokio::time::timeout(PATIENCE, told).await??;
     assert!(failure.contains("does not know this machine"), "{failure}");
+    Ok(())
+}
+
+async fn a_gateway_with_the_cluster_key_lets_machines_join() -> anyhow::Result<()> {
+    let owner = State::new()?;
+    let made = owner.ask(&["init", "--cluster", "home"]).await?;
+    let key = &made["cluster_key"];
+    let apart = State::new()?;
+    let config = format!(
+        "cluster = \"home\"\nlisten = \"127.0.0.1:0\"\n[signaling]\ncluster_keys = [{key}]\n"
+    );
+    let config = apart.file("portway.toml", &config)?;
+    let signaling = Portway::start(&apart, &["signaling", "--config", &config]).await?;
+    // It has the key, so it needs no machine token.
+    let portal = &signaling.ready["portal"];
+    let config = format!(
+        "cluster = \"home\"\n[gateway]\ncluster_key = {key}\nsignaling = [{portal}]\nnode = \"keeper\"\n"
+    );
+    let config = owner.file("portway.toml", &config)?;
+    let keeper = Portway::start(&owner, &["gateway", "--config", &config]).await?;
+    assert_eq!(keeper.ready["node"], "keeper");
+
+    let token = text(&keeper.ask(&["token", "issue", "join"]).await?["token"]);
+    let (office, upstream) = (State::new()?, Upstream::start().await?);
+    let joined = join(&office, &token, &["--node", "office"]).await?;
+    assert_eq!(joined["signaling"][0], text(portal).trim_end_matches('/'));
+    let running = gateway(&office, &upstream).await?;
+    assert_eq!(running.ready["node"], "office");
+    // A gateway without the key makes no tokens.
+    let outcome = running.ask(&["token", "issue", "join"]).await;
+    let said = outcome.err().context("it was made")?.to_string();
+    assert!(said.contains("has no cluster key"), "{said}");
     Ok(())
 }
 
