@@ -10,11 +10,12 @@ use portway_gateway::StreamRelays;
 use portway_gateway::client::{Credential, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::service::Trust;
-use portway_protocol::enrolment::Certificate;
+use portway_protocol::enrolment;
 use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 
+use super::renewal::Certificate;
 use super::request::{self, Name, RequestError};
 use crate::exit::Failure;
 use crate::links::grant_id;
@@ -66,7 +67,7 @@ impl Enrolled {
     /// Keeps what an issuer has answered.
     pub(crate) fn keep(
         state: &State,
-        certificate: &Certificate,
+        certificate: &enrolment::Certificate,
         signaling_ca: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let signaling: Result<Vec<Portal>, String> =
@@ -88,13 +89,25 @@ impl Enrolled {
         Ok(enrolled)
     }
 
+    /// The certificate that is kept.
+    pub(crate) fn certificate(&self, state: &State) -> anyhow::Result<Certificate> {
+        let path = Self::token_file(state);
+        let token =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let token = token.trim().to_owned();
+        Ok(Certificate::verify(token, &self.cluster, self.cluster_key)?.0)
+    }
+
     /// File of the certificate.
     pub(crate) fn token_file(state: &State) -> PathBuf {
         state.path(TOKEN)
     }
 
     /// Asks the issuer for another certificate, by each signaling service until one has an answer.
-    pub(crate) async fn renew(&self, key: &SigningKey) -> Result<Certificate, RequestError> {
+    pub(crate) async fn renew(
+        &self,
+        key: &SigningKey,
+    ) -> Result<enrolment::Certificate, RequestError> {
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
             let name = Name::Chosen(self.node.clone());

@@ -26,6 +26,9 @@ use crate::state::{State, random_bytes};
 /// A certificate is renewed when this part of its life is left: one of three.
 const LEFT: u64 = 3;
 
+/// One of which so much less is left is overdue: one of four.
+const OVERDUE: u64 = 4;
+
 /// Part of its life by which that is earlier, at random, so that not all come at once: one of twenty.
 const SPREAD: u64 = 20;
 
@@ -106,6 +109,12 @@ impl Certificate {
         let life = self.expires.saturating_sub(self.made);
         let spread = life / SPREAD * u64::from(random) / u64::from(u32::MAX);
         self.expires - life / LEFT - spread
+    }
+
+    /// Whether it should have been renewed long ago. `now`: seconds since 1970.
+    pub(crate) const fn is_overdue(&self, now: u64) -> bool {
+        let life = self.expires.saturating_sub(self.made);
+        self.expires.saturating_sub(now) < life / OVERDUE
     }
 
     /// How it stands when nothing has failed.
@@ -219,6 +228,8 @@ mod tests {
         };
         assert_eq!(certificate.due(0), 120 * DAY);
         assert_eq!(certificate.due(u32::MAX), 118 * DAY + DAY / 2);
+        assert!(!certificate.is_overdue(122 * DAY));
+        assert!(certificate.is_overdue(123 * DAY));
         let momentary = Certificate {
             made: certificate.expires,
             ..certificate
