@@ -41,6 +41,14 @@ pub(crate) struct Global {
     /// Configuration file [default: portway/portway.toml in the XDG configuration directory, if it is there]
     #[arg(long, global = true, env = "PORTWAY_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// File with the passphrase of the cluster key, if it has one; a new key gets it
+    #[arg(
+        long,
+        global = true,
+        env = "PORTWAY_PASSPHRASE_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Print JSON: one object, or one object per line for streams
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -472,6 +480,10 @@ pub(crate) enum Issue {
 pub(crate) enum Key {
     /// Show the public keys of this state directory; makes the node key if there is none
     Show,
+    /// Put the cluster key under a passphrase: that of --passphrase-file, or typed twice
+    Encrypt,
+    /// Take the passphrase off the cluster key
+    Decrypt,
 }
 
 /// `portway doctor`.

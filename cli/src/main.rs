@@ -17,10 +17,12 @@ mod logging;
 mod node;
 mod opened;
 mod output;
+mod passphrase;
 mod pinned;
 mod portal;
 mod relay;
 mod role;
+mod sealed_key;
 mod signals;
 mod state;
 

@@ -60,6 +60,9 @@ pub(crate) struct Init {
     /// Name of the cluster, part of every address [default: home]
     #[arg(long, env = "PORTWAY_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
+    /// Ask for a passphrase, under which the key is kept; with --passphrase-file it is anyway
+    #[arg(long)]
+    pub(crate) encrypt: bool,
 }
 
 /// `portway join`.

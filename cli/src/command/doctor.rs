@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::args::{Doctor, Global};
 use crate::assets;
+use crate::cluster::Kept;
 use crate::command::client::duration;
 use crate::config::relay::outgoing_ip;
 use crate::enrolment::enrolled::Enrolled;
@@ -155,9 +156,8 @@ fn web_client() -> Check {
 fn state(global: &Global) -> Check {
     let opened = State::locate(global).and_then(|state| {
         state.prepare()?;
-        for name in ["cluster.key", "node.key"] {
-            state.read_secret(name)?;
-        }
+        Kept::find(&state)?;
+        state.read_secret("node.key")?;
         Ok(())
     });
     match opened {

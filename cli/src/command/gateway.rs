@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::args::{self, Format, Global};
-use crate::cluster::{Cluster, MAX_MACHINE_LIFETIME};
+use crate::cluster::{Cluster, Kept, MAX_MACHINE_LIFETIME};
 use crate::config::File;
 use crate::config::gateway::Settings;
 use crate::control::Parts;
@@ -64,7 +64,8 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let joined = Enrolled::open(&state)?;
     let settings = Settings::resolve(args, &file, joined.as_ref())?;
     let node_key = node::key(&state)?;
-    let own = Cluster::open(&state)?.filter(|own| settings.is_of(own));
+    let own = Kept::find(&state)?.filter(|kept| settings.is_of(kept));
+    let own = own.map(|kept| kept.open(global, &state)).transpose()?;
     let maker = maker(&settings, own.as_ref(), joined.as_ref());
     let certificate = match &maker {
         Some(maker) => certificate(maker, &settings, &node_key, &state).await?,

@@ -13,7 +13,7 @@ use portway_protocol::reason::Reason;
 use serde::Serialize;
 
 use crate::args::{Global, Join, Opened};
-use crate::cluster::Cluster;
+use crate::cluster::Kept;
 use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::request::{self, Name};
 use crate::exit::Failure;
@@ -144,11 +144,11 @@ fn require_room(state: &State) -> anyhow::Result<()> {
         ))
         .into());
     }
-    if let Some(cluster) = Cluster::open(state)? {
+    if let Some(kept) = Kept::find(state)? {
         return Err(Failure::configuration(format!(
             "{} has the key of the cluster `{}`, and needs no join token: give another --state DIR",
             state.dir().display(),
-            cluster.name
+            kept.name
         ))
         .into());
     }

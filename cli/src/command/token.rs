@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::client::ask;
 use super::links;
 use crate::args::{Global, Issue, Token};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Kept};
 use crate::control::gateway::{Accepted, Presented};
 use crate::enrolment::issuer::{InvitationRequest, JoinToken};
 use crate::enrolment::ledger::{Ledger, Member};
@@ -71,7 +71,7 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
             lifetime,
         } => {
             let state = State::locate(global)?;
-            let cluster = Cluster::required(&state)?;
+            let cluster = Cluster::required(global, &state)?;
             let token = cluster.machine_token(node, *key, lifetime.as_secs())?;
             let member = Member {
                 node: node.clone(),
@@ -104,7 +104,7 @@ fn issue_there(global: &Global, request: &GrantRequest) -> anyhow::Result<()> {
 
 /// By the cluster key of the state directory. Nobody knows the grant yet.
 fn issue_here(global: &Global, request: &GrantRequest, portal: &Portal) -> anyhow::Result<()> {
-    let cluster = Cluster::required(&State::locate(global)?)?;
+    let cluster = Cluster::required(global, &State::locate(global)?)?;
     if !portal.is_of(&cluster.name) {
         let message = format!(
             "{portal} is not the portal of the cluster `{}`",
@@ -153,8 +153,9 @@ fn read_token() -> anyhow::Result<String> {
 
 fn inspect(global: &Global) -> anyhow::Result<()> {
     let token = read_token()?;
-    let Cluster { name, key } = Cluster::required(&State::locate(global)?)?;
-    let keys = TrustedKeys::new([key.public()]);
+    let kept = Kept::required(&State::locate(global)?)?;
+    let keys = TrustedKeys::new([kept.public()]);
+    let name = kept.name;
     let now = unix_now();
     let user = UserClaims::verify_any_service(&token, &name, &keys, now);
     let inspected = match user {

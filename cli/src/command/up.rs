@@ -54,7 +54,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(args, &file)?;
     let state = State::configured(global, &file)?;
     let mut process = Process::begin(&state).await?;
-    let cluster = Cluster::open_or_make(&state, settings.web.cluster.as_ref())?;
+    let cluster = Cluster::open_or_make(global, &state, settings.web.cluster.as_ref())?;
     let with_relay = wants_relay(&settings, &file);
     let stun = match (settings.web.stun, with_relay) {
         (false, _) => Stun::Nobody,

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::{File, optional, parse_all};
 use crate::args;
-use crate::cluster::Cluster;
+use crate::cluster::Kept;
 use crate::enrolment::enrolled::Enrolled;
 use crate::exit::Failure;
 use crate::node;
@@ -130,8 +130,8 @@ impl Settings {
     }
 
     /// Whether its cluster is this one.
-    pub(crate) fn is_of(&self, cluster: &Cluster) -> bool {
-        self.cluster == cluster.name && self.cluster_key == cluster.key.public()
+    pub(crate) fn is_of(&self, cluster: &Kept) -> bool {
+        self.cluster == cluster.name && self.cluster_key == cluster.public()
     }
 
     /// Whether it is as this machine has joined.
