@@ -121,6 +121,10 @@ reasons! {
     OfferReplayed = "OFFER_REPLAYED", Denied,
         "This introduction has been used before.",
         "Somebody may stand in between and repeat what you have sent; nothing was opened by it.";
+    /// The link has another cluster key than the one that opened the service here before.
+    ClusterKeyChanged = "CLUSTER_KEY_CHANGED", Denied,
+        "The key of this place has changed.",
+        "Compare its eight words with those of the owner (`portway key show`), by another way than the link came.";
     /// The node's certificate is not valid now.
     CertificateExpired = "NODE_CERTIFICATE_EXPIRED", Denied,
         "The machine's certificate is not valid at this time.",

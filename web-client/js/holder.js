@@ -50,6 +50,10 @@ class Holder {
   #peers = new Map();
   /** @type {MessagePort[]} ports that came before the worker */
   #waiting = [];
+  /** Whether the link has opened the service. */
+  #trusted = false;
+  /** @type {string | undefined} a link that was stopped: its cluster has another key than the pinned one */
+  #stopped;
 
   /**
    * @param {string} service
@@ -82,9 +86,13 @@ class Holder {
     }
     // A new link may be another person's: it does not inherit the old one's cookies.
     const cookies = link === undefined || link === known?.link ? known?.cookies : undefined;
-    await store(this.#service, { link: current, cookies: cookies ?? '' });
+    // The key that has opened the service once is the one to believe, until a person says otherwise.
+    const pinned = known?.trusted ? keyOf(known.link) : undefined;
+    this.#trusted = pinned === keyOf(current);
+    if (pinned === undefined || this.#trusted) await this.#keep(current, cookies ?? '');
+    else this.#stopped = current;
     try {
-      await this.#connect(current, cookies);
+      await this.#connect(current, cookies, pinned);
     } catch (error) {
       console.error('portway: this device has no key', error);
       this.#tell({ type: 'status', state: 'failed', reason: 'BROWSER_UNSUPPORTED', message: String(error) });
@@ -93,9 +101,18 @@ class Holder {
 
   /**
    * @param {string} link
-   * @param {string | undefined} cookies
+   * @param {string} cookies
    */
-  async #connect(link, cookies) {
+  async #keep(link, cookies) {
+    await store(this.#service, { link, cookies, trusted: this.#trusted });
+  }
+
+  /**
+   * @param {string} link
+   * @param {string | undefined} cookies
+   * @param {string | undefined} pinned
+   */
+  async #connect(link, cookies, pinned) {
     const { privateKey, publicKey } = await device();
     const raw = new Uint8Array(await crypto.subtle.exportKey('raw', publicKey));
     const worker = new Worker('/_portway/worker.js', { type: 'module', name: 'portway' });
@@ -110,6 +127,7 @@ class Holder {
       service: this.#service,
       link,
       device: base64url(raw),
+      pinned: pinned ?? null,
       origin: this.#origin,
       cookies: cookies || null,
     };
@@ -130,13 +148,21 @@ class Holder {
       if (this.#worker) this.#post({ type: 'retry' });
       else await this.start(undefined);
     } else if (message.type === 'forget') {
-      for (const peer of this.#peers.values()) peer.close();
-      this.#peers.clear();
-      this.#worker?.terminate();
-      this.#worker = null;
-      await forget(this.#service);
+      await this.#forget();
+    } else if (message.type === 'replace' && this.#stopped !== undefined) {
+      this.#trusted = false;
+      await this.#keep(this.#stopped, '');
       this.#tell({ type: 'forgotten' });
     }
+  }
+
+  async #forget() {
+    for (const peer of this.#peers.values()) peer.close();
+    this.#peers.clear();
+    this.#worker?.terminate();
+    this.#worker = null;
+    await forget(this.#service);
+    this.#tell({ type: 'forgotten' });
   }
 
   /**
@@ -145,9 +171,16 @@ class Holder {
    */
   async #hearWorker(message, link) {
     if (message.type === 'status') {
-      this.#tell({ ...JSON.parse(message.json), type: 'status' });
+      /** @type {import('./messages.js').StatusMessage} */
+      const status = { ...JSON.parse(message.json), type: 'status' };
+      this.#tell(status);
+      if (status.state === 'connected' && !this.#trusted) {
+        this.#trusted = true;
+        const kept = await load(this.#service);
+        if (kept?.link === link) await this.#keep(link, kept.cookies);
+      }
     } else if (message.type === 'save-cookies') {
-      await store(this.#service, { link, cookies: message.json });
+      await this.#keep(link, message.json);
     } else if (message.type === 'peer') {
       await this.#steer(JSON.parse(message.json));
     }
@@ -199,6 +232,14 @@ class Holder {
 /** @param {Uint8Array} bytes */
 function base64url(bytes) {
   return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
+}
+
+/**
+ * The key of the cluster in a link.
+ * @param {string} link
+ */
+function keyOf(link) {
+  return link.split('.')[2];
 }
 
 /** @param {string} text */

@@ -42,6 +42,7 @@ export const PING_INTERVAL_MS = 10_000;
  * @typedef {{type: 'port'}          // transfers a request port
  *   | {type: 'retry'}               // try to connect now
  *   | {type: 'forget'}              // forget grant and cookies of this service
+ *   | {type: 'replace'}             // forget them, and keep the link that was stopped (`CLUSTER_KEY_CHANGED`)
  * } ToHolder
  */
 
@@ -60,6 +61,8 @@ export const PING_INTERVAL_MS = 10_000;
  * @property {string} [node]
  * @property {'direct'|'relayed'} [path]
  * @property {number} [rtt] milliseconds
+ * @property {string} [words] eight words that stand for the key of the cluster
+ * @property {string} [pinned] those of the key by which the service was opened before, if that was another
  */
 
 /**

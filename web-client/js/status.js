@@ -22,6 +22,7 @@ const WORDS = {
   LINK_USED: ['This link has been used', 'It was for one device, and another one has opened it. Open it there, or ask its owner for a new one. If you have never opened it, tell the owner: somebody else has.'],
   PERMISSION_DENIED: ['Your link does not allow this', 'Ask its owner for one that does.'],
   E2E_AUTH_FAILED: ['This is not the machine of your link', 'Somebody may stand in between: nothing was sent. Ask the owner for a new link by another way. If the machine was set up anew, the old link is for another one.'],
+  CLUSTER_KEY_CHANGED: ['Stop: the key of this place has changed', 'Your link names another key than the one by which this browser has opened the service before. Either the owner has set everything up anew, or the link is not the owner\'s and leads to somebody else. Nothing was sent. Call the owner and have the words of `portway key show` read to you. If they are the old ones, do not use this link: close this page.'],
   NODE_CERTIFICATE_EXPIRED: ['The certificate of the machine is not valid now', 'Check the clock of this device. If it is right, the owner has to renew the certificate of the machine.'],
   SERVICE_UNKNOWN: ['No machine offers this service', 'It may have been renamed or taken down. Check the address, or ask its owner.'],
   NODE_OFFLINE: ['The machine is offline', 'It connects by itself when it is back. This page will notice.'],
@@ -53,13 +54,14 @@ export class StatusView {
 
   /**
    * @param {string} service its name
-   * @param {{onretry: () => void, onreload: () => void, onforget: () => void}} on
+   * @param {{onretry: () => void, onreload: () => void, onforget: () => void, onreplace: () => void}} on
    */
-  constructor(service, { onretry, onreload, onforget }) {
+  constructor(service, { onretry, onreload, onforget, onreplace }) {
     this.#service = service;
     element('pw-retry').addEventListener('click', onretry);
     element('pw-reload').addEventListener('click', onreload);
     element('pw-forget').addEventListener('click', onforget);
+    element('pw-replace').addEventListener('click', onreplace);
     this.#dot.addEventListener('click', () => this.#expand(this.#panel.hidden !== false));
     document.addEventListener('keydown', (event) => {
       if (event.key === 'Escape') this.#expand(false);
@@ -128,9 +130,22 @@ export class StatusView {
       document.title = this.#service;
     }
     element('pw-retry').hidden = !(status.state === 'failed' || (status.state === 'reconnecting' && status.reason !== undefined));
+    this.#showKeys(status);
     const code = element('pw-code');
     code.hidden = status.reason === undefined;
     code.textContent = status.reason ?? '';
+  }
+
+  /**
+   * Both keys, where one has taken the place of another.
+   * @param {StatusMessage} status
+   */
+  #showKeys({ words, pinned }) {
+    const hasChanged = words !== undefined && pinned !== undefined;
+    element('pw-keys').hidden = !hasChanged;
+    element('pw-replace').hidden = !hasChanged;
+    if (!hasChanged) return;
+    element('pw-keys').replaceChildren(text('dt', 'Old key'), text('dd', pinned), text('dt', 'New key'), text('dd', words));
   }
 
   /** @param {StatusMessage} status */
@@ -154,7 +169,7 @@ export class StatusView {
   }
 
   /** @param {StatusMessage} status */
-  #showFacts({ state, path, rtt, node, reason }) {
+  #showFacts({ state, path, rtt, node, reason, words }) {
     const way = path === 'direct' ? 'Direct' : path === 'relayed' ? 'Relayed' : '';
     const delay = rtt === undefined ? '' : `${rtt < 10 ? rtt.toFixed(1) : Math.round(rtt)} ms`;
     const isUp = state === 'connected';
@@ -168,6 +183,7 @@ export class StatusView {
       ['Machine', node],
       ['Path', path === 'direct' ? 'Direct, encrypted end to end' : path === 'relayed' ? 'Over a relay, encrypted end to end' : undefined],
       ['Round trip', isUp ? delay : undefined],
+      ['Key', words],
       ['State', isUp ? undefined : [short, reason].filter(Boolean).join(' ')],
     ];
     element('pw-facts').replaceChildren(

@@ -3,7 +3,10 @@
  * device. IndexedDB of the holder's origin, which no app can open.
  */
 
-/** @typedef {{link: string, cookies: string}} Kept */
+/**
+ * `trusted`: the link has opened the service, so that the key of the cluster in it is pinned.
+ * @typedef {{link: string, cookies: string, trusted: boolean}} Kept
+ */
 
 const DATABASE = 'portway';
 const DATABASE_VERSION = 2;

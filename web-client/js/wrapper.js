@@ -30,6 +30,7 @@ const view = new StatusView(place.service, {
   onretry: () => holder?.retry(),
   onreload: () => app.reload(),
   onforget: () => holder?.send({ type: 'forget' }),
+  onreplace: () => holder?.send({ type: 'replace' }),
 });
 
 /** @type {Holder | null} */

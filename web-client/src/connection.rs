@@ -90,6 +90,9 @@ struct Options {
     link: String,
     /// Key of this device.
     device: PublicKey,
+    /// Key of the cluster by which the service was opened here before, if that was another one.
+    #[serde(default)]
+    pinned: Option<PublicKey>,
     origin: String,
     cookies: Option<String>,
 }
@@ -108,6 +111,12 @@ struct Status {
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt: Option<f64>,
+    /// Of the cluster key, for people to compare.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<String>,
+    /// Of the one that was believed before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned: Option<String>,
 }
 
 enum Event {
@@ -132,7 +141,8 @@ pub(crate) struct Inner {
 
 #[wasm_bindgen]
 impl Connection {
-    /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `device`, `origin`, `cookies`.
+    /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `device`, `pinned`,
+    /// `origin`, `cookies`.
     ///
     /// # Errors
     /// If the link is not one.
@@ -170,7 +180,15 @@ impl Connection {
             status: RefCell::default(),
             jar: RefCell::new(jar),
         });
-        spawn_local(supervise(inner.clone(), receiver));
+        match inner
+            .options
+            .pinned
+            .filter(|it| *it != inner.identity.cluster_key)
+        {
+            // Nobody hears of the new link before a person has decided.
+            Some(pinned) => inner.stop(&pinned),
+            None => spawn_local(supervise(inner.clone(), receiver)),
+        }
         Ok(Self(inner))
     }
 
@@ -312,6 +330,17 @@ impl Inner {
             state,
             reason: Some(failure.reason),
             message: Some(failure.message.clone()),
+            ..Status::default()
+        });
+    }
+
+    /// The link is of another cluster key than the one that is pinned.
+    fn stop(&self, pinned: &PublicKey) {
+        self.tell(Status {
+            state: "locked",
+            reason: Some(Reason::ClusterKeyChanged),
+            words: Some(self.identity.cluster_key.words().to_string()),
+            pinned: Some(pinned.words().to_string()),
             ..Status::default()
         });
     }

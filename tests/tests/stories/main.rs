@@ -10,6 +10,7 @@ mod drive_a_browser;
 mod endurance;
 mod hostile_signaling;
 mod jupyterlab;
+mod key_changes;
 mod machines_join;
 mod open_an_app;
 mod roles_apart;
@@ -135,6 +136,7 @@ fn main() -> anyhow::Result<ExitCode> {
             behind_a_relay::STORIES,
             roles_apart::STORIES,
             hostile_signaling::STORIES,
+            key_changes::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

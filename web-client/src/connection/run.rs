@@ -98,6 +98,7 @@ pub(super) async fn drive<'a>(
     let path = inner.status.borrow().path.clone();
     inner.tell(Status {
         state: "connected",
+        words: Some(inner.identity.cluster_key.words().to_string()),
         node: Some(node.to_string()),
         path,
         ..Status::default()
