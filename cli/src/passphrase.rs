@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::sealed_key::Passphrase;
 
 /// Longest passphrase, bytes.
-const MAX_PASSPHRASE: u64 = 4 * 1024;
+const MAX_PASSPHRASE: usize = 4 * 1024;
 
 /// The one that opens the cluster key.
 pub(crate) fn given(global: &Global) -> anyhow::Result<Passphrase> {
@@ -47,9 +47,9 @@ fn read(path: &Path) -> anyhow::Result<Passphrase> {
     let unusable = |problem: &dyn std::fmt::Display| {
         Failure::configuration(format!("the passphrase in {}: {problem}", path.display()))
     };
-    let mut text = String::new();
+    let mut text = roomy();
     std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_PASSPHRASE).read_to_string(&mut text))
+        .and_then(|file| file.take(MAX_PASSPHRASE as u64).read_to_string(&mut text))
         .map_err(|error| unusable(&error))?;
     let text = Secret::new(text);
     let line = text.expose().trim_end_matches(['\r', '\n']);
@@ -57,6 +57,11 @@ fn read(path: &Path) -> anyhow::Result<Passphrase> {
         return Err(unusable(&"there is none").into());
     }
     Ok(Secret::new(line.to_owned()))
+}
+
+/// With room for the longest, so that no copy is left behind where it was too small.
+fn roomy() -> String {
+    String::with_capacity(MAX_PASSPHRASE)
 }
 
 fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
@@ -70,10 +75,13 @@ fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
     let mut stderr = io::stderr().lock();
     write!(stderr, "{prompt}")?;
     stderr.flush()?;
-    let mut line = String::new();
+    let mut line = roomy();
     {
         let _silent = Silence::begin()?;
-        stdin.lock().take(MAX_PASSPHRASE).read_line(&mut line)?;
+        stdin
+            .lock()
+            .take(MAX_PASSPHRASE as u64)
+            .read_line(&mut line)?;
     }
     writeln!(stderr)?;
     let line = Secret::new(line);

@@ -34,7 +34,8 @@ pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
              Next:\n  \
              portway signaling   where browsers come; [signaling] cluster_keys = [\"{}\"]\n  \
              portway gateway     on each node; [gateway] cluster_key = \"{}\"\n  \
-             portway token issue machine --node NAME --key KEY   here; `portway key show` on the node tells KEY",
+             portway token issue machine --node NAME --key KEY   here; `portway key show` on the node tells KEY\n\n\
+             Or all in one process, here: portway up. Other machines join it with `portway token issue join`.",
             made.cluster,
             made.cluster_key,
             made.cluster_words,

@@ -29,6 +29,7 @@ pub(crate) fn portway() -> Command {
         "PORTWAY_CONFIG",
         "PORTWAY_LOG",
         "PORTWAY_PASSPHRASE_FILE",
+        "PORTWAY_JOIN_TOKEN_FILE",
         "PORTWAY_RELAY_SECRET_FILE",
         "PORTWAY_TURN_USERNAME",
         "PORTWAY_TURN_PASSWORD_FILE",

@@ -14,6 +14,7 @@ use crate::{NativeStory, native};
 pub(crate) const STORIES: &[NativeStory] = &[
     native!(a_machine_joins_and_serves),
     native!(a_join_token_is_good_once),
+    native!(one_of_two_machines_gets_a_token_s_certificate),
     native!(a_name_has_one_machine),
     native!(certificates_are_renewed_while_sessions_go_on),
     native!(a_machine_that_was_forgotten_is_not_renewed),
@@ -160,6 +161,20 @@ async fn a_join_token_is_good_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn one_of_two_machines_gets_a_token_s_certificate() -> anyhow::Result<()> {
+    let owner = Owner::up().await?;
+    let token = owner.join_token(&[]).await?;
+    let (office, attic) = (State::new()?, State::new()?);
+    let both = tokio::join!(
+        join(&office, &token, &["--node", "office"]),
+        join(&attic, &token, &["--node", "attic"]),
+    );
+    assert_ne!(both.0.is_ok(), both.1.is_ok(), "{both:?}");
+    let enrolled = owner.portway.ask(&["nodes", "enrolled"]).await?;
+    assert_eq!(enrolled["enrolled"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
 async fn a_name_has_one_machine() -> anyhow::Result<()> {
     let owner = Owner::up().await?;
     let (attic, other) = (State::new()?, State::new()?);
@@ -196,6 +211,8 @@ async fn certificates_are_renewed_while_sessions_go_on() -> anyhow::Result<()> {
     let token = owner.join_token(&["--certificate", "6s"]).await?;
     let office = State::new()?;
     join(&office, &token, &["--node", "office"]).await?;
+    // A gateway without a good one gets it before it starts.
+    std::fs::write(office.path().join("machine.token"), "damaged")?;
     let running = gateway(&office, &upstream).await?;
     let link = owner.link(&running).await?;
     let local = Connected::start(&link).await?;
