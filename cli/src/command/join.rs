@@ -3,6 +3,7 @@
 //! Security: the token is a secret. It comes from a file or from standard input, as links do, and is never
 //! repeated. The node key is made here and stays here.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use portway_gateway::client::{Credential, Target};
@@ -46,6 +47,9 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
     state.prepare()?;
     require_room(&state)?;
     let ca = args.ca.as_ref().map(std::path::absolute).transpose()?;
+    if args.token_file.as_os_str() == "-" && std::io::stdin().is_terminal() {
+        eprintln!("Paste the join token, then Enter and Ctrl-D:");
+    }
     let opened = Opened {
         link_file: args.token_file.clone(),
         node: None,

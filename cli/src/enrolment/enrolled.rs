@@ -103,16 +103,21 @@ impl Enrolled {
         state.path(TOKEN)
     }
 
-    /// Asks the issuer for another certificate, by each signaling service until one has an answer.
+    /// Asks the issuer for another certificate, by each signaling service until one has an answer. It has to
+    /// end later than the one that is kept.
     pub(crate) async fn renew(
         &self,
+        state: &State,
         key: &SigningKey,
     ) -> Result<enrolment::Certificate, RequestError> {
+        let kept = self.certificate(state).map_or(0, |kept| kept.expires);
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
             let name = Name::Chosen(self.node.clone());
             outcome = match self.issuer(portal, key) {
-                Ok(target) => request::certificate(&target, name, key).await,
+                Ok(target) => request::certificate(&target, name, key)
+                    .await
+                    .and_then(|certificate| newer(certificate, kept)),
                 Err(error) => Err(RequestError::Unprepared(error)),
             };
             if outcome.is_ok() {
@@ -143,5 +148,37 @@ impl Enrolled {
             stream_relays: Arc::new(StreamRelays::new(tls.clone())),
             tls: portal.is_secure().then(|| Arc::new(tls)),
         })
+    }
+}
+
+/// Refuses a certificate that does not end later than `kept`, seconds since 1970.
+fn newer(
+    certificate: enrolment::Certificate,
+    kept: u64,
+) -> Result<enrolment::Certificate, RequestError> {
+    if certificate.expires <= kept {
+        return Err(RequestError::NotNewer);
+    }
+    Ok(certificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use portway_protocol::secret::Secret;
+
+    use super::*;
+
+    #[test]
+    fn the_certificate_that_everybody_has_seen_renews_nothing() {
+        let certificate = enrolment::Certificate {
+            cluster: "home".parse().unwrap(),
+            cluster_key: SigningKey::from_seed(&Secret::new([1; 32])).public(),
+            node: "office".parse().unwrap(),
+            token: String::new(),
+            expires: 1000,
+            signaling: Vec::new(),
+        };
+        assert!(newer(certificate.clone(), 999).is_ok());
+        assert!(newer(certificate, 1000).is_err());
     }
 }

@@ -9,7 +9,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -23,7 +22,7 @@ use portway_gateway::service::{ServiceSpec, Trust};
 use portway_protocol::enrolment::{
     Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
 };
-use portway_protocol::id::{GrantId, IdError, NodeId, ServiceName};
+use portway_protocol::id::{GrantId, NodeId, ServiceName};
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceTarget;
@@ -382,8 +381,7 @@ async fn certificate(
 
 fn caller(headers: &HeaderMap) -> Result<Caller, Refused> {
     let user = headers.get(USER_HEADER).and_then(|it| it.to_str().ok());
-    let parsed = user.and_then(|user| user.parse().ok());
-    parsed.ok_or(Refused::NotInvited)
+    user.and_then(Caller::of_user).ok_or(Refused::NotInvited)
 }
 
 impl fmt::Display for Caller {
@@ -395,14 +393,13 @@ impl fmt::Display for Caller {
     }
 }
 
-impl FromStr for Caller {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        match text.split_once(':') {
-            Some(("join", id)) => Ok(Self::Invited(id.parse()?)),
-            Some(("node", name)) => Ok(Self::Node(name.parse()?)),
-            Some(_) | None => Err(IdError::NotALabel(String::new())),
+impl Caller {
+    /// The caller that a user's name stands for.
+    fn of_user(user: &str) -> Option<Self> {
+        match user.split_once(':')? {
+            ("join", id) => Some(Self::Invited(id.parse().ok()?)),
+            ("node", name) => Some(Self::Node(name.parse().ok()?)),
+            (_other, _name) => None,
         }
     }
 }
@@ -435,5 +432,32 @@ impl IntoResponse for Refused {
             message: self.to_string(),
         };
         (status, Json(refusal)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_who_the_grant_says() {
+        for caller in [
+            Caller::Invited(GrantId::from_bytes([7; 9])),
+            Caller::Node("office".parse().unwrap()),
+        ] {
+            assert_eq!(Caller::of_user(&caller.to_string()), Some(caller));
+        }
+        for user in [
+            "",
+            "owner",
+            "guest",
+            "join:",
+            "join:office",
+            "node:",
+            "node:A",
+            "x:office",
+        ] {
+            assert_eq!(Caller::of_user(user), None, "{user}");
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Maker {
             }
             Self::Issuer(enrolled) => {
                 let renewed = enrolled
-                    .renew(key)
+                    .renew(state, key)
                     .await
                     .map_err(|error| unrenewed(&error))?;
                 Enrolled::keep(state, &renewed, enrolled.signaling_ca.clone())?;

@@ -57,6 +57,9 @@ pub(crate) enum RequestError {
     /// The certificate is not one for this node key and cluster.
     #[error("the issuer's certificate: {0}")]
     Certificate(#[from] TokenError),
+    /// Somebody has shown us the one that we have. Any node of the cluster can answer, and knows it.
+    #[error("the issuer's certificate is no newer than the present one")]
+    NotNewer,
     /// It is for something else.
     #[error("the issuer's certificate is for another node or key")]
     OtherNode,
@@ -71,7 +74,7 @@ impl RequestError {
             Self::Timeout => Reason::SessionTimeout,
             Self::Refused(refusal) => refusal.reason,
             Self::Status(_) | Self::Malformed(_) => Reason::ProtocolViolation,
-            Self::Certificate(_) | Self::OtherNode => Reason::TokenInvalid,
+            Self::Certificate(_) | Self::NotNewer | Self::OtherNode => Reason::TokenInvalid,
         }
     }
 
@@ -165,7 +168,9 @@ fn check(
 ) -> Result<(), RequestError> {
     let keys = TrustedKeys::new([*cluster_key]);
     let claims = MachineClaims::verify(&certificate.token, cluster, &keys, unix_now())?;
-    let is_ours = claims.cnf.ed25519 == key.public() && claims.node_id == certificate.node;
+    let is_ours = claims.cnf.ed25519 == key.public()
+        && claims.node_id == certificate.node
+        && claims.exp == certificate.expires;
     if !is_ours || certificate.cluster != *cluster || certificate.cluster_key != *cluster_key {
         return Err(RequestError::OtherNode);
     }
