@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::Context as _;
+use portway_tests::authority;
 use portway_tests::client::{Connected, LinkFile, ping};
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::Upstream;
@@ -269,15 +270,20 @@ async fn a_gateway_with_the_cluster_key_lets_machines_join() -> anyhow::Result<(
     let made = owner.ask(&["init", "--cluster", "home"]).await?;
     let key = &made["cluster_key"];
     let apart = State::new()?;
+    let ca = authority::certificate()?.display().to_string();
+    let tls = authority::issue(&["home.localhost", "*.home.localhost"])?;
     let config = format!(
-        "cluster = \"home\"\nlisten = \"127.0.0.1:0\"\n[signaling]\ncluster_keys = [{key}]\n"
+        "cluster = \"home\"\nlisten = \"127.0.0.1:0\"\ntls_cert = {:?}\ntls_key = {:?}\n\
+         [signaling]\ncluster_keys = [{key}]\n",
+        tls.certificate, tls.key
     );
     let config = apart.file("portway.toml", &config)?;
     let signaling = Portway::start(&apart, &["signaling", "--config", &config]).await?;
     // It has the key, so it needs no machine token.
     let portal = &signaling.ready["portal"];
     let config = format!(
-        "cluster = \"home\"\n[gateway]\ncluster_key = {key}\nsignaling = [{portal}]\nnode = \"keeper\"\n"
+        "cluster = \"home\"\n[gateway]\ncluster_key = {key}\nsignaling = [{portal}]\n\
+         signaling_ca = {ca:?}\nnode = \"keeper\"\n"
     );
     let config = owner.file("portway.toml", &config)?;
     let keeper = Portway::start(&owner, &["gateway", "--config", &config]).await?;
@@ -285,7 +291,8 @@ async fn a_gateway_with_the_cluster_key_lets_machines_join() -> anyhow::Result<(
 
     let token = text(&keeper.ask(&["token", "issue", "join"]).await?["token"]);
     let (office, upstream) = (State::new()?, Upstream::start().await?);
-    let joined = join(&office, &token, &["--node", "office"]).await?;
+    assert!(token.starts_with("https://enrol.home.localhost:"));
+    let joined = join(&office, &token, &["--node", "office", "--ca", &ca]).await?;
     assert_eq!(joined["signaling"][0], text(portal).trim_end_matches('/'));
     let running = gateway(&office, &upstream).await?;
     assert_eq!(running.ready["node"], "office");
