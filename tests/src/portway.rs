@@ -24,6 +24,43 @@ pub struct Portway {
     pub ready: Value,
 }
 
+/// A running `portway events --follow`. Killed when dropped.
+pub struct Follower {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    /// Waits for an event of this kind.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn next(&mut self, kind: &str) -> anyhow::Result<Value> {
+        let wanted = async {
+            while let Some(line) = self.lines.next_line().await? {
+                let line: Value = serde_json::from_str(&line)?;
+                if line["event"] == kind {
+                    return Ok(line);
+                }
+            }
+            bail!("it ended before `{kind}`")
+        };
+        tokio::time::timeout(PATIENCE, wanted).await?
+    }
+
+    /// Ctrl-C, then waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
+        let pid = self.process.id().context("it has ended")?;
+        let kill = format!("kill -INT {pid}");
+        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
+    }
+}
+
 /// A state directory for the instances of one test.
 pub struct State(TempDir);
 
@@ -216,6 +253,25 @@ impl Portway {
     /// If it fails; carries its message.
     pub async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
         ask(&self.state, args, "").await
+    }
+
+    /// `portway events --follow` of this instance.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn follow(&self) -> anyhow::Result<Follower> {
+        let mut process = Command::new(binary())
+            .args(["events", "--follow", "--json", "--state"])
+            .arg(&self.state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        Ok(Follower {
+            process,
+            lines: BufReader::new(stdout).lines(),
+        })
     }
 
     /// The same for a command that reads standard input.

@@ -50,5 +50,11 @@ fn human(status: &Status) -> String {
         };
         text.push_str(&format!("signaling   {word}: {}\n", connection.url));
     }
+    if let Some(audit) = &status.audit {
+        text.push_str(&format!(
+            "audit log   {} records, head {}\n",
+            audit.seq, audit.hash
+        ));
+    }
     text
 }

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use portway_gateway::GatewayHandle;
+use portway_gateway::audit::Head;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -57,6 +58,9 @@ pub(crate) struct Status {
     /// Of a gateway: where it is registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signaling: Option<Vec<Connection>>,
+    /// Of a gateway: where its audit log ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit: Option<Head>,
 }
 
 /// A signaling service of a gateway.
@@ -77,7 +81,11 @@ impl Instance {
         }))
     }
 
-    fn status(&self, signaling: Option<Vec<Connection>>) -> anyhow::Result<Status> {
+    fn status(
+        &self,
+        signaling: Option<Vec<Connection>>,
+        audit: Option<Head>,
+    ) -> anyhow::Result<Status> {
         let Process {
             role,
             started,
@@ -99,6 +107,7 @@ impl Instance {
             started: started.as_secs(),
             now_ms: u64::try_from(clock().as_millis()).unwrap_or(u64::MAX),
             signaling,
+            audit,
         })
     }
 }
@@ -113,6 +122,7 @@ pub(super) fn routes(about: Instance, gateway: Option<(GatewayHandle, Arc<[Porta
 type Shared = State<(Instance, Option<(GatewayHandle, Arc<[Portal]>)>)>;
 
 async fn status(State((about, gateway)): Shared) -> Result<Json<Status>, Refusal> {
+    let audit = gateway.as_ref().map(|(gateway, _)| gateway.audit().head());
     let is_apart = about.0.role == Role::Gateway;
     let signaling = gateway.filter(|_| is_apart).map(|(gateway, portals)| {
         let connected = portals.iter().zip(gateway.connected());
@@ -123,7 +133,7 @@ async fn status(State((about, gateway)): Shared) -> Result<Json<Status>, Refusal
             })
             .collect()
     });
-    let told = tokio::task::spawn_blocking(move || about.status(signaling));
+    let told = tokio::task::spawn_blocking(move || about.status(signaling, audit));
     Ok(Json(told.await??))
 }
 

@@ -1,19 +1,21 @@
 //! Who is let in: the gateway's side of the handshake, to a new session or one that goes on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use portway_protocol::id::{Nonce, SessionId};
+use portway_protocol::id::{GrantId, Nonce, ServiceName, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::Binding;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError, Node};
 use portway_protocol::session::resumption::ResumptionKey;
-use portway_transport::{Channel, Closed};
+use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
 
 use super::table::{Attachment, Claimed, Entry, Registered};
 use super::{Context, unix_now};
+use crate::audit::Event;
 use crate::random::random;
 use crate::service::Service;
 
@@ -60,18 +62,26 @@ pub(super) struct Session {
     pub(super) token: Option<String>,
 }
 
-/// Runs the handshake. Who is turned away is told why.
+/// What somebody asks for, as far as they have said it.
+#[derive(Default)]
+struct Asked(Option<(ServiceName, GrantId)>);
+
+/// Runs the handshake with whoever comes by a path. Who is turned away is told why.
 pub(super) async fn admit(
     context: &Context,
     channel: &dyn Channel,
     binding: Binding,
+    path: Option<Path>,
 ) -> Result<Admitted, SessionError> {
-    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, converse(context, channel, binding))
+    let mut asked = Asked::default();
+    let conversation = converse(context, channel, binding, &mut asked);
+    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, conversation)
         .await
         .unwrap_or(Err(SessionError::Timeout));
     if let Err(error) = &admitted
         && let Some(reason) = refusal(error)
     {
+        record(context, asked, reason, path);
         let said = channel.send(handshake::refused(reason).into()).await;
         if said.is_ok() {
             // The client closes once it has read why.
@@ -81,10 +91,25 @@ pub(super) async fn admit(
     admitted
 }
 
+/// Notes that somebody is turned away.
+fn record(context: &Context, Asked(asked): Asked, reason: Reason, path: Option<Path>) {
+    if let Some(unrecorded) = context.audit.refusals.next(Instant::now()) {
+        let (service, grant) = asked.unzip();
+        context.audit.log.note(Event::SessionRefused {
+            service,
+            grant,
+            reason,
+            route: path.map(Into::into),
+            unrecorded,
+        });
+    }
+}
+
 async fn converse(
     context: &Context,
     channel: &dyn Channel,
     binding: Binding,
+    asked: &mut Asked,
 ) -> Result<Admitted, SessionError> {
     let first = channel.recv().await.ok_or(Closed)?;
     let nonce = Nonce::from_bytes(random());
@@ -99,6 +124,7 @@ async fn converse(
     channel.send(reply.into()).await?;
     let proof = channel.recv().await.ok_or(Closed)?;
     let claim = handshake.receive(&proof)?;
+    asked.0 = Some((claim.service.clone(), claim.grant));
     let (admitted, verdict) = judge(context, claim).map_err(SessionError::Refused)?;
     channel.send(handshake::accepted(&verdict).into()).await?;
     Ok(admitted)

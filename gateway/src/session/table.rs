@@ -33,11 +33,11 @@ pub struct Entry {
 
 /// Whose a session is, and what for.
 #[derive(Debug, Clone)]
-pub(super) struct Claimed {
-    pub(super) session: SessionId,
-    pub(super) user: String,
-    pub(super) service: ServiceName,
-    pub(super) grant: GrantId,
+pub(crate) struct Claimed {
+    pub(crate) session: SessionId,
+    pub(crate) user: String,
+    pub(crate) service: ServiceName,
+    pub(crate) grant: GrantId,
 }
 
 /// A channel for a session.

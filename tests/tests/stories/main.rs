@@ -4,6 +4,7 @@
 //! machine too slow for either), stories share a browser's process where they can, and JupyterLab is
 //! installed while other stories run.
 
+mod audit;
 mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
@@ -110,6 +111,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for story in without_a_browser::STORIES
         .iter()
         .chain(signaling_restarts::NATIVE_STORIES)
+        .chain(audit::STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
