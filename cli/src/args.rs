@@ -394,10 +394,10 @@ pub(crate) enum EventsCommand {
 #[derive(Debug, Args)]
 pub(crate) struct EventsVerify {
     /// Head that was noted before (`portway status`, or `verify` at another time): it must be there
-    #[arg(long, value_name = "HASH")]
+    #[arg(long, allow_hyphen_values = true, value_name = "HASH")]
     pub(crate) head: Vec<Hash>,
     /// Public key of the node, where its private key is not [default: that of the state directory]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
     pub(crate) key: Option<PublicKey>,
 }
 

@@ -141,12 +141,25 @@ impl Portway {
     /// # Errors
     /// If it does not become ready.
     pub async fn start(state: &State, args: &[&str]) -> anyhow::Result<Self> {
+        Self::start_logging(state, args, Stdio::inherit()).await
+    }
+
+    /// The same; its log goes there.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_logging(
+        state: &State,
+        args: &[&str],
+        log: impl Into<Stdio>,
+    ) -> anyhow::Result<Self> {
         let mut process = Command::new(binary())
             .args(args)
             .args(["--json", "--state"])
             .arg(state.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start portway: run `cargo xtask build`")?;
@@ -226,6 +239,14 @@ impl Portway {
             .map(|field| field.parse::<u32>().unwrap_or_default())
             .sum();
         Ok(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
+    }
+
+    /// What every process of the machine may read of its command line.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn command_line(&self) -> anyhow::Result<String> {
+        self.proc("cmdline")
     }
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {

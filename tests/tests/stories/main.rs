@@ -12,6 +12,7 @@ mod endurance;
 mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
+mod secrets;
 mod signaling_restarts;
 mod without_a_browser;
 
@@ -112,6 +113,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .iter()
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
+        .chain(secrets::STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
