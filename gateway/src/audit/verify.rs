@@ -1,7 +1,7 @@
 //! Checks a log: that every record is as it was written, by this node, in its place.
 //!
 //! What cannot be seen from the files alone is that records are missing at the end. Whoever has noted a
-//! [`Head`](super::Head) before, or asks the gateway that runs, gives it: then that is seen too.
+//! [`Head`] before, or asks the gateway that runs, gives it: then that is seen too.
 
 use std::io;
 use std::path::{Path, PathBuf};
