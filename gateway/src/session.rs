@@ -197,7 +197,8 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
     registered.moved(first.introduction, first.path);
-    let log = SessionLog::opened(context.audit.log.clone(), registered.claimed(), first.path);
+    let entry = registered.entry().clone();
+    let log = SessionLog::opened(context.audit.log.clone(), entry, first.path);
     let log = Arc::new(log);
     let visitor = Visitor {
         user: registered.claimed().user.clone(),
@@ -230,6 +231,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let why = loop {
         tokio::select! {
             () = ended.cancelled() => break Ending::ClientLeft,
+            () = registered.entry().goodbye().cancelled() => break Ending::ClientLeft,
             () = &mut suspecting => break Ending::Failed,
             () = &mut expiring => {
                 tracing::info!(session = %id, "a grant ended, and its session with it");
@@ -255,7 +257,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     over.cancel();
     tasks.close();
     tasks.wait().await;
-    log.ended(why, registered.traffic());
+    log.ends(why);
     tracing::info!(session = %id, "session ended");
 }
 

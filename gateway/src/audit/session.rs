@@ -1,18 +1,17 @@
 //! What a session notes of itself, and how much of what strangers can repeat at will.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use portway_protocol::id::SessionId;
 use portway_protocol::reason::Reason;
 use portway_transport::Path;
-use portway_transport::lane::Traffic;
 
 use super::Log;
 use super::event::{Ending, Event};
-use crate::session::table::Claimed;
+use crate::session::table::Entry;
 
 /// Records of denials in a [`WINDOW`]; further ones are counted. So nobody can push all else out of the
 /// log by asking for what they may not have.
@@ -24,12 +23,14 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Longest text of others in a record, in characters.
 const MAX_TEXT: usize = 256;
 
-/// A session, as it notes itself.
+/// A session, as it notes itself. When this is dropped, it is over, even if it panicked.
 #[derive(Debug)]
 pub(crate) struct SessionLog {
     log: Log,
-    session: SessionId,
+    entry: Arc<Entry>,
     began: Instant,
+    /// Why it ends, once that is known.
+    why: OnceLock<Ending>,
     requests: AtomicU64,
     denied: AtomicU64,
     denials: Denials,
@@ -48,7 +49,8 @@ struct Budget {
 
 impl SessionLog {
     /// Notes that somebody was let in.
-    pub(crate) fn opened(log: Log, claimed: &Claimed, path: Option<Path>) -> Self {
+    pub(crate) fn opened(log: Log, entry: Arc<Entry>, path: Option<Path>) -> Self {
+        let claimed = entry.claimed();
         log.note(Event::SessionOpened {
             session: claimed.session,
             user: clip(&claimed.user),
@@ -58,8 +60,9 @@ impl SessionLog {
         });
         Self {
             log,
-            session: claimed.session,
+            entry,
             began: Instant::now(),
+            why: OnceLock::new(),
             requests: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             denials: Denials::default(),
@@ -69,7 +72,7 @@ impl SessionLog {
     /// It goes on by another path.
     pub(crate) fn moved(&self, path: Option<Path>) {
         self.log.note(Event::SessionMoved {
-            session: self.session,
+            session: self.session(),
             route: path.map(Into::into),
         });
     }
@@ -84,7 +87,7 @@ impl SessionLog {
         self.denied.fetch_add(1, Ordering::Relaxed);
         if let Some(unrecorded) = self.denials.next(Instant::now()) {
             self.log.note(Event::RequestDenied {
-                session: self.session,
+                session: self.session(),
                 method: clip(method.as_str()),
                 path: clip(path),
                 reason,
@@ -93,16 +96,27 @@ impl SessionLog {
         }
     }
 
-    /// It is over.
-    pub(crate) fn ended(&self, why: Ending, traffic: &Traffic) {
+    /// Why it is over. The first to know is right.
+    pub(crate) fn ends(&self, why: Ending) {
+        self.why.get_or_init(|| why);
+    }
+
+    fn session(&self) -> SessionId {
+        self.entry.claimed().session
+    }
+}
+
+impl Drop for SessionLog {
+    fn drop(&mut self) {
+        let traffic = self.entry.traffic();
         self.log.note(Event::SessionEnded {
-            session: self.session,
+            session: self.session(),
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             received: traffic.received.load(Ordering::Relaxed),
             sent: traffic.sent.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
-            why,
+            why: self.why.get().copied().unwrap_or(Ending::Failed),
         });
     }
 }

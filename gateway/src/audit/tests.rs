@@ -185,6 +185,13 @@ fn a_chain_of_another_key_or_another_beginning_is_found() {
 
 proptest! {
     #[test]
+    fn whatever_lies_there_is_judged(content: Vec<u8>, suffix in "(,\"hash\":\"[A-Za-zö]{42,43}\",\"sig\":\"[A-Z]{84,86}\"\\})?\n?") {
+        let dir = tempfile::tempdir().unwrap();
+        let content = [&content, suffix.as_bytes()].concat();
+        prop_assert!(check(dir.path(), &content, &[]).is_err());
+    }
+
+    #[test]
     fn any_byte_that_changes_is_found(at in 0usize..4000, to: u8) {
         let (dir, _) = written();
         let mut content = text(dir.path()).into_bytes();

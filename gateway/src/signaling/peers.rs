@@ -118,8 +118,10 @@ impl Peers {
     }
 
     pub(super) fn bye(&self, bye: &Bye) {
-        if let Some(known) = self.lock().get(&(self.via, bye.session)) {
-            known.ended.cancel();
+        match self.lock().get(&(self.via, bye.session)) {
+            Some(known) => known.ended.cancel(),
+            // The connection's own end was here first.
+            None => self.context.table.goodbye(&bye.session),
         }
     }
 

@@ -11,7 +11,7 @@ use portway_tests::upstream::Upstream;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, GRANT, Node, key, shake_hands};
+use super::{Client, GRANT, Node, Visit, carrier, key, shake_hands};
 
 async fn next(follower: &mut broadcast::Receiver<Arc<Entry>>) -> Event {
     follower.recv().await.unwrap().record.event.clone()
@@ -112,4 +112,52 @@ async fn a_revoked_grant_is_why_a_session_ends_and_the_next_is_refused() {
             unrecorded: 0,
         }
     );
+}
+
+#[tokio::test]
+async fn a_session_that_moves_is_recorded() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut follower = node.context.audit.log().follow();
+    let channel = node.channel();
+    let resumption = shake_hands(&channel, "app", &key(2)).await.unwrap();
+    let session = resumption.session;
+    let (client, carriers) = Client::lasting(channel).await;
+    let channel = node.channel();
+    let visit = Visit {
+        service: "app",
+        key: &key(2),
+        grant: GRANT,
+        resumption: Some(resumption),
+    };
+    visit.shake_hands(&channel).await.unwrap();
+    carriers.send(carrier(channel)).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().status(), 200);
+    let event = next(&mut follower).await;
+    assert!(matches!(event, Event::SessionOpened { .. }), "{event:?}");
+    let moved = Event::SessionMoved {
+        session,
+        route: None,
+    };
+    assert_eq!(next(&mut follower).await, moved);
+}
+
+/// Signaling is slower than the connection itself: else the session would wait for its client.
+#[tokio::test]
+async fn a_goodbye_after_the_end_of_the_channel_ends_the_session() {
+    let upstream = Upstream::start().await.unwrap();
+    let mut node = Node::everything(&upstream.target());
+    let mut follower = node.context.audit.log().follow();
+    let channel = node.channel();
+    let opened = shake_hands(&channel, "app", &key(2)).await.unwrap();
+    drop(channel);
+    node.tasks.join_next().await.unwrap().unwrap().unwrap();
+    node.context.table.goodbye(&opened.session);
+    let event = next(&mut follower).await;
+    assert!(matches!(event, Event::SessionOpened { .. }), "{event:?}");
+    let event = next(&mut follower).await;
+    let Event::SessionEnded { why, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(why, Ending::ClientLeft);
 }
