@@ -1,5 +1,8 @@
 //! The `portway` binary: every role in one executable.
 
+#[cfg(all(feature = "weakened", not(debug_assertions)))]
+compile_error!("`weakened` is for tests: nothing that people run may be built with it");
+
 mod args;
 mod assets;
 mod cluster;
@@ -33,6 +36,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) const COMMIT: &str = env!("PORTWAY_COMMIT");
 
 fn main() -> ExitCode {
+    #[cfg(feature = "weakened")]
+    portway_protocol::check::switch_off(&std::env::var("PORTWAY_CHECKS_OFF").unwrap_or_default());
     let cli = Cli::parse();
     logging::start(&cli.global);
     match run(&cli) {

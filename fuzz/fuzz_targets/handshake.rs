@@ -6,7 +6,8 @@ use portway_protocol::id::Nonce;
 use portway_protocol::key::SigningKey;
 use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
-use portway_protocol::session::handshake::{self, Node};
+use portway_protocol::session::handshake;
+use portway_protocol::session::party::Node;
 
 fuzz_target!(|messages: (Vec<u8>, Vec<u8>)| {
     let cluster = "home".parse().expect("a valid name");

@@ -13,17 +13,18 @@ mod admission;
 pub mod table;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::MAX_STREAMS;
 use portway_protocol::liveness;
+use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::Binding;
 use portway_transport::lane::{CARRIERS, Carrier, PathNews};
 use portway_transport::webrtc::StreamRelays;
@@ -117,6 +118,25 @@ impl Audit {
     #[must_use]
     pub const fn log(&self) -> &audit::Log {
         &self.log
+    }
+
+    /// Notes that somebody was not let in, with what they wanted as far as they have said it.
+    pub(crate) fn refused(
+        &self,
+        service: Option<ServiceName>,
+        grant: Option<GrantId>,
+        reason: Reason,
+        path: Option<Path>,
+    ) {
+        if let Some(unrecorded) = self.refusals.next(Instant::now()) {
+            self.log.note(audit::Event::SessionRefused {
+                service,
+                grant,
+                reason,
+                route: path.map(Into::into),
+                unrecorded,
+            });
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! newcomers wait, who can come through another one.
 //!
 //! - `connection`: the socket itself. `peers`: the peer connections that offers have started. `order`:
-//!   which of their candidates are told first.
+//!   which of their candidates are told first. `seen`: which offers came before.
 
 pub(crate) mod connection;
 mod order;
 mod peers;
+mod seen;
 
 use std::sync::PoisonError;
 use std::time::Duration;

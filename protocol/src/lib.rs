@@ -6,13 +6,14 @@
 //! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there.
-//! - [`token`]: JSON Web Tokens.
+//! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
 //! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
 //! Nothing here does IO, reads a clock or makes random bytes: bytes, `now` and randomness come in,
 //! bytes and events go out.
 
 pub mod backoff;
+pub mod check;
 pub mod id;
 pub mod key;
 pub mod lane;

@@ -107,11 +107,15 @@ reasons! {
     ProofInvalid = "PROOF_INVALID", Denied,
         "The proof of identity was refused.",
         "The key on this side does not belong to the token: enrol again.";
-    /// The node did not prove that it is one of the cluster, at the other end of this very channel.
+    /// An end did not prove who it is, or that it is the other end of this very channel.
     E2eAuthFailed = "E2E_AUTH_FAILED", Denied,
-        "The machine could not prove who it is.",
+        "The two ends could not prove to each other who they are.",
         "Somebody may stand in between: nothing was sent. Ask the owner for a new link by another way; if the \
          machine was set up anew, the old one is for another.";
+    /// An offer with this session came before.
+    OfferReplayed = "OFFER_REPLAYED", Denied,
+        "This introduction has been used before.",
+        "Somebody may stand in between and repeat what you have sent; nothing was opened by it.";
     /// The node's certificate is not valid now.
     CertificateExpired = "NODE_CERTIFICATE_EXPIRED", Denied,
         "The machine's certificate is not valid at this time.",

@@ -420,6 +420,10 @@ pub struct Offer {
     pub grant: Option<GrantId>,
     /// The offer.
     pub description: SessionDescription,
+    /// Signature of the grant key, see [`Introduction::sign_offer`].
+    ///
+    /// [`Introduction::sign_offer`]: crate::session::introduction::Introduction::sign_offer
+    pub proof: Signature,
     /// Added by the server: ICE servers for the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServer>,
@@ -439,6 +443,14 @@ pub struct Answer {
     pub session: SessionId,
     /// The answer.
     pub description: SessionDescription,
+    /// Who answers.
+    pub node: NodeId,
+    /// Its certificate, a machine token.
+    pub certificate: String,
+    /// Signature of the node key, see [`Introduction::sign_answer`].
+    ///
+    /// [`Introduction::sign_answer`]: crate::session::introduction::Introduction::sign_answer
+    pub proof: Signature,
 }
 
 /// RTCSessionDescriptionInit.

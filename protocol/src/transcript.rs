@@ -133,12 +133,14 @@ mod tests {
     use super::*;
 
     /// What is signed or hashed anywhere, and how its fields are framed.
-    const FORMS: [(&str, &[Kind]); 7] = [
+    const FORMS: [(&str, &[Kind]); 9] = [
         ("portway/signal-proof/1", &[Kind::Variable, Kind::Variable]),
         ("portway/node-proof/1", &[Kind::Fixed]),
         ("portway/session-proof/1", &[Kind::Fixed, Kind::Fixed]),
         ("portway/session/1", SESSION.split_at(9).0),
         ("portway/resumption/1", &SESSION),
+        ("portway/offer/1", &INTRODUCTION),
+        ("portway/answer/1", &INTRODUCTION),
         ("portway/audit/1", &[Kind::Fixed, Kind::Variable]),
         ("portway/audit-proof/1", &[Kind::Fixed]),
     ];
@@ -152,6 +154,16 @@ mod tests {
         Kind::Fixed,
         Kind::Fixed,
         Kind::Fixed,
+        Kind::Fixed,
+        Kind::Variable,
+        Kind::Fixed,
+        Kind::Fixed,
+    ];
+
+    /// Cluster, service, session, node, and two that say whose: grant or certificate, certificate.
+    const INTRODUCTION: [Kind; 6] = [
+        Kind::Variable,
+        Kind::Variable,
         Kind::Fixed,
         Kind::Variable,
         Kind::Fixed,

@@ -35,6 +35,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::sync::CancellationToken;
 
 const GRANT: [u8; 9] = [7; 9];
+/// A signature, which only the two ends look at.
+const PROOF: &str =
+    "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ";
+
 const SESSION: &str = "AwMDAwMDAwMDAwMDAwMDAw";
 
 fn key(seed: u8) -> SigningKey {
@@ -210,6 +214,7 @@ fn offer() -> Value {
     json!({
         "session": SESSION, "service": "lab",
         "description": {"type": "offer", "sdp": "v=0"},
+        "proof": PROOF,
     })
 }
 
@@ -292,12 +297,20 @@ async fn two_ends_are_introduced() {
     gateway
         .notify(
             "answer",
-            json!({"session": SESSION, "description": description}),
+            json!({
+                "session": SESSION,
+                "description": description,
+                "node": "nas",
+                "certificate": "x.y.z",
+                "proof": PROOF,
+            }),
         )
         .await;
     let answer = client.next().await;
     assert_eq!(answer["method"], "answer");
     assert_eq!(answer["params"]["description"], description);
+    assert_eq!(answer["params"]["certificate"], "x.y.z");
+    assert_eq!(answer["params"]["proof"], PROOF);
 
     let candidate = json!({"session": SESSION, "candidate": {"candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0}});
     client.notify("candidate", candidate.clone()).await;

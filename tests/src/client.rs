@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::PATIENCE;
-use crate::portway::binary;
+use crate::portway::Program;
 
 /// A file with a link.
 pub struct LinkFile(NamedTempFile);
@@ -26,8 +26,8 @@ impl LinkFile {
         Ok(Self(file))
     }
 
-    fn command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+    fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
+        let mut command = program.command();
         command
             .args([name, "--json", "--link-file"])
             .arg(self.0.path())
@@ -53,7 +53,15 @@ pub struct Pinged {
 /// # Errors
 /// If it does not end, or prints something else than JSON.
 pub async fn ping(link: &LinkFile, args: &[&str]) -> anyhow::Result<Pinged> {
-    let running = link.command("ping", args).output();
+    ping_as(&Program::default(), link, args).await
+}
+
+/// The same of another build.
+///
+/// # Errors
+/// If it does not end, or prints something else than JSON.
+pub async fn ping_as(program: &Program, link: &LinkFile, args: &[&str]) -> anyhow::Result<Pinged> {
+    let running = link.command(program, "ping", args).output();
     let output = tokio::time::timeout(PATIENCE, running).await??;
     let lines = String::from_utf8(output.stdout)?;
     let error = String::from_utf8(output.stderr)?;
@@ -97,7 +105,11 @@ impl Connected {
         args: &[&str],
         log: impl Into<Stdio>,
     ) -> anyhow::Result<Self> {
-        let mut command = link.command("connect", &[&["-L", "0"], args].concat());
+        let mut command = link.command(
+            &Program::default(),
+            "connect",
+            &[&["-L", "0"], args].concat(),
+        );
         let mut process = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = process.stdout.take().context("stdout is piped")?;
         let mut connected = Self {

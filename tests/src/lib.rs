@@ -1,8 +1,9 @@
 //! What end-to-end tests are made of: real browsers, the real binary, real services.
 //!
 //! Tests drive the executable and read its `--json`; only [`bare`] links our transport, to talk with a
-//! browser over nothing else.
+//! browser over nothing else, and [`adversary`], to sit in the middle.
 
+pub mod adversary;
 pub mod authority;
 pub mod bare;
 pub mod browser;
@@ -22,4 +23,4 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Pause between looks at a state that changes by itself and tells nobody.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);

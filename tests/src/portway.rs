@@ -61,6 +61,34 @@ impl Follower {
     }
 }
 
+/// A build of the executable.
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    /// Checks that are switched off, if it is the build in which they can be.
+    checks_off: Option<String>,
+}
+
+impl Program {
+    /// The build in which checks can be switched off, without these.
+    #[must_use]
+    pub fn without(checks: &[&str]) -> Self {
+        Self {
+            checks_off: Some(checks.join(",")),
+        }
+    }
+
+    /// A process of it.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let Some(checks) = &self.checks_off else {
+            return Command::new(binary());
+        };
+        let mut command = Command::new(binary().with_file_name("portway-weakened"));
+        command.env("PORTWAY_CHECKS_OFF", checks);
+        command
+    }
+}
+
 /// A state directory for the instances of one test.
 pub struct State(TempDir);
 
@@ -141,10 +169,18 @@ impl Portway {
     /// # Errors
     /// If it does not become ready.
     pub async fn start(state: &State, args: &[&str]) -> anyhow::Result<Self> {
-        Self::start_logging(state, args, Stdio::inherit()).await
+        Self::start_as(&Program::default(), state, args).await
     }
 
-    /// The same; its log goes there.
+    /// The same of another build.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_as(program: &Program, state: &State, args: &[&str]) -> anyhow::Result<Self> {
+        Self::launch(program, state, args, Stdio::inherit()).await
+    }
+
+    /// As [`Portway::start`]; its log goes there.
     ///
     /// # Errors
     /// If it does not become ready.
@@ -153,7 +189,17 @@ impl Portway {
         args: &[&str],
         log: impl Into<Stdio>,
     ) -> anyhow::Result<Self> {
-        let mut process = Command::new(binary())
+        Self::launch(&Program::default(), state, args, log.into()).await
+    }
+
+    async fn launch(
+        program: &Program,
+        state: &State,
+        args: &[&str],
+        log: Stdio,
+    ) -> anyhow::Result<Self> {
+        let mut process = program
+            .command()
             .args(args)
             .args(["--json", "--state"])
             .arg(state.path())

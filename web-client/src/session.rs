@@ -15,7 +15,8 @@ use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
-use portway_protocol::session::handshake::{self, HandshakeError, Holder, Trust};
+use portway_protocol::session::handshake::{self, HandshakeError};
+use portway_protocol::session::party::{Holder, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
 use portway_protocol::signal::SessionDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -65,11 +66,41 @@ pub(crate) struct Identity {
     pub(crate) cluster_key: PublicKey,
 }
 
+impl Identity {
+    /// What we show.
+    pub(crate) const fn holder(&self) -> Holder<'_> {
+        Holder {
+            grant: self.grant,
+            token: None,
+            key: &self.key,
+        }
+    }
+
+    /// Whom we believe, of a channel between two ends that are known.
+    pub(crate) fn trust<'a>(
+        &self,
+        node: Option<&'a NodeId>,
+        certificates: &Certificates,
+    ) -> Result<Trust<'a>, Failure> {
+        Ok(Trust {
+            cluster_key: self.cluster_key,
+            node,
+            // Nothing opens before both are known, and who answers what was not offered is no node.
+            binding: certificates
+                .binding()
+                .ok_or_else(|| Failure::new(Reason::ProtocolViolation))?,
+            now: unix_now(),
+        })
+    }
+}
+
 /// A channel that the holder has opened, and what is to become of it.
 pub(crate) struct Visit {
     pub(crate) channel: RtcDataChannel,
     /// As signaling knows it.
     pub(crate) session: SessionId,
+    /// The node that is meant; any if there is none.
+    pub(crate) node: Option<NodeId>,
     /// The certificates that the descriptions of the two ends name; the browser enforces them.
     pub(crate) certificates: Rc<Certificates>,
     pub(crate) resumption: Option<Resumption>,
@@ -145,13 +176,7 @@ pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, 
     let session = visit.session;
     let mut channel = Channel::new(visit.channel);
     channel.opened().await.map_err(no_path)?;
-    let binding = visit.certificates.binding();
-    let trust = Trust {
-        cluster_key: identity.cluster_key,
-        // It could not open without them.
-        binding: binding.ok_or_else(|| Failure::new(Reason::Internal))?,
-        now: unix_now(),
-    };
+    let trust = identity.trust(visit.node.as_ref(), &visit.certificates)?;
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
     let shaking = shake_hands(&mut channel, session, identity, &trust, visit.resumption);
     let (node, key) = tokio::select! {
@@ -195,7 +220,7 @@ async fn shake_hands(
     channel: &mut Channel,
     session: SessionId,
     identity: &Identity,
-    trust: &Trust,
+    trust: &Trust<'_>,
     resumption: Option<Resumption>,
 ) -> Result<(NodeId, ResumptionKey), Failure> {
     let violation = |error: HandshakeError| {
@@ -216,12 +241,9 @@ async fn shake_hands(
     }
     channel.send(&hello).map_err(no_path)?;
     let reply = channel.recv().await.map_err(no_path)?;
-    let holder = Holder {
-        grant: identity.grant,
-        token: None,
-        key: &identity.key,
-    };
-    let (proof, state) = state.receive(&reply, trust, holder).map_err(violation)?;
+    let (proof, state) = state
+        .receive(&reply, trust, identity.holder())
+        .map_err(violation)?;
     channel.send(&proof).map_err(no_path)?;
     let verdict = channel.recv().await.map_err(no_path)?;
     let (node, accepted) = state.receive(&verdict).map_err(violation)?;

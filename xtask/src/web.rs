@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::run::{command, root, step, target_dir};
+use crate::run::{command, portway, root, step, target_dir};
 use crate::tools;
 
 /// First line of a script that is made of rooms.
@@ -35,6 +35,9 @@ pub(crate) enum Profile {
 pub(crate) fn build_all(profile: Profile) -> anyhow::Result<()> {
     tools::wasm_target()?;
     build_client()?;
+    if profile == Profile::Dev {
+        build_weakened()?;
+    }
     let mut build = command("cargo", &["build", "--locked"]);
     match profile {
         Profile::Release => build.args([
@@ -47,6 +50,24 @@ pub(crate) fn build_all(profile: Profile) -> anyhow::Result<()> {
         Profile::Dev => build.args(TESTED),
     };
     step("build portway and portway-lab", &mut build)
+}
+
+/// Builds a second `portway` in which checks can be switched off: what tests of attacks compare with. Any
+/// test is built along, for cargo then chooses the same features for shared crates as for all tests.
+fn build_weakened() -> anyhow::Result<()> {
+    let features = ["--features", "portway-cli/weakened"];
+    let targets = ["--bin", "portway", "--test", "rfc5769"];
+    step(
+        "build portway with checks that can be switched off, for tests of attacks",
+        command("cargo", &["build", "--locked"])
+            .args(targets)
+            .args(features),
+    )?;
+    let built = portway(Profile::Dev);
+    fs::copy(&built, built.with_file_name("portway-weakened"))?;
+    // What is built next takes its place, and must not be taken for it.
+    fs::remove_file(built)?;
+    Ok(())
 }
 
 /// Builds `web-client/dist`. Files are only touched when they change, so that nothing is rebuilt

@@ -5,7 +5,8 @@ use std::time::Duration;
 use portway_protocol::id::{NodeId, Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::session::binding::Binding;
-use portway_protocol::session::handshake::{self, Accepted, Holder, Trust};
+use portway_protocol::session::handshake::{self, Accepted};
+use portway_protocol::session::party::{Holder, Trust};
 use portway_protocol::session::resumption::{Deadlines, Resumption};
 use portway_protocol::signal::{Authenticate, Authenticated, Call, IceServer};
 use portway_protocol::transcript::sign_challenge;
@@ -213,6 +214,7 @@ impl Introduction<'_> {
         let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
         let trust = Trust {
             cluster_key: link.cluster_key,
+            node: self.target.node.as_ref(),
             binding,
             now: unix_now(),
         };

@@ -1,6 +1,7 @@
 //! Why there is no session, or no longer one.
 
 use portway_protocol::reason::Reason;
+use portway_protocol::session::binding::FingerprintError;
 use portway_protocol::session::handshake::HandshakeError;
 use portway_transport::lane::EndedBy;
 use portway_transport::webrtc::PeerError;
@@ -19,6 +20,9 @@ pub enum ClientError {
     /// Our own end of the peer connection.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// Our own offer names no certificate.
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
     /// No path to the gateway.
     #[error("no path to the machine was found")]
     NoPath,
@@ -46,7 +50,7 @@ impl ClientError {
         match self {
             Self::Signaling(error) => error.reason(),
             Self::Refused(reason) => *reason,
-            Self::Peer(PeerError::Fingerprint(_)) => Reason::E2eAuthFailed,
+            Self::Fingerprint(_) | Self::Peer(PeerError::Fingerprint(_)) => Reason::E2eAuthFailed,
             Self::Peer(PeerError::Stack(_)) | Self::NoPath => Reason::IceFailed,
             Self::Peer(
                 PeerError::Answered | PeerError::WrongKind { .. } | PeerError::TooManyCandidates,

@@ -11,13 +11,18 @@ use std::time::Duration;
 
 use portway_protocol::id::SessionId;
 use portway_protocol::reason::Reason;
+use portway_protocol::session::binding::Fingerprint;
+use portway_protocol::session::introduction::Introduction;
+use portway_protocol::session::party::{Holder, Trust};
 use portway_protocol::signal::{
-    Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus, Offer, SessionDescription,
+    Answer, Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus, Offer, SessionDescription,
+    SignalError,
 };
 use portway_transport::webrtc::{Peer, PeerEvent, PeerEvents};
 use tokio::time::Interval;
 
 use super::{ClientError, Target};
+use crate::session::unix_now;
 use crate::signaling::connection::{Socket, SocketError};
 
 /// Id of our offer.
@@ -130,17 +135,25 @@ impl Exchange {
     pub(super) async fn offer(
         &mut self,
         description: SessionDescription,
-    ) -> Result<(), SocketError> {
+    ) -> Result<(), ClientError> {
+        let own = Fingerprint::of_description(&description.sdp)?;
+        let link = &self.target.address.link;
+        let holder = Holder {
+            grant: link.grant,
+            token: None,
+            key: &link.grant_key(),
+        };
         let offer = Call::Offer(Offer {
             session: self.id,
             service: self.target.address.service.clone(),
             node: self.target.node.clone(),
             grant: None,
+            proof: self.introduction().sign_offer(&holder, &own),
             description,
             ice_servers: Vec::new(),
         });
         match self.say(Some(OFFER_ID), &offer).await {
-            News::SignalingLost(error) => Err(error),
+            News::SignalingLost(error) => Err(error.into()),
             News::Nothing
             | News::Answered
             | News::Connected
@@ -176,6 +189,7 @@ impl Exchange {
         };
         match Call::from_parts(&method, envelope.params.as_deref()) {
             Ok(Call::Answer(answer)) if answer.session == self.id => {
+                self.verify(&answer)?;
                 self.peer.accept_answer(&answer.description).await?;
                 Ok(News::Answered)
             }
@@ -191,7 +205,31 @@ impl Exchange {
                 Ok(News::NodeOffline)
             }
             Ok(Call::Presence(_)) => Ok(News::NodeOnline),
-            Ok(_) | Err(_) => Ok(News::Nothing),
+            Ok(_) | Err(SignalError::Method) => Ok(News::Nothing),
+            Err(SignalError::Params(_) | SignalError::Parse(_)) => {
+                Err(SocketError::Violation.into())
+            }
+        }
+    }
+
+    fn verify(&self, answer: &Answer) -> Result<(), ClientError> {
+        let trust = Trust {
+            cluster_key: self.target.address.link.cluster_key,
+            node: self.target.node.as_ref(),
+            binding: self.peer.bound_by(&answer.description)?,
+            now: unix_now(),
+        };
+        self.introduction().verify_answer(answer, &trust)?;
+        Ok(())
+    }
+
+    /// What we want.
+    fn introduction(&self) -> Introduction<'_> {
+        Introduction {
+            cluster: &self.target.address.link.cluster,
+            service: &self.target.address.service,
+            node: self.target.node.as_ref(),
+            session: self.id,
         }
     }
 

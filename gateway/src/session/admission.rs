@@ -1,21 +1,20 @@
 //! Who is let in: the gateway's side of the handshake, to a new session or one that goes on.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use portway_protocol::id::{GrantId, Nonce, ServiceName, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::Binding;
-use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError, Node};
+use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
+use portway_protocol::session::party::Node;
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
 
 use super::table::{Attachment, Claimed, Entry, Registered};
 use super::{Context, unix_now};
-use crate::audit::Event;
 use crate::random::random;
 use crate::service::Service;
 
@@ -81,7 +80,8 @@ pub(super) async fn admit(
     if let Err(error) = &admitted
         && let Some(reason) = refusal(error)
     {
-        record(context, asked, reason, path);
+        let (service, grant) = asked.0.unzip();
+        context.audit.refused(service, grant, reason, path);
         let said = channel.send(handshake::refused(reason).into()).await;
         if said.is_ok() {
             // The client closes once it has read why.
@@ -89,20 +89,6 @@ pub(super) async fn admit(
         }
     }
     admitted
-}
-
-/// Notes that somebody is turned away.
-fn record(context: &Context, Asked(asked): Asked, reason: Reason, path: Option<Path>) {
-    if let Some(unrecorded) = context.audit.refusals.next(Instant::now()) {
-        let (service, grant) = asked.unzip();
-        context.audit.log.note(Event::SessionRefused {
-            service,
-            grant,
-            reason,
-            route: path.map(Into::into),
-            unrecorded,
-        });
-    }
 }
 
 async fn converse(

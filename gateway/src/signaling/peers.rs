@@ -6,17 +6,24 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use portway_protocol::check::Check;
 use portway_protocol::id::SessionId;
 use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_CANDIDATES, MAX_UNAUTHENTICATED};
 use portway_protocol::reason::Reason;
-use portway_protocol::signal::{Answer, Bye, Call, Candidate, Envelope, IceCandidate, Offer};
+use portway_protocol::session::binding::{Binding, Fingerprint};
+use portway_protocol::session::introduction::Introduction;
+use portway_protocol::session::party::Node;
+use portway_protocol::signal::{
+    Answer, Bye, Call, Candidate, Envelope, IceCandidate, Offer, SessionDescription,
+};
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent, PeerEvents};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
-use crate::session::{self, Context, SessionError};
+use super::seen::Seen;
+use crate::session::{self, Context, Identity, SessionError, unix_now};
 
 /// Sessions at a time, authenticated or not.
 const MAX_SESSIONS: usize = 1024;
@@ -30,7 +37,14 @@ pub(super) struct Via(pub(super) usize);
 
 /// All peers of a gateway. What one signaling service has introduced, no other one can reach; limits
 /// count all.
-pub(super) type Table = Arc<Mutex<HashMap<(Via, SessionId), Known>>>;
+pub(super) type Table = Arc<Mutex<Introduced>>;
+
+/// Whom signaling has introduced.
+#[derive(Default)]
+pub(super) struct Introduced {
+    peers: HashMap<(Via, SessionId), Known>,
+    seen: Seen,
+}
 
 /// The peers that come through one signaling service.
 pub(super) struct Peers {
@@ -69,16 +83,29 @@ impl Peers {
 
     /// A new peer. The answer follows as a notification.
     pub(super) fn offer(&self, offer: Offer) -> Result<(), Reason> {
+        let (service, grant) = (offer.service.clone(), offer.grant);
+        self.take(offer).inspect_err(|reason| {
+            let audit = &self.context.audit;
+            audit.refused(Some(service), grant, *reason, None);
+        })
+    }
+
+    fn take(&self, offer: Offer) -> Result<(), Reason> {
         if self.context.draining.is_cancelled() {
             return Err(Reason::Draining);
         }
         if self.context.services.get(&offer.service).is_none() {
             return Err(Reason::ServiceUnknown);
         }
+        self.check(&offer)?;
         let (inbox, candidates) = mpsc::channel(MAX_CANDIDATES);
         let ended = CancellationToken::new();
         {
-            let mut peers = self.lock();
+            let mut introduced = self.lock();
+            if !introduced.seen.is_first(offer.session) && Check::Replay.is_on() {
+                return Err(Reason::OfferReplayed);
+            }
+            let peers = &mut introduced.peers;
             let waiting = peers.values().filter(|known| !known.authenticated).count();
             if waiting >= MAX_UNAUTHENTICATED || peers.len() >= MAX_SESSIONS {
                 return Err(Reason::RateLimited);
@@ -90,7 +117,7 @@ impl Peers {
             };
             match peers.entry((self.via, offer.session)) {
                 Entry::Vacant(entry) => entry.insert(known),
-                Entry::Occupied(_) => return Err(Reason::PermissionDenied),
+                Entry::Occupied(_) => return Err(Reason::OfferReplayed),
             };
         }
         let task = PeerTask {
@@ -105,9 +132,37 @@ impl Peers {
         Ok(())
     }
 
+    /// Whether the holder of a grant says so: nobody else makes us open a connection.
+    fn check(&self, offer: &Offer) -> Result<(), Reason> {
+        let identity = &self.context.identity;
+        let named = Fingerprint::of_description(&offer.description.sdp);
+        let client = named.map_err(|error| {
+            tracing::warn!(session = %offer.session, %error, "an offer was refused");
+            Reason::E2eAuthFailed
+        })?;
+        let grant = offer.grant.ok_or(Reason::GrantUnknown)?;
+        let grants = &self.context.grants;
+        let claims = grants.claims(&grant, None, &offer.service, unix_now())?;
+        let proven = introduction(offer, identity).verify_offer(
+            (&grant, &claims.cnf.ed25519),
+            &client,
+            &offer.proof,
+        );
+        let is_ours = offer
+            .node
+            .as_ref()
+            .is_none_or(|node| *node == identity.node);
+        if proven.is_err() || (!is_ours && Check::Node.is_on()) {
+            tracing::warn!(session = %offer.session, "an offer is not its client's: signaling may have changed it");
+            return Err(Reason::E2eAuthFailed);
+        }
+        Ok(())
+    }
+
     pub(super) fn candidate(&self, candidate: Candidate) {
         let known = self
             .lock()
+            .peers
             .get(&(self.via, candidate.session))
             .map(|known| known.inbox.clone());
         if let Some(inbox) = known
@@ -118,15 +173,25 @@ impl Peers {
     }
 
     pub(super) fn bye(&self, bye: &Bye) {
-        match self.lock().get(&(self.via, bye.session)) {
+        match self.lock().peers.get(&(self.via, bye.session)) {
             Some(known) => known.ended.cancel(),
             // The connection's own end was here first.
             None => self.context.table.goodbye(&bye.session),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Via, SessionId), Known>> {
+    fn lock(&self) -> MutexGuard<'_, Introduced> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an offer asks of us.
+fn introduction<'a>(offer: &'a Offer, identity: &'a Identity) -> Introduction<'a> {
+    Introduction {
+        cluster: &identity.cluster,
+        service: &offer.service,
+        node: offer.node.as_ref(),
+        session: offer.session,
     }
 }
 
@@ -149,13 +214,13 @@ impl PeerTask {
             ..PeerConfig::default()
         };
         match Peer::answer(&config, &offer.description).await {
-            Ok((peer, answer, events)) => {
-                self.say(Call::Answer(Answer {
-                    session: self.session,
-                    description: answer,
-                }));
-                let asks = !offer.ice_servers.is_empty();
-                self.converse(&peer, events, candidates, asks).await;
+            Ok((peer, description, events)) => {
+                if let Some(binding) = peer.binding() {
+                    self.answer(&offer, description, &binding);
+                    let asks = !offer.ice_servers.is_empty();
+                    self.converse(&peer, binding, events, candidates, asks)
+                        .await;
+                }
                 peer.close().await;
             }
             Err(error) => {
@@ -168,16 +233,36 @@ impl PeerTask {
         }
     }
 
+    fn answer(&self, offer: &Offer, description: SessionDescription, binding: &Binding) {
+        let identity = &self.context.identity;
+        let certificate = identity.machine_token();
+        let node = Node {
+            cluster: &identity.cluster,
+            id: &identity.node,
+            certificate: &certificate,
+            key: &identity.key,
+        };
+        let proof = introduction(offer, identity).sign_answer(&node, binding);
+        self.say(Call::Answer(Answer {
+            session: self.session,
+            description,
+            node: identity.node.clone(),
+            certificate,
+            proof,
+        }));
+    }
+
     /// Candidates both ways while the session runs. `asks`: whether a server tells us our address as
     /// others see it.
     async fn converse(
         &self,
         peer: &Peer,
+        binding: Binding,
         mut events: PeerEvents,
         mut candidates: mpsc::Receiver<Option<IceCandidate>>,
         asks: bool,
     ) {
-        let session = self.session(peer);
+        let session = self.session(peer, binding);
         tokio::pin!(session);
         let started = Instant::now();
         let mut order = Order::new(asks, Duration::ZERO);
@@ -209,16 +294,13 @@ impl PeerTask {
         }
     }
 
-    async fn session(&self, peer: &Peer) {
+    async fn session(&self, peer: &Peer, binding: Binding) {
         let opened = tokio::select! {
             opened = tokio::time::timeout(OPEN_TIMEOUT, peer.open()) => opened,
             () = self.context.draining.cancelled() => return,
         };
         let Ok(Ok(channel)) = opened else {
             tracing::info!(session = %self.session, "no path to a client");
-            return;
-        };
-        let Some(binding) = peer.binding() else {
             return;
         };
         let path = peer.path().await;
@@ -229,7 +311,7 @@ impl PeerTask {
             outcome = &mut run => outcome,
             () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => {
                 // Whoever is still here has authenticated; the session enforces that itself.
-                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&(self.via, self.session)) {
+                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).peers.get_mut(&(self.via, self.session)) {
                     known.authenticated = true;
                 }
                 run.await
@@ -259,6 +341,69 @@ impl Drop for PeerTask {
         self.peers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .peers
             .remove(&(self.via, self.session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use portway_protocol::id::GrantId;
+    use portway_protocol::key::SigningKey;
+    use portway_protocol::secret::Secret;
+    use serde_json::json;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::audit::{Event, Log};
+    use crate::grants::Grants;
+    use crate::service::Services;
+    use crate::session::Audit;
+
+    #[tokio::test]
+    async fn an_offer_that_is_refused_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_seed(&Secret::new([3; 32]));
+        let log = Log::open(dir.path(), "nas".parse().unwrap(), key.clone()).unwrap();
+        let mut follower = log.follow();
+        let cluster: portway_protocol::id::ClusterName = "home".parse().unwrap();
+        let grants = dir.path().join("grants.json");
+        let context = Context {
+            grants: Grants::open(&grants, cluster.clone(), key.public(), 0).unwrap(),
+            identity: Identity {
+                cluster,
+                node: "nas".parse().unwrap(),
+                key,
+                machine_token: RwLock::default(),
+            },
+            services: Services::default(),
+            table: session::table::Table::default(),
+            audit: Audit::new(log),
+            shortcut: None,
+            suspicion: tokio::sync::watch::Sender::default(),
+            stream_relays: Arc::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        };
+        let (outgoing, _said) = mpsc::channel(1);
+        let peers = Peers::new(Arc::new(context), Via(0), Table::default(), outgoing);
+        let grant = GrantId::from_bytes([7; 9]);
+        let offer = json!({
+            "session": SessionId::from_bytes([1; 16]), "service": "lab", "grant": grant,
+            "description": {"type": "offer", "sdp": "v=0"},
+            "proof": portway_protocol::key::Signature::from_bytes([0; 64]),
+        });
+        let refused = peers.offer(serde_json::from_value(offer).unwrap());
+        assert_eq!(refused, Err(Reason::ServiceUnknown));
+        let recorded = Event::SessionRefused {
+            service: Some("lab".parse().unwrap()),
+            grant: Some(grant),
+            reason: Reason::ServiceUnknown,
+            route: None,
+            unrecorded: 0,
+        };
+        assert_eq!(follower.recv().await.unwrap().record.event, recorded);
     }
 }

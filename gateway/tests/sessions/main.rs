@@ -25,6 +25,7 @@ use portway_protocol::reason::Reason;
 use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake::{self, Accepted, HandshakeError};
+use portway_protocol::session::party::{self, Holder};
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
@@ -227,12 +228,13 @@ impl Visit<'_> {
         channel.send(hello.into()).await.unwrap();
         let reply = channel.recv().await.unwrap();
         let grant = GrantId::from_bytes(self.grant);
-        let trust = handshake::Trust {
+        let trust = party::Trust {
+            node: None,
             cluster_key: key(1).public(),
             binding: BINDING,
             now: unix_now(),
         };
-        let holder = handshake::Holder {
+        let holder = Holder {
             grant,
             token: None,
             key: self.key,

@@ -22,15 +22,16 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
 use crate::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
-use crate::key::{KeyError, PublicKey, Signature, SigningKey};
+use crate::key::{KeyError, PublicKey, Signature};
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
 use crate::session::binding::Binding;
+use crate::session::party::{Holder, Node, Trust};
 use crate::session::resumption::{Resumption, ResumptionKey};
-use crate::token::machine::MachineClaims;
-use crate::token::{TokenError, TrustedKeys};
+use crate::token::TokenError;
 use crate::transcript::{Transcript, sign_node, sign_session, verify_node, verify_session};
 
 /// The version that this code speaks.
@@ -71,6 +72,14 @@ pub enum HandshakeError {
     /// It is not the one of the certificate, or not the other end of this channel.
     #[error("the node did not prove itself: {0}")]
     Unproven(#[from] KeyError),
+    /// It is one of the cluster, not the one that is meant.
+    #[error("the node `{got}` answered for `{wanted}`")]
+    WrongNode {
+        /// Whom the client means.
+        wanted: NodeId,
+        /// Who it is.
+        got: NodeId,
+    },
     /// The other end refused.
     #[error("refused: {reason}: {message}")]
     Refused {
@@ -94,7 +103,9 @@ impl HandshakeError {
             Self::Certificate(TokenError::Expired { .. } | TokenError::FromTheFuture { .. }) => {
                 Reason::CertificateExpired
             }
-            Self::Certificate(_) | Self::Unproven(_) => Reason::E2eAuthFailed,
+            Self::Certificate(_) | Self::Unproven(_) | Self::WrongNode { .. } => {
+                Reason::E2eAuthFailed
+            }
             Self::Refused { reason, .. } => *reason,
         }
     }
@@ -123,41 +134,6 @@ struct GatewayHello {
     /// Machine token of the node.
     certificate: String,
     proof: Signature,
-}
-
-/// Whom a client believes.
-#[derive(Debug, Clone, Copy)]
-pub struct Trust {
-    /// Key of the cluster, from the link or what was pinned before.
-    pub cluster_key: PublicKey,
-    /// The channel, as the client's end sees it.
-    pub binding: Binding,
-    /// Seconds since 1970.
-    pub now: u64,
-}
-
-/// What a client shows once the node has proven itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Holder<'a> {
-    /// The grant.
-    pub grant: GrantId,
-    /// User token, if the gateway cannot know the grant.
-    pub token: Option<&'a str>,
-    /// Key of the grant.
-    pub key: &'a SigningKey,
-}
-
-/// Who a gateway is.
-#[derive(Debug, Clone, Copy)]
-pub struct Node<'a> {
-    /// Its cluster.
-    pub cluster: &'a ClusterName,
-    /// Its name.
-    pub id: &'a NodeId,
-    /// The cluster's word for it: its machine token.
-    pub certificate: &'a str,
-    /// Key of the certificate.
-    pub key: &'a SigningKey,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -235,7 +211,7 @@ impl AwaitHello {
     pub fn receive(
         self,
         message: &[u8],
-        trust: &Trust,
+        trust: &Trust<'_>,
         holder: Holder<'_>,
     ) -> Result<(Vec<u8>, AwaitVerdict), HandshakeError> {
         let reply: GatewayHello = decode_or_refusal(GATEWAY_HELLO, message)?;
@@ -243,13 +219,9 @@ impl AwaitHello {
             return Err(HandshakeError::Version);
         }
         let hello = &self.hello;
-        let keys = TrustedKeys::new([trust.cluster_key]);
-        let claims = MachineClaims::verify(&reply.certificate, &hello.cluster, &keys, trust.now)?;
-        if claims.node_id != reply.node {
-            return Err(HandshakeError::Unproven(KeyError::BadSignature));
-        }
+        let key = trust.node_key(&hello.cluster, &reply.node, &reply.certificate)?;
         let begun = digest(hello, &reply.node, &reply.nonce, &trust.binding, None);
-        verify_node(&claims.cnf.ed25519, &begun, &reply.proof)?;
+        Check::NodeProof.enforce(verify_node(&key, &begun, &reply.proof))?;
         let resumption = self.resumption.as_ref();
         let digest = digest(hello, &reply.node, &reply.nonce, &trust.binding, resumption);
         let authenticate = Authenticate {
@@ -391,7 +363,7 @@ impl Claim {
             binding,
         } = &self.asked;
         let digest = digest(hello, node, nonce, binding, resumption.as_ref());
-        verify_session(key, &digest, &self.grant, &self.proof)
+        Check::ClientProof.enforce(verify_session(key, &digest, &self.grant, &self.proof))
     }
 }
 
@@ -427,6 +399,7 @@ fn digest(
         .iter()
         .flat_map(|version| version.to_be_bytes())
         .collect();
+    let [client, gateway] = binding.signed();
     let transcript = Transcript::new(domain)
         .field(hello.cluster.as_str().as_bytes())
         .field(hello.service.as_str().as_bytes())
@@ -434,8 +407,8 @@ fn digest(
         .fixed(hello.session.as_bytes())
         .fixed(hello.nonce.as_bytes())
         .fixed(gateway_nonce.as_bytes())
-        .fixed(binding.client.as_bytes())
-        .fixed(binding.gateway.as_bytes())
+        .fixed(client)
+        .fixed(gateway)
         .field(&versions);
     match resumption {
         None => transcript.digest(),
@@ -485,9 +458,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::key::SigningKey;
     use crate::secret::Secret;
     use crate::session::binding::Fingerprint;
     use crate::token::Confirmation;
+    use crate::token::machine::MachineClaims;
 
     fn key() -> SigningKey {
         seeded(1)
@@ -591,6 +566,7 @@ mod tests {
         let (second, gateway) = hello(&tamper(0, first), &node, nonce, world.channels[1])?;
         let grant = GrantId::from_bytes([5; 9]);
         let trust = Trust {
+            node: None,
             cluster_key: seeded(10).public(),
             binding: world.channels[0],
             now: world.now,

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Header;
+use crate::check::Check;
 use crate::id::decode_array;
 use crate::key::{KeyId, PublicKey, Signature};
 use crate::limits::MAX_TOKEN;
@@ -99,6 +100,9 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn check(self, now: u64) -> Result<(), TokenError> {
+        if !Check::TokenTimes.is_on() {
+            return Ok(());
+        }
         if self.exp.saturating_add(LEEWAY) <= now {
             return Err(TokenError::Expired {
                 expired: self.exp,
@@ -130,11 +134,16 @@ pub(super) fn open<C: DeserializeOwned + Serialize>(
         .split_once('.')
         .ok_or(TokenError::Malformed("three parts expected"))?;
     let header: Header = decode_json(header, "header")?;
-    let key = keys.get(&header.kid).ok_or(TokenError::UnknownKey)?;
     let signature =
         decode_array(signature).map_err(|_| TokenError::Malformed("signature encoding"))?;
-    key.verify(signed.as_bytes(), &Signature::from_bytes(signature))
-        .map_err(|_| TokenError::BadSignature)?;
+    let verified = keys
+        .get(&header.kid)
+        .ok_or(TokenError::UnknownKey)
+        .and_then(|key| {
+            key.verify(signed.as_bytes(), &Signature::from_bytes(signature))
+                .map_err(|_| TokenError::BadSignature)
+        });
+    Check::TokenSignature.enforce(verified)?;
     decode_json(claims, "claims")
 }
 

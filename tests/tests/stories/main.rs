@@ -9,6 +9,7 @@ mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
 mod endurance;
+mod hostile_signaling;
 mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
@@ -114,6 +115,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
+        .chain(hostile_signaling::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -131,6 +133,7 @@ fn main() -> anyhow::Result<ExitCode> {
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,
             roles_apart::STORIES,
+            hostile_signaling::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

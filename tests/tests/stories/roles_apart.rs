@@ -7,7 +7,7 @@ use portway_tests::PATIENCE;
 use portway_tests::authority;
 use portway_tests::browser::Browser;
 use portway_tests::coturn::own_ip;
-use portway_tests::portway::{Portway, State};
+use portway_tests::portway::{Portway, Program, State};
 use portway_tests::upstream::Upstream;
 use serde_json::Value;
 
@@ -22,13 +22,13 @@ pub(crate) const STORIES: &[crate::Story] = &[
 const CREDENTIALS: Duration = Duration::from_secs(20);
 
 /// Who has the cluster key, and runs nothing.
-struct Owner {
-    state: State,
+pub(crate) struct Owner {
+    pub(crate) state: State,
     key: String,
 }
 
 impl Owner {
-    async fn init() -> anyhow::Result<Self> {
+    pub(crate) async fn init() -> anyhow::Result<Self> {
         let state = State::new()?;
         let made = state.ask(&["init", "--cluster", "home"]).await?;
         let again = state.ask(&["init"]).await?;
@@ -41,7 +41,7 @@ impl Owner {
     }
 
     /// What a signaling service is told, with more lines.
-    fn signaling(&self, more: &str) -> anyhow::Result<(State, String)> {
+    pub(crate) fn signaling(&self, more: &str) -> anyhow::Result<(State, String)> {
         let state = State::new()?;
         let config = format!(
             "cluster = \"home\"\nlisten = \"127.0.0.1:0\"\n{more}\n[signaling]\ncluster_keys = [{:?}]\n",
@@ -54,6 +54,18 @@ impl Owner {
     /// Starts a gateway: it tells its key, and gets a machine token for it.
     async fn gateway(
         &self,
+        name: &str,
+        portals: &[&str],
+        services: &str,
+    ) -> anyhow::Result<(State, Portway)> {
+        self.gateway_as(&Program::default(), name, portals, services)
+            .await
+    }
+
+    /// The same of another build.
+    pub(crate) async fn gateway_as(
+        &self,
+        program: &Program,
         name: &str,
         portals: &[&str],
         services: &str,
@@ -78,21 +90,23 @@ impl Owner {
         );
         let issued = self.state.ask(&[&issue[..], &key].concat()).await?;
         state.file("token", &text(&issued["token"]))?;
-        let running = Portway::start(&state, &args).await?;
+        let running = Portway::start_as(program, &state, &args).await?;
         Ok((state, running))
     }
 
     /// A link to `app` by a signaling service, which the gateway of the service accepts.
     async fn link(&self, gateway: &Portway, portal: &str) -> anyhow::Result<String> {
-        let args = [
-            "token",
-            "issue",
-            "user",
-            "--service",
-            "app",
-            "--origin",
-            portal,
-        ];
+        self.link_to(gateway, &["--service", "app", "--origin", portal])
+            .await
+    }
+
+    /// A link that is asked for like this, which the gateway of its services accepts.
+    pub(crate) async fn link_to(
+        &self,
+        gateway: &Portway,
+        asked: &[&str],
+    ) -> anyhow::Result<String> {
+        let args = [&["token", "issue", "user"], asked].concat();
         let granted = self.state.ask(&args).await?;
         let accepted = gateway
             .tell(
@@ -105,11 +119,11 @@ impl Owner {
     }
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn portal(signaling: &Portway) -> String {
+pub(crate) fn portal(signaling: &Portway) -> String {
     text(&signaling.ready["portal"])
 }
 

@@ -206,12 +206,20 @@ impl Peer {
     /// # Errors
     /// See [`PeerError`].
     pub async fn accept_answer(&self, answer: &SessionDescription) -> Result<(), PeerError> {
-        let gateway = certificate(answer, SdpKind::Answer)?;
-        let client = *self.own.get().ok_or(PeerError::Answered)?;
-        self.bind(Binding { client, gateway })?;
+        self.bind(self.bound_by(answer)?)?;
         let remote = RTCSessionDescription::answer(candidates::filter(answer, self.loopback).sdp)?;
         self.connection.set_remote_description(remote).await?;
         Ok(())
+    }
+
+    /// The certificates of both ends, if this is the answer to our offer.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub fn bound_by(&self, answer: &SessionDescription) -> Result<Binding, PeerError> {
+        let gateway = certificate(answer, SdpKind::Answer)?;
+        let client = *self.own.get().ok_or(PeerError::Answered)?;
+        Ok(Binding { client, gateway })
     }
 
     fn bind(&self, binding: Binding) -> Result<(), PeerError> {

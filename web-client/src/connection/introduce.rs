@@ -4,16 +4,18 @@ use std::rc::Rc;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
+use portway_protocol::session::binding::Fingerprint;
+use portway_protocol::session::introduction;
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::signal::{
-    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription,
+    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription, SignalError,
 };
 use tokio::sync::mpsc;
 
 use super::holder::{FromHolder, Held, ToHolder};
 use super::{Event, Inner};
 use crate::error::Failure;
-use crate::session::{self, Certificates, Reached, Visit};
+use crate::session::{self, Certificates, Identity, Reached, Visit};
 use crate::signaling::Signaling;
 
 /// Whose offers and answers are passed on.
@@ -23,6 +25,49 @@ pub(super) struct Introduction {
     pub(super) session: SessionId,
     /// The node wanted; any that offers the service if there is none.
     pub(super) node: Option<NodeId>,
+}
+
+impl Introduction {
+    /// What we want, in the words of the protocol.
+    fn asked<'a>(&'a self, identity: &'a Identity) -> introduction::Introduction<'a> {
+        introduction::Introduction {
+            cluster: &identity.cluster,
+            service: &identity.service,
+            node: self.node.as_ref(),
+            session: self.session,
+        }
+    }
+
+    fn offer(
+        &self,
+        identity: &Identity,
+        description: SessionDescription,
+    ) -> Result<Envelope, Failure> {
+        let refused = |error| Failure::with(Reason::E2eAuthFailed, error);
+        let own = Fingerprint::of_description(&description.sdp).map_err(refused)?;
+        let offer = Call::Offer(Offer {
+            session: self.session,
+            service: identity.service.clone(),
+            node: self.node.clone(),
+            grant: None,
+            description,
+            proof: self.asked(identity).sign_offer(&identity.holder(), &own),
+            ice_servers: Vec::new(),
+        });
+        Ok(Envelope::call(Some("offer".into()), &offer))
+    }
+
+    /// Whether a node of the cluster has answered this very offer.
+    fn verify(
+        &self,
+        answer: &Answer,
+        identity: &Identity,
+        certificates: &Certificates,
+    ) -> Result<(), Failure> {
+        let trust = identity.trust(self.node.as_ref(), certificates)?;
+        let verified = self.asked(identity).verify_answer(answer, &trust);
+        verified.map_err(|error| Failure::with(error.reason(), error))
+    }
 }
 
 /// A handshake under way.
@@ -55,6 +100,7 @@ pub(super) async fn introduce<'a>(
                     let visit = Visit {
                         channel,
                         session,
+                        node: introduction.node.clone(),
                         certificates: certificates.clone(),
                         resumption: resumption.clone(),
                     };
@@ -74,6 +120,7 @@ pub(super) async fn introduce<'a>(
             message = signaling.next() => {
                 if let Some(answer) = hear(inner, session, message?)? {
                     certificates.answered(&answer.description)?;
+                    introduction.verify(&answer, &inner.identity, &certificates)?;
                     inner.holder(&ToHolder::Answer {
                         session,
                         description: &answer.description,
@@ -96,7 +143,9 @@ pub(super) fn relay(
         FromHolder::Offer {
             session,
             description,
-        } if session == current => signaling.send(&offer(inner, introduction, description)),
+        } if session == current => {
+            signaling.send(&introduction.offer(&inner.identity, description)?)
+        }
         FromHolder::Candidate { session, candidate } if session == current => {
             let candidate = Call::Candidate(Candidate { session, candidate });
             signaling.send(&Envelope::call(None, &candidate))
@@ -116,18 +165,6 @@ pub(super) fn relay(
         | FromHolder::Path { .. }
         | FromHolder::NetworkChanged => Ok(()),
     }
-}
-
-fn offer(inner: &Inner, introduction: &Introduction, description: SessionDescription) -> Envelope {
-    let offer = Call::Offer(Offer {
-        session: introduction.session,
-        service: inner.identity.service.clone(),
-        node: introduction.node.clone(),
-        grant: None,
-        description,
-        ice_servers: Vec::new(),
-    });
-    Envelope::call(Some("offer".into()), &offer)
 }
 
 /// Messages of signaling; returns an answer to our offer.
@@ -155,7 +192,10 @@ pub(super) fn hear(
             Ok(None)
         }
         Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
-        Ok(_) | Err(_) => Ok(None),
+        Ok(_) | Err(SignalError::Method) => Ok(None),
+        Err(error @ (SignalError::Params(_) | SignalError::Parse(_))) => {
+            Err(Failure::with(Reason::ProtocolViolation, error))
+        }
     }
 }
 
