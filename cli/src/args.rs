@@ -1,5 +1,6 @@
-//! The command line's grammar, nothing else. [`role`]: what runs until it is told to end.
+//! The command line's grammar, nothing else. [`role`]: what runs until it is told to end. [`link`]: links.
 
+mod link;
 mod role;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
 
 use crate::portal::Portal;
+pub(crate) use link::{Links, LinksCommand, Share, Terms};
 pub(crate) use role::{Gateway, Init, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
@@ -23,7 +25,7 @@ pub(crate) use role::{Gateway, Init, Signaling, Up, Web};
     version = crate::VERSION,
     propagate_version = true,
     max_term_width = 100,
-    after_help = "Examples:\n  portway up --expose lab=http://127.0.0.1:8888   open JupyterLab from any browser\n  portway expose nas=https://192.168.1.5:5001      add a service while it runs\n  portway services                                 what is offered, and whether it is healthy"
+    after_help = "Examples:\n  portway up --expose lab=http://127.0.0.1:8888   open JupyterLab from any browser\n  portway share lab --for 2h                       a link to it for somebody else\n  portway expose nas=https://192.168.1.5:5001      add a service while it runs\n  portway services                                 what is offered, and whether it is healthy"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -67,6 +69,10 @@ pub(crate) enum Command {
     Gateway(Gateway),
     /// Add a service to the running gateway, or start one, and print its link
     Expose(Expose),
+    /// Make a link that opens a service, for somebody else
+    Share(Share),
+    /// Links: what they allow, who opened them, what has passed; revoke them
+    Links(Links),
     /// What runs here: role, version, and for a gateway whether signaling knows it
     Status,
     /// Nodes of the cluster and their state
@@ -415,7 +421,7 @@ pub(crate) enum Token {
     Accept,
     /// Show what a token says and whether it is valid; reads it from standard input
     Inspect,
-    /// Revoke the grant of a user token: its sessions end at once
+    /// Revoke the grant of a user token: its sessions end at once; the same as `portway links revoke`
     Revoke {
         /// Grant id, as `token issue` printed it
         grant: portway_protocol::id::GrantId,
@@ -430,18 +436,8 @@ pub(crate) enum Issue {
         /// Service that it opens; may be repeated
         #[arg(long = "service", required = true, value_name = "NAME")]
         services: Vec<ServiceName>,
-        /// Who it is for; the service sees it as X-Portway-User
-        #[arg(long, default_value = "guest", value_name = "NAME")]
-        user: String,
-        /// How long it is valid: 30s, 15m, 2h, 7d
-        #[arg(long = "for", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
-        lifetime: std::time::Duration,
-        /// Allowed methods, e.g. GET,HEAD [default: all]
-        #[arg(long, value_delimiter = ',', value_name = "LIST")]
-        methods: Option<Vec<String>>,
-        /// Allowed paths, exact or a prefix that ends in *; may be repeated [default: all]
-        #[arg(long = "path", value_name = "GLOB")]
-        paths: Option<Vec<String>>,
+        #[command(flatten)]
+        terms: Terms,
         /// Portal of a signaling service, e.g. `https://home.example.org`: makes the link here and now
         ///
         /// By the cluster key of the state directory; nobody is asked. Give the token to `portway token

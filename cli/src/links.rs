@@ -1,16 +1,17 @@
-//! Links: grants of this cluster with the secret that proves them.
+//! Links: grants with the secret that proves them, made by the cluster key or by a node for its own services.
 
 use std::time::Duration;
 
-use portway_protocol::id::{GrantId, ServiceName};
-use portway_protocol::key::SigningKey;
+use portway_protocol::id::{ClusterName, GrantId, ServiceName};
+use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::Link;
 use portway_protocol::permission::Permission;
 use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::user::UserClaims;
+use portway_protocol::token::user::{Devices, UserClaims};
 use serde::{Deserialize, Serialize};
 
+use crate::args::Terms;
 use crate::cluster::Cluster;
 use crate::exit::Failure;
 use crate::portal::Portal;
@@ -28,6 +29,7 @@ pub(crate) struct GrantRequest {
     pub(crate) services: Vec<Permission>,
     pub(crate) user: String,
     pub(crate) lifetime_s: u64,
+    pub(crate) devices: Devices,
 }
 
 /// A grant that was made.
@@ -43,11 +45,43 @@ pub(crate) struct Granted {
 /// until it is told the token.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterName,
+    /// What links pin.
+    pub(crate) cluster_key: PublicKey,
+    /// Signs the grants: the cluster key, or the key of the one node that shall believe them.
+    pub(crate) issuer: SigningKey,
     pub(crate) portal: Portal,
 }
 
+impl GrantRequest {
+    /// The same terms for each of the services.
+    pub(crate) fn new<'a>(
+        services: impl IntoIterator<Item = &'a ServiceName>,
+        terms: &Terms,
+    ) -> Self {
+        Self {
+            services: services
+                .into_iter()
+                .map(|name| terms.permission(name))
+                .collect(),
+            user: terms.user.clone(),
+            lifetime_s: terms.lifetime.as_secs(),
+            devices: terms.devices(),
+        }
+    }
+}
+
 impl Links {
+    /// Those of whoever has the cluster key.
+    pub(crate) fn of_cluster(cluster: Cluster, portal: Portal) -> Self {
+        Self {
+            cluster: cluster.name,
+            cluster_key: cluster.key.public(),
+            issuer: cluster.key,
+            portal,
+        }
+    }
+
     /// Issues a grant and returns the link that proves it.
     pub(crate) fn issue(&self, request: &GrantRequest) -> anyhow::Result<Granted> {
         self.issue_with(request, &random_secret())
@@ -64,8 +98,9 @@ impl Links {
             services: vec![Permission::all(service.clone())],
             user: "owner".to_owned(),
             lifetime_s: OWNER_LIFETIME.as_secs(),
+            devices: Devices::Any,
         };
-        let name = format!("link.{service}");
+        let name = owner_link_file(service);
         match state.read_secret(&name)? {
             Some(secret) => self.issue_with(&request, &secret),
             None => {
@@ -90,12 +125,8 @@ impl Links {
         }
         let now = unix_now();
         let key = SigningKey::from_link_secret(secret);
-        let Cluster {
-            name,
-            key: cluster_key,
-        } = &self.cluster;
         let claims = UserClaims {
-            iss: name.clone(),
+            iss: self.cluster.clone(),
             aud: request.services.iter().map(|p| p.name.clone()).collect(),
             sub: request.user.clone(),
             services: request.services.clone(),
@@ -105,20 +136,43 @@ impl Links {
             cnf: Confirmation {
                 ed25519: key.public(),
             },
+            devices: request.devices,
         };
         let link = Link {
-            cluster: name.clone(),
-            cluster_key: cluster_key.public(),
+            cluster: self.cluster.clone(),
+            cluster_key: self.cluster_key,
             grant: claims.jti,
             secret: secret.clone(),
         };
         Ok(Granted {
             id: claims.jti,
             link: format!("{}/#{link}", self.portal.service(&first.name)),
-            token: claims.issue(cluster_key),
+            token: claims.issue(&self.issuer),
             expires: claims.exp,
         })
     }
+}
+
+/// Forgets the owner's link to one of the services, if it is this one: the next start makes another.
+pub(crate) fn forget_owner_link(
+    state: &State,
+    services: &[Permission],
+    id: &GrantId,
+) -> anyhow::Result<()> {
+    for service in services {
+        let name = owner_link_file(&service.name);
+        if let Some(secret) = state.read_secret(&name)?
+            && grant_id(&SigningKey::from_link_secret(&secret)) == *id
+        {
+            std::fs::remove_file(state.path(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// File in the state directory with the secret of the owner's link to a service.
+fn owner_link_file(service: &ServiceName) -> String {
+    format!("link.{service}")
 }
 
 /// A kept secret keeps its grant id, so that re-issuing replaces; a fresh one gets a random id by

@@ -57,6 +57,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => command::relay::run(&cli.global, args),
         Command::Gateway(args) => command::gateway::run(&cli.global, args),
         Command::Expose(args) => command::expose::run(&cli.global, args),
+        Command::Share(args) => command::share::run(&cli.global, args).map(done),
+        Command::Links(args) => command::links::run(&cli.global, args).map(done),
         Command::Status => command::status::run(&cli.global).map(done),
         Command::Nodes => command::client::nodes(&cli.global).map(done),
         Command::Services => command::client::services(&cli.global).map(done),

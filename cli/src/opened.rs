@@ -18,8 +18,9 @@ use portway_gateway::service::Trust;
 use portway_protocol::reason::Reason;
 use serde::Serialize;
 
-use crate::args::Opened;
+use crate::args::{Global, Opened};
 use crate::exit::Failure;
+use crate::state::State;
 
 /// How a node is reached.
 #[derive(Serialize, Clone, Copy, PartialEq)]
@@ -49,8 +50,11 @@ pub(crate) struct Took {
 /// Longest file that can hold a link, bytes.
 const MAX_LINK: u64 = 4 * 1024;
 
+/// Key of this device in the state directory. A link for one device goes by it.
+const DEVICE_KEY: &str = "device.key";
+
 /// Reads the link and prepares the way; nothing is connected.
-pub(crate) fn target(opened: &Opened) -> anyhow::Result<Target> {
+pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target> {
     let text = read(&opened.link_file)?;
     let address: ServiceAddress = text
         .parse()
@@ -60,7 +64,10 @@ pub(crate) fn target(opened: &Opened) -> anyhow::Result<Target> {
         None => Trust::System,
     };
     let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
+    let state = State::locate(global)?;
+    state.prepare()?;
     Ok(Target {
+        device: state.key(DEVICE_KEY)?,
         node: opened.node.clone(),
         stream_relays: Arc::new(StreamRelays::new(tls.clone())),
         tls: match address.scheme {

@@ -1,8 +1,8 @@
 //! The state directory: keys and what else survives a restart.
 //!
 //! ```text
-//! DIR/ (0700)   cluster.key  node.key  grants.json  audit.jsonl  audit.<age>.jsonl  registry.db
-//!               control.sock  relay.sock  link.<service>
+//! DIR/ (0700)   cluster.key  node.key  device.key  grants.json  audit.jsonl  audit.<age>.jsonl
+//!               registry.db  control.sock  relay.sock  link.<service>
 //! ```
 //!
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
@@ -71,8 +71,10 @@ impl State {
         match self.read_secret(name)? {
             Some(seed) => Ok(SigningKey::from_seed(&seed)),
             None => {
-                let seed = random_secret();
-                self.write_secret(name, &seed)?;
+                self.write_secret(name, &random_secret())?;
+                // Another process may have been first.
+                let seed = self.read_secret(name)?;
+                let seed = seed.with_context(|| format!("{name} was removed meanwhile"))?;
                 Ok(SigningKey::from_seed(&seed))
             }
         }
@@ -98,19 +100,31 @@ impl State {
         Ok(Some(Secret::new(bytes)))
     }
 
-    /// Writes 32 secret bytes to a new file that nobody else can read.
+    /// Writes 32 secret bytes to a new file that nobody else can read. One that is there is kept. Whoever
+    /// reads meanwhile sees no file or a whole one.
     pub(crate) fn write_secret(&self, name: &str, secret: &Secret<[u8; 32]>) -> anyhow::Result<()> {
         let path = self.path(name);
-        let context = || format!("cannot write {}", path.display());
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(context)?;
-        let text = Secret::new(encode(secret.expose()));
-        writeln!(file, "{}", text.expose()).with_context(context)?;
-        file.sync_all().with_context(context)
+        let draft = self.path(&format!("{name}.{}.new", std::process::id()));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&draft)?;
+            let text = Secret::new(encode(secret.expose()));
+            writeln!(file, "{}", text.expose())?;
+            file.sync_all()?;
+            match fs::hard_link(&draft, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            }
+        };
+        let written = write();
+        let removed = fs::remove_file(&draft);
+        written
+            .and(removed)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -178,6 +192,16 @@ mod tests {
         assert_eq!(state.key("node.key").unwrap().public(), first);
         let mode = fs::metadata(state.path("node.key")).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn of_two_processes_that_make_a_key_the_first_one_s_counts() {
+        let (_dir, state) = state();
+        state.write_secret("k", &Secret::new([1; 32])).unwrap();
+        state.write_secret("k", &Secret::new([2; 32])).unwrap();
+        let kept = state.read_secret("k").unwrap().unwrap();
+        assert_eq!(kept.expose(), &[1; 32]);
+        assert_eq!(fs::read_dir(state.dir()).unwrap().count(), 1, "no draft");
     }
 
     #[test]

@@ -321,3 +321,98 @@ fn the_audit_log_of_a_gateway_is_followed_and_checked() {
         (&"changed".into(), &2.into(), &2.into())
     );
 }
+
+/// The cluster key is elsewhere: the node itself says who may open its services.
+#[test]
+fn a_gateway_shares_its_own_services() {
+    let world = World::new();
+    let config =
+        world.configure("lab = \"http://127.0.0.1:8888\"\nwiki = \"http://127.0.0.1:8000\"\n");
+    world.certify("office");
+    let gateway = world.gateway(&config);
+
+    let refused = world.run("node", &["share", "nas"], "");
+    assert!(!refused.status.success());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("no service `nas` here"), "{said}");
+    assert!(
+        said.contains("lab, wiki"),
+        "it names those there are: {said}"
+    );
+    for wrong in [["--path", "d/*"], ["--methods", "G T"], ["--for", "0"]] {
+        let refused = world.run("node", &[&["share", "lab"], &wrong[..]].concat(), "");
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}");
+    }
+
+    let limits = [
+        "--once",
+        "--for",
+        "2h",
+        "--methods",
+        "get,HEAD",
+        "--path",
+        "/d/*",
+    ];
+    let shared = world.node(&[&["share", "lab", "--user", "ann"], &limits[..]].concat());
+    let fields: Vec<_> = shared.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["expires", "id", "link", "v"]);
+    let cluster_key = world.owner(&["key", "show"])["cluster_key"].clone();
+    let pinned = format!(
+        "http://lab.home.localhost:9/#v1.home.{}.{}.",
+        cluster_key.as_str().unwrap(),
+        shared["id"].as_str().unwrap()
+    );
+    let link = shared["link"].as_str().unwrap();
+    assert!(link.starts_with(&pinned), "{link}");
+
+    let told = world.run("node", &["share", "wiki"], "");
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        told.starts_with("http://wiki.home.localhost:9/#v1."),
+        "{told}"
+    );
+    assert!(told.contains("It opens wiki for 1d 0h"), "{told}");
+    assert!(told.contains("portway links revoke "), "{told}");
+
+    // They are there after a restart, for the node trusts its own key.
+    gateway.signal("TERM");
+    drop(gateway);
+    let _gateway = world.gateway(&config);
+    let links = world.node(&["links"])["links"].clone();
+    assert_eq!(links.as_array().unwrap().len(), 2);
+    let of_ann = |links: &Value| {
+        let links = links.as_array().unwrap();
+        links.iter().find(|link| link["user"] == "ann").cloned()
+    };
+    let ann = of_ann(&links).unwrap();
+    assert_eq!(
+        ann["services"],
+        serde_json::json!([{"name": "lab", "methods": ["GET", "HEAD"], "paths": ["/d/*"]}])
+    );
+    assert_eq!(
+        (&ann["id"], &ann["expires"]),
+        (&shared["id"], &shared["expires"])
+    );
+    assert_eq!(
+        ann["expires"].as_u64().unwrap(),
+        ann["made"].as_u64().unwrap() + 7200
+    );
+    assert_eq!(
+        (&ann["once"], &ann["used"], &ann["sessions"]),
+        (&true.into(), &false.into(), &0.into())
+    );
+
+    let id = shared["id"].as_str().unwrap();
+    let revoked = world.node(&["links", "revoke", id]);
+    assert_eq!(
+        (&revoked["revoked"], &revoked["sessions"]),
+        (&true.into(), &0.into())
+    );
+    assert!(of_ann(&world.node(&["links"])["links"]).is_none());
+    let again = world.run("node", &["links", "revoke", id], "");
+    assert!(
+        String::from_utf8(again.stderr)
+            .unwrap()
+            .contains("there is no link")
+    );
+}

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{AuditError, Event, Log};
 use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError};
+use crate::links::{self, LinkView};
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
 use crate::session::{Audit, Context, Identity, unix_now};
@@ -58,7 +59,8 @@ impl Gateway {
         let grants = Grants::open(
             &config.grants_file,
             config.cluster.clone(),
-            config.cluster_key,
+            // Each node says who may open its own services, where the cluster key does not.
+            [config.cluster_key, config.node_key.public()],
             unix_now(),
         )?;
         let log = Log::open(
@@ -185,7 +187,7 @@ impl GatewayHandle {
         self.0.context.audit.log()
     }
 
-    /// Adds a grant: a user token that the cluster key signed.
+    /// Adds a grant: a user token that the cluster key signed, or this node's.
     ///
     /// # Errors
     /// See [`GrantsError`].
@@ -208,13 +210,14 @@ impl GatewayHandle {
         Ok(claims)
     }
 
-    /// Revokes a grant; its sessions end within a second. `false` if there was none.
+    /// Revokes a grant; its sessions end at once. Returns how many; `None` if there is no such grant.
     ///
     /// # Errors
-    /// See [`GrantsError`].
-    pub fn revoke_grant(&self, id: &GrantId) -> Result<bool, GrantsError> {
+    /// It is revoked, but would be back after a restart; see [`GrantsError`].
+    pub fn revoke_grant(&self, id: &GrantId) -> Result<Option<usize>, GrantsError> {
+        let sessions = self.sessions();
         let known = self.0.context.grants.announced();
-        let existed = self.0.context.grants.revoke(id)?;
+        let revoked = self.0.context.grants.revoke(id);
         if let Some(grant) = known.into_iter().find(|grant| grant.id == *id) {
             self.audit().note(Event::GrantRevoked {
                 grant: grant.id,
@@ -222,7 +225,14 @@ impl GatewayHandle {
             });
         }
         self.0.changed.send_replace(());
-        Ok(existed)
+        let ended = sessions.iter().filter(|view| view.grant == *id).count();
+        Ok(revoked?.then_some(ended))
+    }
+
+    /// All grants, what became of them, and how many sessions each has now; the newest first.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkView> {
+        links::views(self.0.context.grants.all(), &self.sessions())
     }
 
     /// Whether a grant is there and valid.

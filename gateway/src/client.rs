@@ -21,6 +21,7 @@ pub mod session;
 use std::sync::Arc;
 
 use portway_protocol::id::NodeId;
+use portway_protocol::key::SigningKey;
 use portway_transport::webrtc::StreamRelays;
 
 pub use address::ServiceAddress;
@@ -38,6 +39,8 @@ pub struct Target {
     pub node: Option<NodeId>,
     /// Whom to believe to be signaling, where the address says TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Key of this device: what is for one device only is bound to it.
+    pub device: SigningKey,
     /// How relays are reached by TCP and TLS.
     pub stream_relays: Arc<StreamRelays>,
 }

@@ -1,12 +1,17 @@
-//! Grants: which keys open which services, until when.
+//! Grants: which keys open which services, until when, on which devices; and what became of them.
 //!
-//! A grant is a user token that the cluster key signed; its `cnf` is the key that its holder proves.
-//! The file holds tokens only. They are no secrets (nobody can use one without the key), but they
-//! name people, so the file is private all the same.
+//! A grant is a user token that the cluster key signed, or this node's own key, for it may say who opens its
+//! services; its `cnf` is the key that its holder proves. The file holds tokens and what became of them. They
+//! are no secrets (nobody can use one without the key), but they name people, so the file is private all the
+//! same.
+//!
+//! Security: nothing of a revoked grant is left, and every session asks here while it lasts. A device that a
+//! grant is bound to is on disk before it is let in.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,8 +22,9 @@ use portway_protocol::limits::MAX_GRANTS;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::AnnouncedGrant;
 use portway_protocol::token::TrustedKeys;
-use portway_protocol::token::user::UserClaims;
+use portway_protocol::token::user::{Devices, UserClaims};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,39 @@ pub enum GrantsError {
 struct File {
     version: u32,
     tokens: Vec<String>,
+    #[serde(default)]
+    usage: BTreeMap<GrantId, Usage>,
+}
+
+/// What became of a grant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// The one device that a grant is bound to, if it is for the first one and there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PublicKey>,
+    /// Sessions that have begun.
+    pub sessions: u64,
+    /// Bytes from clients, of sessions that have ended.
+    pub received: u64,
+    /// Bytes to clients, of sessions that have ended.
+    pub sent: u64,
+    /// The last session that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Opened>,
+}
+
+/// How a session began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Key of the device.
+    pub device: PublicKey,
+    /// Where its packets came from, if that was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// A grant and its token.
@@ -60,6 +99,15 @@ struct File {
 struct Grant {
     claims: UserClaims,
     token: String,
+    usage: Usage,
+}
+
+/// What is in the file, or is to be.
+#[derive(Debug, Default)]
+struct Kept {
+    grants: BTreeMap<GrantId, Grant>,
+    /// Counts changes.
+    changes: u64,
 }
 
 /// All grants of a node.
@@ -68,21 +116,24 @@ pub struct Grants {
     path: PathBuf,
     cluster: ClusterName,
     keys: TrustedKeys,
-    grants: Mutex<BTreeMap<GrantId, Grant>>,
+    kept: Mutex<Kept>,
+    /// Changes that are in the file. Who holds this writes it.
+    written: Mutex<u64>,
+    revoked: watch::Sender<()>,
 }
 
 impl Grants {
-    /// Reads the store, or starts an empty one. Expired grants are dropped.
+    /// Reads the store, or starts an empty one. Expired grants are dropped. `issuers`: who may sign grants.
     ///
     /// # Errors
     /// See [`GrantsError`].
     pub fn open(
         path: &Path,
         cluster: ClusterName,
-        key: PublicKey,
+        issuers: impl IntoIterator<Item = PublicKey>,
         now: u64,
     ) -> Result<Self, GrantsError> {
-        let file: File = match fs::read(path) {
+        let mut file: File = match fs::read(path) {
             Ok(json) => serde_json::from_slice(&json).map_err(|source| GrantsError::Damaged {
                 path: path.to_owned(),
                 source,
@@ -98,13 +149,21 @@ impl Grants {
         let store = Self {
             path: path.to_owned(),
             cluster,
-            keys: TrustedKeys::new([key]),
-            grants: Mutex::default(),
+            keys: TrustedKeys::new(issuers),
+            kept: Mutex::default(),
+            written: Mutex::default(),
+            revoked: watch::Sender::default(),
         };
         for token in file.tokens {
             match store.check(&token, now) {
                 Ok(claims) => {
-                    store.lock().insert(claims.jti, Grant { claims, token });
+                    let usage = file.usage.remove(&claims.jti).unwrap_or_default();
+                    let grant = Grant {
+                        claims,
+                        token,
+                        usage,
+                    };
+                    store.lock().grants.insert(grant.claims.jti, grant);
                 }
                 Err(error) => tracing::debug!(%error, "a stored grant is not valid any more"),
             }
@@ -112,35 +171,117 @@ impl Grants {
         Ok(store)
     }
 
-    /// Adds a token that the cluster key signed.
+    /// Adds a token that an issuer signed. One that takes the place of another keeps what became of that.
     ///
     /// # Errors
     /// See [`GrantsError`].
     pub fn add(&self, token: String, now: u64) -> Result<UserClaims, GrantsError> {
         let claims = self.check(&token, now)?;
-        let mut grants = self.lock();
-        grants.retain(|_, grant| grant.claims.exp > now);
-        if grants.len() >= MAX_GRANTS {
-            return Err(GrantsError::TooMany);
+        {
+            let mut kept = self.lock();
+            kept.grants.retain(|_, grant| grant.claims.exp > now);
+            let before = kept.grants.remove(&claims.jti);
+            if kept.grants.len() >= MAX_GRANTS {
+                return Err(GrantsError::TooMany);
+            }
+            let same = before.filter(|before| before.claims.cnf == claims.cnf);
+            let grant = Grant {
+                claims: claims.clone(),
+                token,
+                usage: same.map(|before| before.usage).unwrap_or_default(),
+            };
+            kept.grants.insert(claims.jti, grant);
+            kept.changes += 1;
         }
-        let grant = Grant {
-            claims: claims.clone(),
-            token,
-        };
-        grants.insert(claims.jti, grant);
-        self.save(&grants)?;
+        self.write()?;
         Ok(claims)
     }
 
-    /// Removes a grant; `false` if there was none.
+    /// Removes a grant; `false` if there was none. [`Grants::revoked`] tells.
     ///
     /// # Errors
-    /// See [`GrantsError`].
+    /// It is removed, but would be back after a restart; see [`GrantsError`].
     pub fn revoke(&self, id: &GrantId) -> Result<bool, GrantsError> {
-        let mut grants = self.lock();
-        let existed = grants.remove(id).is_some();
-        self.save(&grants)?;
+        let existed = {
+            let mut kept = self.lock();
+            kept.changes += 1;
+            kept.grants.remove(id).is_some()
+        };
+        self.revoked.send_replace(());
+        self.write()?;
         Ok(existed)
+    }
+
+    /// Changes whenever a grant has been revoked.
+    #[must_use]
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
+    }
+
+    /// A device whose proof is good opens a grant: binds the grant to it, if it is for the first one. That
+    /// is on disk when this returns. Blocks.
+    ///
+    /// # Errors
+    /// [`Reason::LinkUsed`] if it is bound to another one; [`Reason::Internal`] if it cannot be written.
+    pub fn redeem(&self, claims: &UserClaims, device: PublicKey) -> Result<(), Reason> {
+        match claims.devices {
+            Devices::Any => return Ok(()),
+            Devices::First => {}
+        }
+        {
+            let mut kept = self.lock();
+            // Without a place in the store nobody would know the next time.
+            let grant = kept.grants.get_mut(&claims.jti);
+            let bound = &mut grant.ok_or(Reason::GrantUnknown)?.usage.device;
+            match bound {
+                Some(bound) if *bound == device => {}
+                Some(_) => return Err(Reason::LinkUsed),
+                None => {
+                    *bound = Some(device);
+                    kept.changes += 1;
+                }
+            }
+        }
+        // Also who was bound by another session, which may not have written yet.
+        self.write().map_err(|error| {
+            tracing::error!(%error, "a link for one device cannot be opened");
+            Reason::Internal
+        })
+    }
+
+    /// A session has begun.
+    pub fn opened(&self, id: &GrantId, opened: Opened) {
+        let mut kept = self.lock();
+        if let Some(grant) = kept.grants.get_mut(id) {
+            grant.usage.sessions += 1;
+            grant.usage.last = Some(opened);
+            kept.changes += 1;
+        }
+    }
+
+    /// A session has ended after so many bytes from its client and to it. Blocks until that is written.
+    pub fn closed(&self, id: &GrantId, received: u64, sent: u64) {
+        {
+            let mut kept = self.lock();
+            let Some(grant) = kept.grants.get_mut(id) else {
+                return;
+            };
+            let usage = &mut grant.usage;
+            usage.received = usage.received.saturating_add(received);
+            usage.sent = usage.sent.saturating_add(sent);
+            kept.changes += 1;
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "what became of a link is not kept");
+        }
+    }
+
+    /// All grants and what became of them, in no order that means anything.
+    #[must_use]
+    pub fn all(&self) -> Vec<(UserClaims, Usage)> {
+        let kept = self.lock();
+        let each = |grant: &Grant| (grant.claims.clone(), grant.usage.clone());
+        kept.grants.values().map(each).collect()
     }
 
     /// What a grant allows on a service now. `token` may carry a grant that is not in the store.
@@ -154,7 +295,7 @@ impl Grants {
         service: &ServiceName,
         now: u64,
     ) -> Result<UserClaims, Reason> {
-        let stored = self.lock().get(id).map(|grant| grant.token.clone());
+        let stored = self.lock().grants.get(id).map(|grant| grant.token.clone());
         let token = match (&stored, token) {
             (Some(stored), _) => stored,
             (None, Some(presented)) => presented,
@@ -182,6 +323,7 @@ impl Grants {
     #[must_use]
     pub fn announced(&self) -> Vec<AnnouncedGrant> {
         self.lock()
+            .grants
             .values()
             .map(|grant| AnnouncedGrant {
                 id: grant.claims.jti,
@@ -200,11 +342,16 @@ impl Grants {
         UserClaims::verify_any_service(token, &self.cluster, &self.keys, now)
     }
 
-    /// Writes a new file beside the old one and puts it in its place.
-    fn save(&self, grants: &BTreeMap<GrantId, Grant>) -> Result<(), GrantsError> {
-        let file = File {
-            version: 1,
-            tokens: grants.values().map(|grant| grant.token.clone()).collect(),
+    /// Writes a new file beside the old one and puts it in its place, unless all is in it. Who waits for
+    /// another to write finds its own change written, too.
+    fn write(&self) -> Result<(), GrantsError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let (changes, file) = {
+            let kept = self.lock();
+            if kept.changes == *written {
+                return Ok(());
+            }
+            (kept.changes, File::of(&kept.grants))
         };
         let new = self.path.with_extension("new");
         let write = || {
@@ -222,11 +369,26 @@ impl Grants {
         write().map_err(|source| GrantsError::Io {
             path: self.path.clone(),
             source,
-        })
+        })?;
+        *written = changes;
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GrantId, Grant>> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl File {
+    fn of(grants: &BTreeMap<GrantId, Grant>) -> Self {
+        let used = |(id, grant): (&GrantId, &Grant)| {
+            (grant.usage != Usage::default()).then(|| (*id, grant.usage.clone()))
+        };
+        Self {
+            version: 1,
+            tokens: grants.values().map(|grant| grant.token.clone()).collect(),
+            usage: grants.iter().filter_map(used).collect(),
+        }
     }
 }
 
@@ -244,7 +406,11 @@ mod tests {
     }
 
     fn token(expires: u64) -> String {
-        let claims = UserClaims {
+        claims(expires).issue(&key(1))
+    }
+
+    fn claims(expires: u64) -> UserClaims {
+        UserClaims {
             iss: "home".parse().unwrap(),
             aud: vec!["lab".parse().unwrap()],
             sub: "guest".into(),
@@ -255,12 +421,20 @@ mod tests {
             cnf: Confirmation {
                 ed25519: key(2).public(),
             },
-        };
-        claims.issue(&key(1))
+            devices: Devices::Any,
+        }
+    }
+
+    fn for_one_device() -> UserClaims {
+        UserClaims {
+            devices: Devices::First,
+            ..claims(1000)
+        }
     }
 
     fn open(path: &Path, now: u64) -> Grants {
-        Grants::open(path, "home".parse().unwrap(), key(1).public(), now).unwrap()
+        let issuers = [key(1), key(4)].map(|key| key.public());
+        Grants::open(path, "home".parse().unwrap(), issuers, now).unwrap()
     }
 
     #[test]
@@ -303,5 +477,87 @@ mod tests {
             store.claims(&id, Some("x.y.z"), &lab, 200),
             Err(Reason::TokenInvalid)
         );
+    }
+
+    #[test]
+    fn the_first_device_is_the_only_one_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grants.json");
+        let (ours, other) = (key(5).public(), key(6).public());
+        let store = open(&path, 100);
+        let claims = for_one_device();
+        assert_eq!(
+            store.redeem(&claims, ours),
+            Err(Reason::GrantUnknown),
+            "nobody would know the next time"
+        );
+        store.add(claims.issue(&key(1)), 100).unwrap();
+        assert_eq!(store.redeem(&claims, ours), Ok(()));
+        assert_eq!(store.redeem(&claims, other), Err(Reason::LinkUsed));
+        // As if the process had been killed: what was let in is on disk.
+        let store = open(&path, 200);
+        assert_eq!(store.redeem(&claims, other), Err(Reason::LinkUsed));
+        assert_eq!(store.redeem(&claims, ours), Ok(()));
+        // The same token again is no way around it.
+        store.add(claims.issue(&key(1)), 200).unwrap();
+        assert_eq!(store.redeem(&claims, other), Err(Reason::LinkUsed));
+    }
+
+    #[test]
+    fn who_cannot_be_kept_in_mind_is_not_let_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone/grants.json");
+        fs::create_dir(dir.path().join("gone")).unwrap();
+        let store = open(&path, 100);
+        let claims = for_one_device();
+        store.add(claims.issue(&key(1)), 100).unwrap();
+        fs::remove_dir_all(dir.path().join("gone")).unwrap();
+        for _ in 0..2 {
+            let refused = store.redeem(&claims, key(5).public());
+            assert_eq!(refused, Err(Reason::Internal));
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_grant_is_kept_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grants.json");
+        let store = open(&path, 100);
+        let id = store.add(token(1000), 100).unwrap().jti;
+        let opened = Opened {
+            at: 150,
+            device: key(5).public(),
+            address: Some([192, 0, 2, 1].into()),
+        };
+        store.opened(&id, opened);
+        store.opened(&id, opened);
+        store.closed(&id, 10, 2000);
+        store.closed(&id, 1, 30);
+        let store = open(&path, 200);
+        let usage = Usage {
+            device: None,
+            sessions: 2,
+            received: 11,
+            sent: 2030,
+            last: Some(opened),
+        };
+        assert_eq!(store.all()[0].1, usage);
+        let mut revoked = store.revoked();
+        assert!(store.revoke(&id).unwrap());
+        assert!(revoked.has_changed().unwrap());
+        revoked.mark_unchanged();
+        store.closed(&id, 1, 1);
+        store.add(token(1000), 200).unwrap();
+        assert_eq!(open(&path, 200).all()[0].1, Usage::default());
+    }
+
+    #[test]
+    fn a_grant_is_of_the_cluster_or_of_the_node_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("grants.json"), 100);
+        for (issuer, is_one) in [(key(1), true), (key(4), true), (key(3), false)] {
+            let added = store.add(claims(1000).issue(&issuer), 100);
+            assert_eq!(added.is_ok(), is_one, "{added:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! signaling ── offers ──► agent ── peer ──► session ── HTTP/2 requests ──► proxy ──► service
 //! ```
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
-//! - [`grants`]: who may open what. [`service`]: what there is to open. [`health`]: whether it works.
+//! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
 //! - [`audit`]: what happened, for whoever asks later.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
@@ -18,6 +18,7 @@ pub mod config;
 mod executor;
 pub mod grants;
 pub mod health;
+pub mod links;
 pub mod proxy;
 mod random;
 pub mod service;

@@ -12,6 +12,7 @@
 mod admission;
 pub mod table;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::event::Ending;
 use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
-use crate::grants::Grants;
+use crate::grants::{Grants, Opened};
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::service::{Service, Services};
 use admission::{Purpose, Session};
@@ -214,6 +215,13 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         token,
     } = session;
     let id = registered.claimed().session;
+    let grant = registered.claimed().grant;
+    let opened = Opened {
+        at: unix_now(),
+        device: registered.claimed().device,
+        address: first.path.map(|path| path.remote),
+    };
+    context.grants.opened(&grant, opened);
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
     registered.moved(first.introduction, first.path);
@@ -244,10 +252,10 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         carriers: Some(next_carriers),
     };
     let mut ended = first.ended;
-    let served = served(http, lane::run(first.carrier, far, terms));
+    let mut served = Box::pin(served(http, lane::run(first.carrier, far, terms)));
     let suspecting = suspect(&context, path_news);
     let expiring = grant_ends(&context, registered.claimed(), token.as_deref());
-    tokio::pin!(served, suspecting, expiring);
+    tokio::pin!(suspecting, expiring);
     let why = loop {
         tokio::select! {
             () = ended.cancelled() => break Ending::ClientLeft,
@@ -274,10 +282,20 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
             }
         }
     };
+    log.ends(why);
+    // Requests under way wait for their connection, if it is there: the end of it is theirs.
+    drop(served);
     over.cancel();
     tasks.close();
     tasks.wait().await;
-    log.ends(why);
+    let traffic = registered.traffic();
+    let [received, sent] =
+        [&traffic.received, &traffic.sent].map(|count| count.load(Ordering::Relaxed));
+    let told = context.clone();
+    let writing = tokio::task::spawn_blocking(move || told.grants.closed(&grant, received, sent));
+    if let Err(panic) = writing.await {
+        tracing::error!(%panic, "what became of a link is not kept");
+    }
     tracing::info!(session = %id, "session ended");
 }
 
@@ -323,13 +341,18 @@ async fn served(
 
 /// Waits until the grant has expired or was revoked.
 async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) {
+    let mut revoked = context.grants.revoked();
     loop {
-        tokio::time::sleep(GRANT_CHECK).await;
         let valid = context
             .grants
             .claims(&claimed.grant, token, &claimed.service, unix_now());
         if valid.is_err() {
             return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GRANT_CHECK) => {}
+            // The sender lives as long as the grants do.
+            Ok(()) = revoked.changed() => {}
         }
     }
 }

@@ -92,6 +92,23 @@ label! {
     ServiceName, reserved: &["conn", "www"]
 }
 
+impl ServiceName {
+    /// Name of the service by which machines become nodes, see [`crate::enrolment`].
+    pub const ENROL: &str = "enrol";
+
+    /// The service by which machines become nodes. No configuration can offer it.
+    #[must_use]
+    pub fn enrol() -> Self {
+        Self(Self::ENROL.to_owned())
+    }
+
+    /// Whether Portway itself stands behind this name, and no target of a configuration.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.0 == Self::ENROL
+    }
+}
+
 label! {
     /// Name of a node: a DNS label, e.g. the machine's host name.
     NodeId, reserved: &[]

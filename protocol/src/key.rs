@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::check::Check;
 use crate::id::{IdError, decode_array, encode};
 use crate::secret::Secret;
+use crate::words::Words;
 
 /// Characters of the hash of a public key that make its [`KeyId`].
 const KEY_ID_LEN: usize = 12;
@@ -114,6 +115,12 @@ impl PublicKey {
         let mut text = encode(&Sha256::digest(self.as_bytes()));
         text.truncate(KEY_ID_LEN);
         KeyId(text)
+    }
+
+    /// Its fingerprint, for people.
+    #[must_use]
+    pub fn words(&self) -> Words {
+        Words::of(self)
     }
 
     /// Verifies strictly.

@@ -2,7 +2,8 @@
 //!
 //! `docs/protocol.md` is the contract; the modules follow it:
 //!
-//! - [`id`], [`key`], [`secret`]: who is who. [`link`]: what a visitor is given.
+//! - [`id`], [`key`], [`secret`]: who is who. [`words`]: keys for people. [`link`]: what a visitor is given.
+//! - [`enrolment`]: how a machine becomes a node.
 //! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there.
@@ -14,6 +15,7 @@
 
 pub mod backoff;
 pub mod check;
+pub mod enrolment;
 pub mod id;
 pub mod key;
 pub mod lane;
@@ -29,3 +31,4 @@ pub mod stun;
 pub mod target;
 pub mod token;
 pub mod transcript;
+pub mod words;

@@ -95,6 +95,11 @@ reasons! {
     GrantExpired = "GRANT_EXPIRED", Denied,
         "This link has expired.",
         "Ask its owner for a new one.";
+    /// The link is for one device, and another has opened it.
+    LinkUsed = "LINK_USED", Denied,
+        "This link was for one device, and another one has used it.",
+        "Open it where it was opened first, or ask its owner for a new one. If you have never opened it, tell \
+         its owner: somebody else has.";
     /// A token is malformed, forged or for another audience.
     TokenInvalid = "TOKEN_INVALID", Denied,
         "The token was refused.",
@@ -124,6 +129,10 @@ reasons! {
     PermissionDenied = "PERMISSION_DENIED", Denied,
         "Your link does not allow this.",
         "Ask its owner for one that does.";
+    /// Another node key has the name.
+    NodeNameTaken = "NODE_NAME_TAKEN", Denied,
+        "Another machine has this name.",
+        "Give another one with `--node NAME`; if that machine is gone, free its name with `portway nodes forget NAME`.";
     /// No online node offers the service.
     ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
         "No machine offers this service.",
@@ -222,6 +231,7 @@ impl Reason {
             Self::LinkInvalid,
             Self::GrantUnknown,
             Self::GrantExpired,
+            Self::LinkUsed,
             Self::TokenInvalid,
             Self::ProofInvalid,
             Self::E2eAuthFailed,

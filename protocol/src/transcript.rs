@@ -100,17 +100,24 @@ pub fn verify_node(
     key.verify(node_proof(transcript).bytes(), proof)
 }
 
-/// What a grant key signs inside a session: domain, then the session transcript's hash.
-fn session_proof(transcript: &[u8; 32], grant: &GrantId) -> Transcript {
+/// What a grant key signs inside a session: domain, the session transcript's hash, the grant, and the key of
+/// the device for which its holder vouches.
+fn session_proof(transcript: &[u8; 32], grant: &GrantId, device: &PublicKey) -> Transcript {
     Transcript::new("portway/session-proof/1")
         .fixed(transcript)
         .fixed(grant.as_bytes())
+        .fixed(device.as_bytes())
 }
 
-/// Proves possession of a grant key to a gateway.
+/// Proves possession of a grant key to a gateway, and vouches for a device.
 #[must_use]
-pub fn sign_session(key: &SigningKey, transcript: &[u8; 32], grant: &GrantId) -> Signature {
-    key.sign(session_proof(transcript, grant).bytes())
+pub fn sign_session(
+    key: &SigningKey,
+    transcript: &[u8; 32],
+    grant: &GrantId,
+    device: &PublicKey,
+) -> Signature {
+    key.sign(session_proof(transcript, grant, device).bytes())
 }
 
 /// Checks possession of a grant key.
@@ -121,9 +128,32 @@ pub fn verify_session(
     key: &PublicKey,
     transcript: &[u8; 32],
     grant: &GrantId,
+    device: &PublicKey,
     proof: &Signature,
 ) -> Result<(), KeyError> {
-    key.verify(session_proof(transcript, grant).bytes(), proof)
+    key.verify(session_proof(transcript, grant, device).bytes(), proof)
+}
+
+/// What a device key signs inside a session: domain, the session transcript's hash, the grant. Whoever has the
+/// key may be another program: what it is to sign leaves here as bytes.
+#[must_use]
+pub fn device_proof(transcript: &[u8; 32], grant: &GrantId) -> Transcript {
+    Transcript::new("portway/device-proof/1")
+        .fixed(transcript)
+        .fixed(grant.as_bytes())
+}
+
+/// Checks possession of a device key.
+///
+/// # Errors
+/// [`KeyError::BadSignature`].
+pub fn verify_device(
+    key: &PublicKey,
+    transcript: &[u8; 32],
+    grant: &GrantId,
+    proof: &Signature,
+) -> Result<(), KeyError> {
+    key.verify(device_proof(transcript, grant).bytes(), proof)
 }
 
 #[cfg(test)]
@@ -131,12 +161,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secret::Secret;
 
     /// What is signed or hashed anywhere, and how its fields are framed.
-    const FORMS: [(&str, &[Kind]); 9] = [
+    const FORMS: [(&str, &[Kind]); 11] = [
         ("portway/signal-proof/1", &[Kind::Variable, Kind::Variable]),
         ("portway/node-proof/1", &[Kind::Fixed]),
-        ("portway/session-proof/1", &[Kind::Fixed, Kind::Fixed]),
+        ("portway/session-proof/1", &[Kind::Fixed; 3]),
+        ("portway/device-proof/1", &[Kind::Fixed; 2]),
+        (
+            "portway/enrolment/1",
+            &[Kind::Variable, Kind::Variable, Kind::Fixed],
+        ),
         ("portway/session/1", SESSION.split_at(9).0),
         ("portway/resumption/1", &SESSION),
         ("portway/offer/1", &INTRODUCTION),
@@ -301,5 +337,25 @@ mod tests {
     fn bytes_of_a_transcript_never_change() {
         let transcript = Transcript::new("d").field(b"ab").fixed(&[1, 2]);
         assert_eq!(transcript.bytes(), b"d\0\0\0\x02ab\x01\x02");
+    }
+
+    #[test]
+    fn golden_proofs_of_a_client() {
+        let device = SigningKey::from_seed(&Secret::new([9; 32])).public();
+        let (transcript, grant) = ([1; 32], GrantId::from_bytes([2; GrantId::LEN]));
+        let signed_by_both = [&[1; 32][..], &[2; 9]].concat();
+        assert_eq!(
+            device_proof(&transcript, &grant).bytes(),
+            [b"portway/device-proof/1", &signed_by_both[..]].concat()
+        );
+        assert_eq!(
+            session_proof(&transcript, &grant, &device).bytes(),
+            [
+                b"portway/session-proof/1",
+                &signed_by_both[..],
+                device.as_bytes()
+            ]
+            .concat()
+        );
     }
 }

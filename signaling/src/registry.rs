@@ -121,6 +121,10 @@ impl Node {
         self.announced.services.iter().any(|s| s.name == *service)
     }
 
+    fn knows(&self, grant: &GrantId) -> bool {
+        self.announced.grants.iter().any(|it| it.id == *grant)
+    }
+
     fn view(&self, name: &NodeId, now: Instant) -> NodeView {
         let age = |since: Instant| now.saturating_duration_since(since).as_secs();
         NodeView {
@@ -364,9 +368,11 @@ impl Registry {
                 node.offers(service) && wanted.is_none_or(|wanted| wanted == *name)
             })
             .collect();
+        // A link may be known at one of several nodes that offer its service.
         let (name, node) = offering
             .iter()
-            .find(|(_, node)| node.status(now) == NodeStatus::Online)
+            .filter(|(_, node)| node.status(now) == NodeStatus::Online)
+            .max_by_key(|(_, node)| node.knows(&grant))
             .ok_or_else(|| {
                 let away = entries.known.values().any(|known| known.offers(service));
                 if offering.is_empty() && !away {

@@ -9,10 +9,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use portway_protocol::id::{GrantId, Nonce, encode};
+use portway_protocol::id::{GrantId, Nonce, SessionId, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
 use portway_protocol::secret::Secret;
@@ -40,6 +40,9 @@ const PROOF: &str =
     "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ";
 
 const SESSION: &str = "AwMDAwMDAwMDAwMDAwMDAw";
+
+/// Longest wait for something that may not come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&Secret::new([seed; 32]))
@@ -128,15 +131,16 @@ impl Server {
 
     /// A gateway of the node `nas` that offers `lab` to the holder of the grant.
     async fn gateway(&self, epoch: u64) -> Socket {
+        self.node("nas", announcement(epoch)).await
+    }
+
+    /// A gateway of a node, and what it announces.
+    async fn node(&self, name: &str, announcement: Value) -> Socket {
         let (mut socket, nonce) = self.socket().await;
-        socket
-            .request(
-                "authenticate",
-                gateway_credentials(&nonce, unix_now() + 3600),
-            )
-            .await;
+        let credentials = node_credentials(name, &nonce, unix_now() + 3600);
+        socket.request("authenticate", credentials).await;
         socket.next_result().await;
-        socket.request("announce", announcement(epoch)).await;
+        socket.request("announce", announcement).await;
         socket.next_result().await;
         socket
     }
@@ -167,12 +171,16 @@ impl Server {
 }
 
 fn gateway_credentials(nonce: &Nonce, expires: u64) -> Value {
+    node_credentials("nas", nonce, expires)
+}
+
+fn node_credentials(name: &str, nonce: &Nonce, expires: u64) -> Value {
     let cluster = "home".parse().unwrap();
     let claims = MachineClaims {
         iss: "home".parse().unwrap(),
         aud: "home".parse().unwrap(),
-        sub: "nas".parse().unwrap(),
-        node_id: "nas".parse().unwrap(),
+        sub: name.parse().unwrap(),
+        node_id: name.parse().unwrap(),
         cluster_id: "home".parse().unwrap(),
         iat: expires - 7200,
         exp: expires,
@@ -371,6 +379,37 @@ async fn a_gateway_s_refusal_reaches_the_client() {
         .send(&json!({"jsonrpc": "2.0", "id": offered["id"], "error": error}))
         .await;
     assert_eq!(client.next_reason().await, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn a_link_leads_to_the_node_that_knows_it() {
+    let server = Server::start().await;
+    let mut nodes = Vec::new();
+    for (i, name) in (1_u8..).zip(["attic", "nas"]) {
+        let mut announced = announcement(1);
+        announced["grants"][0]["id"] = json!(GrantId::from_bytes([i; GrantId::LEN]));
+        nodes.push((i, name, server.node(name, announced).await));
+    }
+    for (i, name, node) in &mut nodes {
+        let session = json!(SessionId::from_bytes([*i; SessionId::LEN]));
+        let (mut client, nonce) = server.socket().await;
+        let mut credentials = client_credentials(&nonce, &key(2));
+        credentials["grant"] = json!(GrantId::from_bytes([*i; GrantId::LEN]));
+        credentials["session"] = session.clone();
+        client.request("authenticate", credentials).await;
+        client.next_result().await;
+        let mut offer = offer();
+        offer["session"] = session;
+        client.request("offer", offer).await;
+        let answering = async {
+            let offered = node.next().await;
+            node.send(&json!({"jsonrpc": "2.0", "id": offered["id"], "result": {}}))
+                .await;
+            client.next_result().await
+        };
+        let answered = tokio::time::timeout(PATIENCE, answering).await;
+        assert_eq!(answered.expect("it was asked")["node"], *name);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -12,8 +12,11 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::PATIENCE;
 use crate::portway::Program;
 
-/// A file with a link.
-pub struct LinkFile(NamedTempFile);
+/// A file with a link, and the device that opens it.
+pub struct LinkFile {
+    link: NamedTempFile,
+    device: TempDir,
+}
 
 impl LinkFile {
     /// Writes it.
@@ -23,14 +26,19 @@ impl LinkFile {
     pub fn new(link: &str) -> anyhow::Result<Self> {
         let file = NamedTempFile::new()?;
         std::fs::write(file.path(), link)?;
-        Ok(Self(file))
+        Ok(Self {
+            link: file,
+            device: tempfile::tempdir()?,
+        })
     }
 
     fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
         let mut command = program.command();
         command
             .args([name, "--json", "--link-file"])
-            .arg(self.0.path())
+            .arg(self.link.path())
+            .arg("--state")
+            .arg(self.device.path())
             .args(args)
             .stdin(Stdio::null())
             .kill_on_drop(true);

@@ -3,7 +3,7 @@
  * no app can reach. Everything that can wait for nobody happens in its worker.
  */
 import { VERSION } from './messages.js';
-import { load, store, forget } from './vault.js';
+import { device, load, store, forget } from './vault.js';
 import { PeerConnection } from './peer.js';
 import { networkInformation } from './supports.js';
 
@@ -83,14 +83,21 @@ class Holder {
     // A new link may be another person's: it does not inherit the old one's cookies.
     const cookies = link === undefined || link === known?.link ? known?.cookies : undefined;
     await store(this.#service, { link: current, cookies: cookies ?? '' });
-    this.#connect(current, cookies);
+    try {
+      await this.#connect(current, cookies);
+    } catch (error) {
+      console.error('portway: this device has no key', error);
+      this.#tell({ type: 'status', state: 'failed', reason: 'BROWSER_UNSUPPORTED', message: String(error) });
+    }
   }
 
   /**
    * @param {string} link
    * @param {string | undefined} cookies
    */
-  #connect(link, cookies) {
+  async #connect(link, cookies) {
+    const { privateKey, publicKey } = await device();
+    const raw = new Uint8Array(await crypto.subtle.exportKey('raw', publicKey));
     const worker = new Worker('/_portway/worker.js', { type: 'module', name: 'portway' });
     this.#worker = worker;
     worker.onmessage = (event) => void this.#hearWorker(event.data, link);
@@ -102,10 +109,11 @@ class Holder {
       signalUrl: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/_portway/signal`,
       service: this.#service,
       link,
+      device: base64url(raw),
       origin: this.#origin,
       cookies: cookies || null,
     };
-    this.#post({ type: 'start', options: JSON.stringify(options) });
+    this.#post({ type: 'start', options: JSON.stringify(options), device: privateKey });
     for (const port of this.#waiting.splice(0)) this.#post({ type: 'port' }, [port]);
   }
 
@@ -186,6 +194,11 @@ class Holder {
   #post(message, transfer = []) {
     this.#worker?.postMessage(message, transfer);
   }
+}
+
+/** @param {Uint8Array} bytes */
+function base64url(bytes) {
+  return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
 }
 
 /** @param {string} text */

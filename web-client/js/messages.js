@@ -118,7 +118,7 @@ export const PING_INTERVAL_MS = 10_000;
 
 /**
  * Holder → connection worker. Strings named `json` go to and come from the wasm as they are.
- * @typedef {{type: 'start', options: string}
+ * @typedef {{type: 'start', options: string, device: CryptoKey}  // the private key of this device, which signs and cannot be read
  *   | {type: 'port'}                                              // transfers a request port
  *   | {type: 'channel', session: string, channel: RTCDataChannel} // transfers the channel
  *   | {type: 'peer', json: string}                                // a `PeerEvent`

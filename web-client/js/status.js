@@ -19,6 +19,7 @@ const WORDS = {
   LINK_INVALID: ['This link does not work', 'It is damaged or belongs to another place. Copy the whole link again, up to its last character.'],
   GRANT_UNKNOWN: ['This link is not valid any more', 'It was revoked, or the machine it came from was set up anew. Ask its owner for a new one.'],
   GRANT_EXPIRED: ['This link has expired', 'Ask its owner for a new one.'],
+  LINK_USED: ['This link has been used', 'It was for one device, and another one has opened it. Open it there, or ask its owner for a new one. If you have never opened it, tell the owner: somebody else has.'],
   PERMISSION_DENIED: ['Your link does not allow this', 'Ask its owner for one that does.'],
   E2E_AUTH_FAILED: ['This is not the machine of your link', 'Somebody may stand in between: nothing was sent. Ask the owner for a new link by another way. If the machine was set up anew, the old link is for another one.'],
   NODE_CERTIFICATE_EXPIRED: ['The certificate of the machine is not valid now', 'Check the clock of this device. If it is right, the owner has to renew the certificate of the machine.'],

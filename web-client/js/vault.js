@@ -1,18 +1,26 @@
 /**
- * What the holder keeps of each service between visits: the link and the cookies. IndexedDB of the
- * holder's origin, which no app can open.
+ * What the holder keeps between visits: of each service the link and the cookies, and the key of this
+ * device. IndexedDB of the holder's origin, which no app can open.
  */
 
 /** @typedef {{link: string, cookies: string}} Kept */
 
 const DATABASE = 'portway';
-const STORE = 'services';
+const DATABASE_VERSION = 2;
+const SERVICES = 'services';
+const DEVICE = 'device';
+
+/** The one key in the store of that name. */
+const OWN = 'own';
 
 /** @returns {Promise<IDBDatabase>} */
 function open() {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    const request = indexedDB.open(DATABASE, DATABASE_VERSION);
+    request.onupgradeneeded = () => {
+      const there = request.result.objectStoreNames;
+      for (const name of [SERVICES, DEVICE]) if (!there.contains(name)) request.result.createObjectStore(name);
+    };
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
@@ -20,16 +28,17 @@ function open() {
 
 /**
  * @template T
+ * @param {string} name of the store
  * @param {IDBTransactionMode} mode
  * @param {(store: IDBObjectStore) => IDBRequest<T>} work
  * @returns {Promise<T>}
  */
-async function transact(mode, work) {
+async function transact(name, mode, work) {
   const database = await open();
   try {
     return await new Promise((resolve, reject) => {
-      const transaction = database.transaction(STORE, mode);
-      const request = work(transaction.objectStore(STORE));
+      const transaction = database.transaction(name, mode);
+      const request = work(transaction.objectStore(name));
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = () => reject(transaction.error);
     });
@@ -42,13 +51,45 @@ async function transact(mode, work) {
  * @param {string} service
  * @returns {Promise<Kept | undefined>}
  */
-export const load = (service) => transact('readonly', (store) => store.get(service));
+export const load = (service) => transact(SERVICES, 'readonly', (store) => store.get(service));
 
 /**
  * @param {string} service
  * @param {Kept} kept
  */
-export const store = (service, kept) => transact('readwrite', (objects) => objects.put(kept, service));
+export const store = (service, kept) => transact(SERVICES, 'readwrite', (objects) => objects.put(kept, service));
 
 /** @param {string} service */
-export const forget = (service) => transact('readwrite', (objects) => objects.delete(service));
+export const forget = (service) => transact(SERVICES, 'readwrite', (objects) => objects.delete(service));
+
+/**
+ * The key pair of this device, made on first use. Nobody can read its private half, we neither.
+ * @returns {Promise<CryptoKeyPair>}
+ */
+export async function device() {
+  /** @type {CryptoKeyPair | undefined} */
+  const known = await transact(DEVICE, 'readonly', (store) => store.get(OWN));
+  if (known) return known;
+  const made = /** @type {CryptoKeyPair} */ (await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']));
+  try {
+    return await transact(DEVICE, 'readwrite', (store) => keepFirst(store, made)) ?? made;
+  } catch (error) {
+    // A private window may keep no keys: this one lasts as long as its page.
+    console.info('portway: the key of this device cannot be kept', error);
+    return made;
+  }
+}
+
+/**
+ * Another tab may have been first: then its key is the one, and the request tells it.
+ * @param {IDBObjectStore} store
+ * @param {CryptoKeyPair} made
+ * @returns {IDBRequest<CryptoKeyPair | undefined>}
+ */
+function keepFirst(store, made) {
+  const request = store.get(OWN);
+  request.onsuccess = () => {
+    if (request.result === undefined) store.put(made, OWN);
+  };
+  return request;
+}

@@ -21,6 +21,9 @@ const tell = (message) => scope.postMessage(message);
 /** The state of the last status message, for pongs. */
 let state = 'starting';
 
+/** The private key of this device. @type {CryptoKey | undefined} */
+let device;
+
 /** @type {Set<PortServer>} */
 const servers = new Set();
 
@@ -29,6 +32,11 @@ const host = {
   status(json) {
     state = JSON.parse(json).state;
     tell({ type: 'status', json });
+  },
+  /** @param {Uint8Array<ArrayBuffer>} message */
+  async sign(message) {
+    if (!device) throw new Error('this device has no key');
+    return crypto.subtle.sign('Ed25519', device, message);
   },
   /** @param {string} json */
   peer(json) {
@@ -415,6 +423,7 @@ scope.onmessage = (event) => {
   handled = handled
     .then(() => {
       if (message.type === 'start') {
+        device = message.device;
         connection = new Connection(message.options, host);
         joinTabs(message.options, connection);
       } else if (message.type === 'port' && transferred && connection) servers.add(new PortServer(transferred, connection));

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use portway_protocol::backoff::Backoff;
 use portway_protocol::id::SessionId;
+use portway_protocol::key::PublicKey;
 use portway_protocol::link::Link;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::Deadlines;
@@ -32,6 +33,7 @@ use web_sys::RtcDataChannel;
 
 use crate::clock;
 use crate::cookie::{Change, Jar, News};
+use crate::device::Device;
 use crate::error::Failure;
 use crate::session::{self, Identity, Requests};
 use crate::signaling::{Signaling, is_there};
@@ -55,7 +57,12 @@ const QUEUE: usize = 256;
 #[wasm_bindgen]
 extern "C" {
     /// The worker that this runs in.
+    #[derive(Debug, Clone)]
     pub type Host;
+
+    /// Has the device key sign; an `ArrayBuffer` comes.
+    #[wasm_bindgen(method, catch)]
+    pub(crate) async fn sign(this: &Host, message: js_sys::Uint8Array) -> Result<JsValue, JsValue>;
 
     /// A status message for the page, as JSON.
     #[wasm_bindgen(method)]
@@ -81,6 +88,8 @@ struct Options {
     signal_url: String,
     service: String,
     link: String,
+    /// Key of this device.
+    device: PublicKey,
     origin: String,
     cookies: Option<String>,
 }
@@ -123,7 +132,7 @@ pub(crate) struct Inner {
 
 #[wasm_bindgen]
 impl Connection {
-    /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `origin`, `cookies`.
+    /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `device`, `origin`, `cookies`.
     ///
     /// # Errors
     /// If the link is not one.
@@ -141,6 +150,10 @@ impl Connection {
             key: link.grant_key(),
             cluster_key: link.cluster_key,
             cluster: link.cluster,
+            device: Device {
+                key: options.device,
+                host: host.clone(),
+            },
         };
         let (events, receiver) = mpsc::channel(QUEUE);
         let jar = options

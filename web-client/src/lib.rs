@@ -4,12 +4,14 @@
 //! the worker (the holder) makes the peer connection and transfers its channel here; signaling,
 //! handshake, lane and HTTP/2 are all here, where a busy page cannot stall them.
 //!
-//! - `connection`: keeps a session alive. `session`: one session. `signaling`: its introduction.
+//! - `connection`: keeps a session alive. `session`: one session. `signaling`: its introduction. `device`: who
+//!   opens it.
 //! - `fetch`, `websocket`: what runs over it. `cookie`: the jar that the browser must not have.
 
 mod clock;
 pub mod connection;
 pub mod cookie;
+mod device;
 mod error;
 pub mod fetch;
 mod session;

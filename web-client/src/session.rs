@@ -26,6 +26,7 @@ use web_sys::{Event, MessageEvent, RtcDataChannel, RtcDataChannelState, RtcDataC
 
 use crate::clock;
 use crate::connection::unix_now;
+use crate::device::Device;
 use crate::error::Failure;
 
 /// Bytes between HTTP/2 and lane.
@@ -64,6 +65,8 @@ pub(crate) struct Identity {
     pub(crate) key: SigningKey,
     /// Pinned by the link.
     pub(crate) cluster_key: PublicKey,
+    /// What this runs on.
+    pub(crate) device: Device,
 }
 
 impl Identity {
@@ -73,6 +76,7 @@ impl Identity {
             grant: self.grant,
             token: None,
             key: &self.key,
+            device: self.device.key,
         }
     }
 
@@ -241,9 +245,11 @@ async fn shake_hands(
     }
     channel.send(&hello).map_err(no_path)?;
     let reply = channel.recv().await.map_err(no_path)?;
-    let (proof, state) = state
+    let state = state
         .receive(&reply, trust, identity.holder())
         .map_err(violation)?;
+    let by_device = identity.device.sign(state.to_sign()).await?;
+    let (proof, state) = state.signed(by_device);
     channel.send(&proof).map_err(no_path)?;
     let verdict = channel.recv().await.map_err(no_path)?;
     let (node, accepted) = state.receive(&verdict).map_err(violation)?;

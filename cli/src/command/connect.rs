@@ -60,7 +60,7 @@ struct Connected {
 
 /// Runs until a signal, or until the link is refused.
 pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
-    let target = opened::target(&args.opened)?;
+    let target = opened::target(global, &args.opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -145,11 +145,15 @@ fn audited(Record { record, .. }: &Record) -> (&'static str, String) {
             session,
             user,
             grant,
+            device,
             service,
             route,
         } => {
+            let device = device.id();
             let route = route.as_ref().map(route_words).unwrap_or_default();
-            let what = format!("{user} opened {service}{route}, grant {grant}, session {session}");
+            let what = format!(
+                "{user} opened {service}{route}, grant {grant}, device {device}, session {session}"
+            );
             ("session opened", what)
         }
         Audited::SessionRefused {

@@ -26,8 +26,7 @@ pub(crate) fn run(global: &Global, args: &Expose) -> anyhow::Result<ExitCode> {
     output::print(global.format(), &exposed, |exposed| match &exposed.link {
         Some(link) => format!("{}  {link}", exposed.name),
         None => format!(
-            "{}  {}\n(a link: `portway token issue user --service {} --origin …` where the cluster key is, \
-             and its token to `portway token accept` here)",
+            "{}  {}\n(a link: `portway share {}`)",
             exposed.name, exposed.url, exposed.name
         ),
     })?;

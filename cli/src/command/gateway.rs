@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::service::Trust;
 use portway_gateway::{Gateway, GatewayConfig, StreamRelays};
 use portway_protocol::id::ServiceName;
-use portway_protocol::key::PublicKey;
+use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::limits::MAX_TOKEN;
 use portway_protocol::token::TrustedKeys;
 use portway_protocol::token::machine::MachineClaims;
@@ -24,7 +25,7 @@ use crate::control::Parts;
 use crate::control::gateway::Node;
 use crate::control::status::{Instance, Role};
 use crate::exit::Failure;
-use crate::links::unix_now;
+use crate::links::{Links, unix_now};
 use crate::role::gateway::GRANTS;
 use crate::role::{self, Process};
 use crate::state::State;
@@ -85,6 +86,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         node: Some(Node {
             gateway: handle.clone(),
             portals: settings.signaling.clone().into(),
+            links: links(&settings, &node_key)?,
             owner: None,
         }),
         relay: None,
@@ -110,6 +112,17 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         Ok(())
     };
     process.run(parts, ready, reload).await
+}
+
+/// Made by this node, for its own services. Its first signaling service introduces whoever has one.
+fn links(settings: &Settings, node_key: &SigningKey) -> anyhow::Result<Links> {
+    let portal = settings.signaling.first();
+    Ok(Links {
+        cluster: settings.cluster.clone(),
+        cluster_key: settings.cluster_key,
+        issuer: node_key.clone(),
+        portal: portal.context("signaling is configured")?.clone(),
+    })
 }
 
 /// The token of the file that is named now, for the node that runs.
@@ -213,8 +226,7 @@ fn announce(format: Format, settings: &Settings, names: Vec<ServiceName>) -> any
             }
         }
         text.push_str(
-            "\n  A link opens a service: `portway token issue user --service NAME --origin URL` where the\n  \
-             cluster key is, and the token that it prints to `portway token accept` here. Ctrl-C ends it.\n",
+            "\n  A link opens a service: `portway share NAME` makes one. Ctrl-C ends it.\n",
         );
         text
     })?;

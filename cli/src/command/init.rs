@@ -11,6 +11,7 @@ use crate::state::State;
 struct Made {
     cluster: String,
     cluster_key: String,
+    cluster_words: String,
 }
 
 /// Makes the key of a cluster, or shows the one that is there.
@@ -21,10 +22,11 @@ pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
     let made = Made {
         cluster: cluster.name.to_string(),
         cluster_key: cluster.key.public().to_string(),
+        cluster_words: cluster.key.public().words().to_string(),
     };
     output::print(global.format(), &made, |made| {
         format!(
-            "cluster      {}\ncluster key  {}\n\n\
+            "cluster      {}\ncluster key  {}\n             {}\n\n\
              The private key is in {}. Whoever has it decides what belongs to the cluster: keep a\n\
              backup, and copy it to no machine that serves.\n\n\
              Next:\n  \
@@ -33,6 +35,7 @@ pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
              portway token issue machine --node NAME --key KEY   here; `portway key show` on the node tells KEY",
             made.cluster,
             made.cluster_key,
+            made.cluster_words,
             state.dir().display(),
             made.cluster_key,
             made.cluster_key,

@@ -13,6 +13,8 @@ struct Keys {
     cluster: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_words: Option<String>,
     node_key: String,
 }
 
@@ -30,12 +32,19 @@ fn show(global: &Global) -> anyhow::Result<()> {
     let keys = Keys {
         cluster: cluster.as_ref().map(|it| it.name.to_string()),
         cluster_key: cluster.as_ref().map(|it| it.key.public().to_string()),
+        cluster_words: cluster
+            .as_ref()
+            .map(|it| it.key.public().words().to_string()),
         node_key: node::key(&state)?.public().to_string(),
     };
     output::print(global.format(), &keys, |keys| {
         let mut text = String::new();
-        if let (Some(name), Some(key)) = (&keys.cluster, &keys.cluster_key) {
-            text.push_str(&format!("cluster      {name}\ncluster key  {key}\n"));
+        if let (Some(name), Some(key), Some(words)) =
+            (&keys.cluster, &keys.cluster_key, &keys.cluster_words)
+        {
+            text.push_str(&format!(
+                "cluster      {name}\ncluster key  {key}\n             {words}\n"
+            ));
         }
         text.push_str(&format!("node key     {}", keys.node_key));
         text

@@ -73,7 +73,7 @@ struct Statistics {
 
 /// Runs it.
 pub(crate) fn run(global: &Global, args: &Ping) -> anyhow::Result<ExitCode> {
-    let target = opened::target(&args.opened)?;
+    let target = opened::target(global, &args.opened)?;
     // One session keeps one thread busy at most, and many of us may run at once.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -3,16 +3,16 @@
 use std::io::Read as _;
 
 use portway_protocol::limits::MAX_TOKEN;
-use portway_protocol::permission::Permission;
 use portway_protocol::token::TrustedKeys;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::user::UserClaims;
 use serde::Serialize;
 
 use super::client::ask;
+use super::links;
 use crate::args::{Global, Issue, Token};
 use crate::cluster::Cluster;
-use crate::control::gateway::{Accepted, Presented, Revoked};
+use crate::control::gateway::{Accepted, Presented};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, unix_now};
 use crate::output::{self, printable};
@@ -32,16 +32,7 @@ pub(crate) fn run(global: &Global, args: &Token) -> anyhow::Result<()> {
         Token::Issue(issue) => run_issue(global, issue),
         Token::Accept => accept(global),
         Token::Inspect => inspect(global),
-        Token::Revoke { grant } => {
-            let revoked: Revoked = ask(global, "DELETE", &format!("/grants/{grant}"), None::<&()>)?;
-            if !revoked.revoked {
-                return Err(Failure::configuration(format!("there is no grant {grant}")).into());
-            }
-            output::print(global.format(), &revoked, |_| {
-                format!("grant {grant} is revoked; its sessions end now")
-            })?;
-            Ok(())
-        }
+        Token::Revoke { grant } => links::revoke(global, grant),
     }
 }
 
@@ -49,22 +40,10 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
     match issue {
         Issue::User {
             services,
-            user,
-            lifetime,
-            methods,
-            paths,
+            terms,
             origin,
         } => {
-            let permission = |name: &portway_protocol::id::ServiceName| Permission {
-                name: name.clone(),
-                methods: methods.clone(),
-                paths: paths.clone(),
-            };
-            let request = GrantRequest {
-                services: services.iter().map(permission).collect(),
-                user: user.clone(),
-                lifetime_s: lifetime.as_secs(),
-            };
+            let request = GrantRequest::new(services, terms);
             match origin {
                 Some(portal) => issue_here(global, &request, portal)?,
                 None => issue_there(global, &request)?,
@@ -88,7 +67,7 @@ fn issue_there(global: &Global, request: &GrantRequest) -> anyhow::Result<()> {
     let granted: Granted = ask(global, "POST", "/grants", Some(request))?;
     output::print(global.format(), &granted, |granted| {
         format!(
-            "{}\n(grant {}; revoke it with `portway token revoke {}`)",
+            "{}\n(grant {}; revoke it with `portway links revoke {}`)",
             granted.link, granted.id, granted.id
         )
     })?;
@@ -105,11 +84,7 @@ fn issue_here(global: &Global, request: &GrantRequest, portal: &Portal) -> anyho
         );
         return Err(Failure::configuration(message).into());
     }
-    let links = Links {
-        cluster,
-        portal: portal.clone(),
-    };
-    let granted = links.issue(request)?;
+    let granted = Links::of_cluster(cluster, portal.clone()).issue(request)?;
     output::print(global.format(), &granted, |granted| {
         format!(
             "{}\n\nIt works once the node of the service knows the grant {}. There, run\n\n  \
@@ -129,7 +104,7 @@ fn accept(global: &Global) -> anyhow::Result<()> {
     output::print(global.format(), &accepted, |accepted| {
         let services = accepted.services.iter().map(ToString::to_string);
         format!(
-            "{} may open {} (grant {}; revoke it with `portway token revoke {}`)",
+            "{} may open {} (grant {}; revoke it with `portway links revoke {}`)",
             printable(&accepted.user),
             services.collect::<Vec<_>>().join(", "),
             accepted.id,

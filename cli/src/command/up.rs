@@ -78,11 +78,8 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let node = Node {
         gateway: gateway.handle(),
         portals: [portal.clone()].into(),
+        links: Links::of_cluster(cluster.clone(), portal),
         owner: Some(Owner {
-            links: Links {
-                cluster: cluster.clone(),
-                portal,
-            },
             state,
             relay: relay.clone(),
         }),

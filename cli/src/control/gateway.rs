@@ -1,4 +1,4 @@
-//! What a gateway is asked: services, sessions, grants.
+//! What a gateway is asked: services, sessions, grants, links.
 
 use std::sync::Arc;
 
@@ -7,16 +7,19 @@ use axum::extract::{Path as UrlPath, State};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use portway_gateway::GatewayHandle;
+use portway_gateway::links::LinkView;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::session::table::SessionView;
 use portway_protocol::id::{GrantId, ServiceName};
+use portway_protocol::reason::Reason;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use crate::args;
-use crate::links::{GrantRequest, Granted, Links};
+use crate::exit::Failure;
+use crate::links::{GrantRequest, Granted, Links, forget_owner_link};
 use crate::portal::Portal;
 use crate::relay::Beside;
 use crate::state;
@@ -27,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) gateway: GatewayHandle,
     /// Where browsers find it, the first one before all.
     pub(crate) portals: Arc<[Portal]>,
+    /// Makes links: by the cluster key if there is an owner, else by the node's own.
+    pub(crate) links: Links,
     /// What there is where the cluster key is in this process, too.
     pub(crate) owner: Option<Owner>,
 }
@@ -34,7 +39,6 @@ pub(crate) struct Node {
 /// Who has the cluster key.
 #[derive(Clone)]
 pub(crate) struct Owner {
-    pub(crate) links: Links,
     pub(crate) state: state::State,
     /// The relay in this process, if there is one.
     pub(crate) relay: Option<Arc<Beside>>,
@@ -63,7 +67,7 @@ pub(crate) struct ServiceView {
 pub(crate) struct Exposed {
     pub(crate) name: ServiceName,
     pub(crate) url: String,
-    /// Opens it; none where the cluster key is elsewhere.
+    /// The owner's; none where the cluster key is elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<String>,
 }
@@ -72,6 +76,8 @@ pub(crate) struct Exposed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Revoked {
     pub(crate) revoked: bool,
+    /// Sessions that ended with it.
+    pub(crate) sessions: usize,
 }
 
 /// A token for the gateway to keep.
@@ -131,7 +137,7 @@ impl Node {
     pub(crate) fn exposed(&self, name: &ServiceName) -> anyhow::Result<Exposed> {
         let link = match &self.owner {
             Some(owner) => {
-                let granted = owner.links.owner_link(&owner.state, name)?;
+                let granted = self.links.owner_link(&owner.state, name)?;
                 self.gateway.add_grant(granted.token)?;
                 Some(granted.link)
             }
@@ -143,6 +149,30 @@ impl Node {
             link,
         })
     }
+
+    /// Makes a grant, which the gateway knows from then on.
+    fn grant(&self, request: &GrantRequest) -> anyhow::Result<Granted> {
+        let granted = self.links.issue(request)?;
+        self.gateway.add_grant(granted.token.clone())?;
+        Ok(granted)
+    }
+
+    /// Refuses what is for a service that is not here.
+    fn require_services(&self, request: &GrantRequest) -> anyhow::Result<()> {
+        let offered = self.gateway.services();
+        let is_here = |name: &ServiceName| offered.iter().any(|it| it.spec.name == *name);
+        let Some(missing) = request.services.iter().find(|it| !is_here(&it.name)) else {
+            return Ok(());
+        };
+        let names: Vec<_> = offered.iter().map(|it| it.spec.name.to_string()).collect();
+        let there = match names.len() {
+            0 => "there is none; add one with `portway expose NAME=TARGET`".to_owned(),
+            1 => format!("there is {}", names[0]),
+            _ => format!("there are {}", names.join(", ")),
+        };
+        let message = format!("there is no service `{}` here: {there}", missing.name);
+        Err(Failure::because(Reason::ServiceUnknown, message).into())
+    }
 }
 
 /// What a gateway is asked. Without one, that is the answer.
@@ -152,7 +182,8 @@ pub(super) fn routes(node: Option<Node>) -> Router {
         .route("/sessions", get(sessions))
         .route("/grants", post(grant))
         .route("/grants/accept", post(accept))
-        .route("/grants/{id}", delete(revoke))
+        .route("/links", get(links).post(share))
+        .route("/links/{id}", delete(revoke))
         .with_state(node)
 }
 
@@ -188,10 +219,23 @@ async fn grant(
     Json(request): Json<GrantRequest>,
 ) -> Result<Json<Granted>, Refusal> {
     let node = node.context(NO_GATEWAY)?;
-    let owner = node.owner.context(NO_CLUSTER_KEY)?;
-    let granted = owner.links.issue(&request)?;
-    node.gateway.add_grant(granted.token.clone())?;
-    Ok(Json(granted))
+    if node.owner.is_none() {
+        node.require_services(&request)?;
+    }
+    Ok(Json(node.grant(&request)?))
+}
+
+async fn share(
+    State(node): Shared,
+    Json(request): Json<GrantRequest>,
+) -> Result<Json<Granted>, Refusal> {
+    let node = node.context(NO_GATEWAY)?;
+    node.require_services(&request)?;
+    Ok(Json(node.grant(&request)?))
+}
+
+async fn links(State(node): Shared) -> Result<Json<Vec<LinkView>>, Refusal> {
+    Ok(Json(node.context(NO_GATEWAY)?.gateway.links()))
 }
 
 async fn accept(
@@ -213,15 +257,22 @@ async fn revoke(
     UrlPath(id): UrlPath<GrantId>,
 ) -> Result<Json<Revoked>, Refusal> {
     let node = node.context(NO_GATEWAY)?;
-    let revoked = node.gateway.revoke_grant(&id)?;
-    if let Some(relay) = node.owner.and_then(|owner| owner.relay) {
-        tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
+    let known = node.gateway.links().into_iter().find(|link| link.id == id);
+    let ended = node.gateway.revoke_grant(&id);
+    if let Some(Owner { state, relay }) = node.owner {
+        if let Some(relay) = relay {
+            tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
+        }
+        if let Some(link) = known {
+            forget_owner_link(&state, &link.services, &id)?;
+        }
     }
-    Ok(Json(Revoked { revoked }))
+    let ended = ended?;
+    Ok(Json(Revoked {
+        revoked: ended.is_some(),
+        sessions: ended.unwrap_or_default(),
+    }))
 }
 
 const NO_GATEWAY: &str =
     "the running portway has no gateway: ask where one runs (`portway gateway` or `portway up`)";
-
-const NO_CLUSTER_KEY: &str = "the running gateway has no cluster key: run `portway token issue user … \
-     --origin https://…` where the key is, and give the token to `portway token accept` here";

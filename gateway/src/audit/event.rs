@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_transport::{Path, PathKind, Protocol};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub enum Event {
         user: String,
         /// By which grant.
         grant: GrantId,
+        /// On which device.
+        device: Box<PublicKey>,
         /// What.
         service: ServiceName,
         /// By which path, if that is known.

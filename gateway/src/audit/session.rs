@@ -55,6 +55,7 @@ impl SessionLog {
             session: claimed.session,
             user: clip(&claimed.user),
             grant: claimed.grant,
+            device: Box::new(claimed.device),
             service: claimed.service.clone(),
             route: path.map(Into::into),
         });

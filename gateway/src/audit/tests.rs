@@ -46,6 +46,7 @@ fn events() -> [Event; RECORDS] {
             session,
             user: "ann \"\\\u{1}ö".into(),
             grant,
+            device: Box::new(key(5).public()),
             service,
             route,
         },

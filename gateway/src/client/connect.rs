@@ -198,11 +198,14 @@ impl Introduction<'_> {
         channel: &dyn Channel,
         binding: Binding,
     ) -> Result<(NodeId, Accepted), ClientError> {
-        let link = &self.target.address.link;
+        let Target {
+            address, device, ..
+        } = self.target;
+        let link = &address.link;
         let (hello, mut state) = handshake::start(
             self.id,
             link.cluster.clone(),
-            self.target.address.service.clone(),
+            address.service.clone(),
             Nonce::from_bytes(random()),
         );
         if let Some(resumption) = self.resumption {
@@ -222,8 +225,11 @@ impl Introduction<'_> {
             grant: link.grant,
             token: None,
             key: &link.grant_key(),
+            device: device.public(),
         };
-        let (proof, state) = state.receive(&reply, &trust, holder)?;
+        let state = state.receive(&reply, &trust, holder)?;
+        let by_device = device.sign(state.to_sign());
+        let (proof, state) = state.signed(by_device);
         channel.send(proof.into()).await.map_err(gone)?;
         let verdict = channel.recv().await.ok_or(ClientError::NoPath)?;
         Ok(state.receive(&verdict)?)

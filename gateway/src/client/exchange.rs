@@ -13,7 +13,7 @@ use portway_protocol::id::SessionId;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::Fingerprint;
 use portway_protocol::session::introduction::Introduction;
-use portway_protocol::session::party::{Holder, Trust};
+use portway_protocol::session::party::Trust;
 use portway_protocol::signal::{
     Answer, Bye, Call, Candidate, Envelope, Heartbeat, NodeStatus, Offer, SessionDescription,
     SignalError,
@@ -138,17 +138,13 @@ impl Exchange {
     ) -> Result<(), ClientError> {
         let own = Fingerprint::of_description(&description.sdp)?;
         let link = &self.target.address.link;
-        let holder = Holder {
-            grant: link.grant,
-            token: None,
-            key: &link.grant_key(),
-        };
+        let holder = (&link.grant, &link.grant_key());
         let offer = Call::Offer(Offer {
             session: self.id,
             service: self.target.address.service.clone(),
             node: self.target.node.clone(),
             grant: None,
-            proof: self.introduction().sign_offer(&holder, &own),
+            proof: self.introduction().sign_offer(holder, &own),
             description,
             ice_servers: Vec::new(),
         });

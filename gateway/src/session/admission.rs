@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portway_protocol::id::{GrantId, Nonce, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
@@ -10,6 +11,7 @@ use portway_protocol::session::binding::Binding;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
 use portway_protocol::session::party::Node;
 use portway_protocol::session::resumption::ResumptionKey;
+use portway_protocol::token::user::UserClaims;
 use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
 
@@ -67,7 +69,7 @@ struct Asked(Option<(ServiceName, GrantId)>);
 
 /// Runs the handshake with whoever comes by a path. Who is turned away is told why.
 pub(super) async fn admit(
-    context: &Context,
+    context: &Arc<Context>,
     channel: &dyn Channel,
     binding: Binding,
     path: Option<Path>,
@@ -92,7 +94,7 @@ pub(super) async fn admit(
 }
 
 async fn converse(
-    context: &Context,
+    context: &Arc<Context>,
     channel: &dyn Channel,
     binding: Binding,
     asked: &mut Asked,
@@ -111,13 +113,14 @@ async fn converse(
     let proof = channel.recv().await.ok_or(Closed)?;
     let claim = handshake.receive(&proof)?;
     asked.0 = Some((claim.service.clone(), claim.grant));
-    let (admitted, verdict) = judge(context, claim).map_err(SessionError::Refused)?;
+    let judged = judge(context, claim).await;
+    let (admitted, verdict) = judged.map_err(SessionError::Refused)?;
     channel.send(handshake::accepted(&verdict).into()).await?;
     Ok(admitted)
 }
 
 /// Believes a claim or not. The proof is checked before anything about services is revealed.
-fn judge(context: &Context, claim: Claim) -> Result<(Admitted, Accepted), Reason> {
+async fn judge(context: &Arc<Context>, claim: Claim) -> Result<(Admitted, Accepted), Reason> {
     let token = claim.token.as_deref();
     let claims = context
         .grants
@@ -137,12 +140,20 @@ fn judge(context: &Context, claim: Claim) -> Result<(Admitted, Accepted), Reason
     let purpose = match known {
         Some(entry) => {
             let claimed = entry.claimed();
-            if claimed.grant != claim.grant || claimed.service != claim.service {
+            if claimed.grant != claim.grant
+                || claimed.service != claim.service
+                || claimed.device != claim.device
+            {
                 return Err(Reason::PermissionDenied);
             }
             Purpose::Resumed(entry)
         }
-        None => Purpose::New(begin(context, &claims.sub, permission.clone(), claim)?),
+        None => {
+            let device = claim.device;
+            let session = begin(context, &claims.sub, permission.clone(), claim)?;
+            redeem(context, &claims, device).await?;
+            Purpose::New(session)
+        }
     };
     let key = match &purpose {
         Purpose::New(session) => session.registered.key(),
@@ -161,6 +172,18 @@ fn judge(context: &Context, claim: Claim) -> Result<(Admitted, Accepted), Reason
     Ok((admitted, verdict))
 }
 
+/// Only a grant for the first device has something to write.
+async fn redeem(
+    context: &Arc<Context>,
+    claims: &UserClaims,
+    device: PublicKey,
+) -> Result<(), Reason> {
+    let (context, claims) = (context.clone(), claims.clone());
+    let redeemed =
+        tokio::task::spawn_blocking(move || context.grants.redeem(&claims, device)).await;
+    redeemed.unwrap_or(Err(Reason::Internal))
+}
+
 fn begin(
     context: &Context,
     user: &str,
@@ -176,6 +199,7 @@ fn begin(
         user: user.to_owned(),
         service: claim.service,
         grant: claim.grant,
+        device: claim.device,
     };
     let (attach, attachments) = mpsc::channel(ATTACHMENTS);
     let key = ResumptionKey::from_bytes(random());

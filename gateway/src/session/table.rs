@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_transport::Path;
@@ -40,6 +41,8 @@ pub(crate) struct Claimed {
     pub(crate) user: String,
     pub(crate) service: ServiceName,
     pub(crate) grant: GrantId,
+    /// Where it was opened; it goes on there and nowhere else.
+    pub(crate) device: PublicKey,
 }
 
 /// A channel for a session.

@@ -371,7 +371,7 @@ mod tests {
         let cluster: portway_protocol::id::ClusterName = "home".parse().unwrap();
         let grants = dir.path().join("grants.json");
         let context = Context {
-            grants: Grants::open(&grants, cluster.clone(), key.public(), 0).unwrap(),
+            grants: Grants::open(&grants, cluster.clone(), [key.public()], 0).unwrap(),
             identity: Identity {
                 cluster,
                 node: "nas".parse().unwrap(),

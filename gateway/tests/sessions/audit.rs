@@ -11,7 +11,7 @@ use portway_tests::upstream::Upstream;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, GRANT, Node, Visit, carrier, key, shake_hands};
+use super::{Client, GRANT, Node, Visit, carrier, device, key, shake_hands};
 
 async fn next(follower: &mut broadcast::Receiver<Arc<Entry>>) -> Event {
     follower.recv().await.unwrap().record.event.clone()
@@ -38,12 +38,16 @@ async fn a_session_and_its_denied_requests_are_recorded() {
         grant,
         service,
         route,
+        device: from,
     } = event
     else {
         panic!("{event:?}");
     };
     assert_eq!((session, user.as_str()), (opened.session, "ann"));
-    assert_eq!(grant.as_bytes(), &GRANT);
+    assert_eq!(
+        (grant.as_bytes(), from),
+        (&GRANT, Box::new(device().public()))
+    );
     assert_eq!(service.as_str(), "app");
     assert_eq!(route, None, "a channel inside the process has no path");
 
@@ -127,6 +131,7 @@ async fn a_session_that_moves_is_recorded() {
     let visit = Visit {
         service: "app",
         key: &key(2),
+        device: device(),
         grant: GRANT,
         resumption: Some(resumption),
     };

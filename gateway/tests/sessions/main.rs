@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod audit;
+mod one_device;
 mod resumption;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -29,7 +30,7 @@ use portway_protocol::session::party::{self, Holder};
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
-use portway_protocol::token::user::UserClaims;
+use portway_protocol::token::user::{Devices, UserClaims};
 use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
 use portway_transport::lane::{self, CARRIERS, Carrier, Traffic};
@@ -59,7 +60,11 @@ fn unix_now() -> u64 {
 
 /// A user token of ann, who has key 2.
 fn token(grant: [u8; 9], permission: Permission) -> String {
-    let claims = UserClaims {
+    claims(grant, permission).issue(&key(1))
+}
+
+fn claims(grant: [u8; 9], permission: Permission) -> UserClaims {
+    UserClaims {
         iss: "home".parse().unwrap(),
         aud: vec!["app".parse().unwrap()],
         sub: "ann".into(),
@@ -70,8 +75,8 @@ fn token(grant: [u8; 9], permission: Permission) -> String {
         cnf: Confirmation {
             ed25519: key(2).public(),
         },
-    };
-    claims.issue(&key(1))
+        devices: Devices::Any,
+    }
 }
 
 /// Loopback channels have no certificates: both ends agree on these.
@@ -107,7 +112,7 @@ fn identity() -> Identity {
 struct Node {
     context: Arc<Context>,
     tasks: JoinSet<Result<(), SessionError>>,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl Node {
@@ -117,7 +122,7 @@ impl Node {
         let grants = Grants::open(
             &state.path().join("grants.json"),
             "home".parse().unwrap(),
-            key(1).public(),
+            [key(1).public()],
             unix_now(),
         )
         .unwrap();
@@ -146,8 +151,12 @@ impl Node {
                 draining: CancellationToken::new(),
             }),
             tasks: JoinSet::new(),
-            _state: state,
+            state,
         }
+    }
+
+    fn grants_file(&self) -> std::path::PathBuf {
+        self.state.path().join("grants.json")
     }
 
     fn everything(target: &str) -> Self {
@@ -183,6 +192,11 @@ impl Node {
     }
 }
 
+/// The one that a client is on.
+fn device() -> SigningKey {
+    key(20)
+}
+
 async fn shake_hands(
     channel: &LoopbackChannel,
     service: &str,
@@ -192,6 +206,7 @@ async fn shake_hands(
         service,
         key,
         grant: GRANT,
+        device: device(),
         resumption: None,
     };
     let (session, accepted) = visit.shake_hands(channel).await?;
@@ -206,6 +221,7 @@ struct Visit<'a> {
     service: &'a str,
     key: &'a SigningKey,
     grant: [u8; 9],
+    device: SigningKey,
     resumption: Option<Resumption>,
 }
 
@@ -238,8 +254,11 @@ impl Visit<'_> {
             grant,
             token: None,
             key: self.key,
+            device: self.device.public(),
         };
-        let (proof, state) = state.receive(&reply, &trust, holder)?;
+        let state = state.receive(&reply, &trust, holder)?;
+        let by_device = self.device.sign(state.to_sign());
+        let (proof, state) = state.signed(by_device);
         channel.send(proof.into()).await.unwrap();
         let verdict = channel.recv().await.unwrap();
         let (_node, accepted) = state.receive(&verdict)?;
@@ -558,11 +577,16 @@ async fn a_revoked_grant_ends_its_session() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
     let mut client = node.open().await;
+    // More than all windows take: it is under way, and nobody reads.
+    let response = client.get("/bytes?n=50000000").await.unwrap();
     assert_eq!(node.context.table.views().len(), 1);
     let id = GrantId::from_bytes(GRANT);
     assert!(node.context.grants.revoke(&id).unwrap());
     client.lane.join_next().await.unwrap().unwrap();
     node.tasks.join_next().await.unwrap().unwrap().unwrap();
+    assert!(body(response).await.is_err(), "it was cut");
+    node.context.tasks.close();
+    node.context.tasks.wait().await;
     assert!(node.context.table.views().is_empty());
 }
 

@@ -15,6 +15,7 @@ fn visit(resumption: Resumption, key: &SigningKey) -> Visit<'_> {
         service: "app",
         key,
         grant: GRANT,
+        device: device(),
         resumption: Some(resumption),
     }
 }
@@ -104,10 +105,15 @@ async fn nobody_else_goes_on_with_a_session() {
         grant: OTHER_GRANT,
         ..visit(resumption.clone(), &own)
     };
+    let on_another_device = Visit {
+        device: key(21),
+        ..visit(resumption.clone(), &own)
+    };
     let attempts = [
         (visit(guessed, &own), Reason::ProofInvalid),
         (visit(unknown, &own), Reason::SessionLost),
         (by_other_grant, Reason::PermissionDenied),
+        (on_another_device, Reason::PermissionDenied),
         (visit(resumption, &strange), Reason::ProofInvalid),
     ];
     for (attempt, reason) in attempts {

@@ -138,8 +138,11 @@ fn opened(keeper: &Keeper, opening: Opening<'_>) -> anyhow::Result<Vec<String>> 
     let services = Cluster::services(host.context("there is no such host")?);
     let service = services.first().context("it offers nothing")?;
     let link = keeper.cluster.link_file(service, opening.signaling);
+    let device = keeper.dir.file(&format!("clients/{}/state", opening.from));
     let mut args = vec![
         "--json".to_owned(),
+        "--state".to_owned(),
+        device.display().to_string(),
         "--node".to_owned(),
         opening.to.to_string(),
         "--link-file".to_owned(),

@@ -2,22 +2,25 @@
 //!
 //! ```text
 //! client                                   gateway
-//! ClientHandshake::start ── client hello ─► GatewayHandshake::hello
+//! start                  ── client hello ─► hello
 //!   AwaitHello::receive  ◄─ gateway hello ──   AwaitProof
-//!                        ── authenticate ──►   AwaitProof::receive → Claim::verify
+//!   AwaitDevice::signed  ── authenticate ──►   AwaitProof::receive → Claim::verify
 //!   AwaitVerdict::receive ◄─ accepted ──────   accepted()
 //!                         ◄─ refused ───────   refused()
 //! ```
 //! Every state consumes itself; a message out of turn ends the handshake. The gateway side decides
-//! on a claim outside of here: it looks the grant up, verifies its token, then the proof.
+//! on a claim outside of here: it looks the grant up, verifies its token, then the proofs. The device key may
+//! be where only its owner can use it, in a browser's store of keys say: what it is to sign goes out, and the
+//! signature comes in, when it is there.
 //!
 //! A client may ask to go on with a session whose channel is lost, see [`super::resumption`]. The messages
 //! are the same, and so is what the gateway checks; the proof covers that session and its key as well.
 //!
-//! Security: both proofs cover both nonces, the session id, cluster, node and service, so they serve no other
+//! Security: all proofs cover both nonces, the session id, cluster, node and service, so they serve no other
 //! session, and the certificates of both ends of the channel, so they serve no other channel: who stands in
 //! between has two channels. The node proves itself first, with a certificate of the cluster key that the
-//! client has from elsewhere; nothing of the client but what it wants is said before.
+//! client has from elsewhere; nothing of the client but what it wants is said before. The proof of the grant
+//! covers the key of the device, so nobody else's device goes by it.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,7 +35,9 @@ use crate::session::binding::Binding;
 use crate::session::party::{Holder, Node, Trust};
 use crate::session::resumption::{Resumption, ResumptionKey};
 use crate::token::TokenError;
-use crate::transcript::{Transcript, sign_node, sign_session, verify_node, verify_session};
+use crate::transcript::{
+    Transcript, device_proof, sign_node, sign_session, verify_device, verify_node, verify_session,
+};
 
 /// The version that this code speaks.
 pub const VERSION: u32 = 1;
@@ -144,6 +149,14 @@ struct Authenticate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     proof: Signature,
+    device: Device,
+}
+
+/// A device, and that it is there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Device {
+    key: PublicKey,
+    proof: Signature,
 }
 
 /// What an accepted client may do.
@@ -204,7 +217,7 @@ impl AwaitHello {
         }
     }
 
-    /// Takes the gateway hello; returns our proof, if the node has proven itself.
+    /// Takes the gateway hello; what the device is to sign follows, if the node has proven itself.
     ///
     /// # Errors
     /// See [`HandshakeError`].
@@ -213,7 +226,7 @@ impl AwaitHello {
         message: &[u8],
         trust: &Trust<'_>,
         holder: Holder<'_>,
-    ) -> Result<(Vec<u8>, AwaitVerdict), HandshakeError> {
+    ) -> Result<AwaitDevice, HandshakeError> {
         let reply: GatewayHello = decode_or_refusal(GATEWAY_HELLO, message)?;
         if reply.version != VERSION {
             return Err(HandshakeError::Version);
@@ -224,14 +237,52 @@ impl AwaitHello {
         Check::NodeProof.enforce(verify_node(&key, &begun, &reply.proof))?;
         let resumption = self.resumption.as_ref();
         let digest = digest(hello, &reply.node, &reply.nonce, &trust.binding, resumption);
-        let authenticate = Authenticate {
+        Ok(AwaitDevice {
+            to_sign: device_proof(&digest, &holder.grant),
             grant: holder.grant,
             resumes: resumption.map(|resumption| resumption.session),
             token: holder.token.map(str::to_owned),
-            proof: sign_session(holder.key, &digest, &holder.grant),
+            proof: sign_session(holder.key, &digest, &holder.grant, &holder.device),
+            device: holder.device,
+            node: reply.node,
+        })
+    }
+}
+
+/// Client side, until the device has signed.
+#[derive(Debug)]
+pub struct AwaitDevice {
+    to_sign: Transcript,
+    grant: GrantId,
+    resumes: Option<SessionId>,
+    token: Option<String>,
+    proof: Signature,
+    device: PublicKey,
+    node: NodeId,
+}
+
+impl AwaitDevice {
+    /// What the device key is to sign.
+    #[must_use]
+    pub fn to_sign(&self) -> &[u8] {
+        self.to_sign.bytes()
+    }
+
+    /// Takes the device's signature; returns our proofs.
+    #[must_use]
+    pub fn signed(self, by_device: Signature) -> (Vec<u8>, AwaitVerdict) {
+        let authenticate = Authenticate {
+            grant: self.grant,
+            resumes: self.resumes,
+            token: self.token,
+            proof: self.proof,
+            device: Device {
+                key: self.device,
+                proof: by_device,
+            },
         };
-        let verdict = AwaitVerdict { node: reply.node };
-        Ok((encode(AUTHENTICATE, &authenticate), verdict))
+        let verdict = AwaitVerdict { node: self.node };
+        (encode(AUTHENTICATE, &authenticate), verdict)
     }
 }
 
@@ -314,13 +365,16 @@ impl AwaitProof {
             grant: authenticate.grant,
             resumes: authenticate.resumes,
             token: authenticate.token,
-            proof: authenticate.proof,
+            device: authenticate.device.key,
+            by_grant: authenticate.proof,
+            by_device: authenticate.device.proof,
             asked: self,
         })
     }
 }
 
-/// What a client claims: that it holds the key of a grant, and maybe that it is the client of a session.
+/// What a client claims: that it holds the key of a grant and that of a device, and maybe that it is the client
+/// of a session.
 #[derive(Debug)]
 pub struct Claim {
     /// Service that it wants.
@@ -333,12 +387,15 @@ pub struct Claim {
     pub resumes: Option<SessionId>,
     /// User token, if the gateway cannot know the grant.
     pub token: Option<String>,
-    proof: Signature,
+    /// The device.
+    pub device: PublicKey,
+    by_grant: Signature,
+    by_device: Signature,
     asked: AwaitProof,
 }
 
 impl Claim {
-    /// Checks the proof against the key that the grant is bound to and, if the client
+    /// Checks the proofs: against the key that the grant is bound to, that of the device and, if the client
     /// [resumes](Claim::resumes) a session, that session's own key.
     ///
     /// # Errors
@@ -363,7 +420,9 @@ impl Claim {
             binding,
         } = &self.asked;
         let digest = digest(hello, node, nonce, binding, resumption.as_ref());
-        Check::ClientProof.enforce(verify_session(key, &digest, &self.grant, &self.proof))
+        let proven = verify_session(key, &digest, &self.grant, &self.device, &self.by_grant)
+            .and_then(|()| verify_device(&self.device, &digest, &self.grant, &self.by_device));
+        Check::ClientProof.enforce(proven)
     }
 }
 
@@ -482,7 +541,13 @@ mod tests {
         node_key: SigningKey,
         /// As the client sees it, as the gateway does.
         channels: [Binding; 2],
+        /// What the client says to be the key of its device.
+        device: PublicKey,
         now: u64,
+    }
+
+    fn device() -> SigningKey {
+        seeded(13)
     }
 
     fn channel(client: u8, gateway: u8) -> Binding {
@@ -514,6 +579,7 @@ mod tests {
             issuer: seeded(10),
             node_key: seeded(11),
             channels: [channel(1, 2); 2],
+            device: device().public(),
             now: NOW,
         }
     }
@@ -575,8 +641,11 @@ mod tests {
             grant,
             token: None,
             key: &key(),
+            device: world.device,
         };
-        let (third, client) = client.receive(&tamper(1, second), &trust, holder)?;
+        let client = client.receive(&tamper(1, second), &trust, holder)?;
+        let signature = device().sign(client.to_sign());
+        let (third, client) = client.signed(signature);
         let claim = gateway.receive(&tamper(2, third))?;
         if claim.grant != grant {
             return Err("another grant".into());
@@ -717,10 +786,66 @@ mod tests {
             }
             let mut body: serde_json::Value = serde_json::from_slice(&message[1..]).unwrap();
             let grant = GrantId::from_bytes([5; 9]);
-            body["proof"] = serde_json::json!(sign_session(&seeded(9), &[0; 32], &grant));
+            let forged = sign_session(&seeded(9), &[0; 32], &grant, &device().public());
+            body["proof"] = serde_json::json!(forged);
             encode(AUTHENTICATE, &body)
         };
         assert!(meet(None, None, forge).is_err());
+    }
+
+    #[test]
+    fn a_device_is_one_that_signs_and_that_the_grant_vouches_for() {
+        let claimed = World {
+            device: seeded(14).public(),
+            ..honest()
+        };
+        assert!(meet_in(&claimed, None, None, |_, message| message).is_err());
+
+        // Another device that is there, too, but for which nobody vouches.
+        let other = seeded(14);
+        let mut claims = Vec::new();
+        converse(|_, message| {
+            claims.push(message.clone());
+            message
+        })
+        .unwrap();
+        let replace = |i, message: Vec<u8>| {
+            if i != 2 {
+                return message;
+            }
+            let grant = GrantId::from_bytes([5; 9]);
+            let asked: ClientHello = serde_json::from_slice(&claims[0][1..]).unwrap();
+            let nonce = Nonce::from_bytes([4; 32]);
+            let digest = digest(
+                &asked,
+                &"nas".parse().unwrap(),
+                &nonce,
+                &channel(1, 2),
+                None,
+            );
+            let mut body: serde_json::Value = serde_json::from_slice(&message[1..]).unwrap();
+            body["device"] = serde_json::json!(Device {
+                key: other.public(),
+                proof: other.sign(device_proof(&digest, &grant).bytes()),
+            });
+            encode(AUTHENTICATE, &body)
+        };
+        assert!(meet(None, None, replace).is_err());
+    }
+
+    #[test]
+    fn a_small_order_device_key_is_refused() {
+        let weak = |i, message: Vec<u8>| {
+            if i != 2 {
+                return message;
+            }
+            let mut body: serde_json::Value = serde_json::from_slice(&message[1..]).unwrap();
+            body["device"]["key"] = serde_json::json!("A".repeat(43));
+            encode(AUTHENTICATE, &body)
+        };
+        let error = meet(None, None, weak).unwrap_err();
+        let error = error.downcast::<HandshakeError>().unwrap();
+        assert!(matches!(*error, HandshakeError::Malformed(_)), "{error}");
     }
 
     #[test]

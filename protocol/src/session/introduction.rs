@@ -13,10 +13,10 @@
 
 use super::binding::{Binding, Fingerprint};
 use super::handshake::HandshakeError;
-use super::party::{Holder, Node, Trust};
+use super::party::{Node, Trust};
 use crate::check::Check;
 use crate::id::{ClusterName, GrantId, NodeId, ServiceName, SessionId};
-use crate::key::{KeyError, PublicKey, Signature};
+use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::signal::Answer;
 use crate::transcript::Transcript;
 
@@ -36,8 +36,12 @@ pub struct Introduction<'a> {
 impl Introduction<'_> {
     /// Signs an offer that names this certificate.
     #[must_use]
-    pub fn sign_offer(&self, holder: &Holder<'_>, client: &Fingerprint) -> Signature {
-        holder.key.sign(self.offer(&holder.grant, client).bytes())
+    pub fn sign_offer(
+        &self,
+        (grant, key): (&GrantId, &SigningKey),
+        client: &Fingerprint,
+    ) -> Signature {
+        key.sign(self.offer(grant, client).bytes())
     }
 
     /// Checks who made an offer, by the key that the grant is bound to.
@@ -98,7 +102,6 @@ impl Introduction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::SigningKey;
     use crate::secret::Secret;
     use crate::signal::{SdpKind, SessionDescription};
     use crate::token::Confirmation;
@@ -143,12 +146,7 @@ mod tests {
             node: Some(&node),
             session: SessionId::from_bytes([2; 16]),
         };
-        let holder = Holder {
-            grant,
-            token: None,
-            key: &key(1),
-        };
-        let proof = asked.sign_offer(&holder, &print(1));
+        let proof = asked.sign_offer((&grant, &key(1)), &print(1));
         let (own, theirs) = (key(1).public(), key(2).public());
         let heard = |heard: Introduction<'_>, grant, key, client| {
             heard

@@ -30,6 +30,8 @@ pub struct Holder<'a> {
     pub token: Option<&'a str>,
     /// Key of the grant.
     pub key: &'a SigningKey,
+    /// Key of the device.
+    pub device: PublicKey,
 }
 
 /// Who a gateway is.

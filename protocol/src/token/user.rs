@@ -28,13 +28,33 @@ pub struct UserClaims {
     pub jti: GrantId,
     /// The key whose possession the holder proves.
     pub cnf: Confirmation,
+    /// Which devices may use it.
+    #[serde(default, skip_serializing_if = "Devices::is_any")]
+    pub devices: Devices,
+}
+
+/// Which devices a grant is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Devices {
+    /// All on which its key is known.
+    #[default]
+    Any,
+    /// The first that redeems it, and no other after.
+    First,
+}
+
+impl Devices {
+    const fn is_any(&self) -> bool {
+        matches!(self, Self::Any)
+    }
 }
 
 impl UserClaims {
-    /// Signs with the cluster key.
+    /// Signs with the cluster key, or that of a node for its own services.
     #[must_use]
-    pub fn issue(&self, cluster_key: &SigningKey) -> String {
-        issue(cluster_key, self)
+    pub fn issue(&self, issuer: &SigningKey) -> String {
+        issue(issuer, self)
     }
 
     /// Checks a token that was presented for `service` at `now` (seconds since 1970). The caller
@@ -112,6 +132,7 @@ mod tests {
             cnf: Confirmation {
                 ed25519: key(2).public(),
             },
+            devices: Devices::Any,
         }
     }
 
@@ -150,5 +171,22 @@ mod tests {
             json,
             r#"{"iss":"home","aud":["lab"],"sub":"guest","services":[{"name":"lab"}],"iat":1000,"exp":2000,"jti":"AQEBAQEBAQEB","cnf":{"ed25519":"gTl3Dqh9F19Wo1Rmw0x-zMuNipG07jeiXfYPW4_Js5Q"}}"#
         );
+        let once = UserClaims {
+            devices: Devices::First,
+            ..claims()
+        };
+        let written = serde_json::to_string(&once).unwrap();
+        assert_eq!(written, json.replace("\"}}", "\"},\"devices\":\"first\"}"));
+        assert_eq!(serde_json::from_str::<UserClaims>(&written).unwrap(), once);
+    }
+
+    #[test]
+    fn a_bound_that_is_not_known_is_no_token() {
+        let keys = TrustedKeys::new([key(1).public()]);
+        let mut claims = serde_json::to_value(claims()).unwrap();
+        claims["devices"] = "two".into();
+        let token = issue(&key(1), &claims);
+        let read = UserClaims::verify_any_service(&token, &"home".parse().unwrap(), &keys, 1500);
+        assert_eq!(read, Err(TokenError::Malformed("claims")));
     }
 }

@@ -14,6 +14,7 @@ mod jupyterlab;
 mod open_an_app;
 mod roles_apart;
 mod secrets;
+mod share_a_link;
 mod signaling_restarts;
 mod without_a_browser;
 
@@ -112,6 +113,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut trials = Vec::new();
     for story in without_a_browser::STORIES
         .iter()
+        .chain(share_a_link::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
@@ -130,6 +132,7 @@ fn main() -> anyhow::Result<ExitCode> {
             drive_a_browser::STORIES,
             bare_channel::STORIES,
             open_an_app::STORIES,
+            share_a_link::STORIES,
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,
             roles_apart::STORIES,

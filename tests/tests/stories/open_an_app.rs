@@ -21,7 +21,6 @@ pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, a_restart_is_survived),
     story!(BOTH, an_orderly_end_cuts_nothing),
     story!(BOTH, no_link_no_byte),
-    story!(BOTH, a_link_that_ends_ends_what_it_opened),
     story!(BOTH, a_service_that_is_down_recovers),
 ];
 
@@ -313,45 +312,6 @@ async fn no_link_no_byte(browser: &mut Browser) -> anyhow::Result<()> {
         Vec::<String>::new(),
         "no request reached the service"
     );
-    Ok(())
-}
-
-/// A link is for another service, for none, is revoked while its page is open, expires: each time the
-/// page says why.
-async fn a_link_that_ends_ends_what_it_opened(browser: &mut Browser) -> anyhow::Result<()> {
-    let open = open(browser).await?;
-    let link = open.portway.link("app");
-    let says = |code: &str| format!("document.body.innerText.includes('{code}')");
-    let elsewhere = link.replacen("app.", "nothing.", 1);
-    browser.open(&elsewhere).await?;
-    browser
-        .wait_for(&says("PERMISSION_DENIED"), PATIENCE)
-        .await?;
-
-    let issue = ["token", "issue", "user", "--service", "nothing"];
-    let granted = open.portway.ask(&issue).await?;
-    browser
-        .open(granted["link"].as_str().unwrap_or_default())
-        .await?;
-    browser.wait_for(&says("SERVICE_UNKNOWN"), PATIENCE).await?;
-
-    let issue = ["token", "issue", "user", "--service", "app"];
-    let granted = open.portway.ask(&issue).await?;
-    browser
-        .open(granted["link"].as_str().unwrap_or_default())
-        .await?;
-    let hello = format!("!!{APP}.document.querySelector('#hello')");
-    browser.wait_for(&hello, PATIENCE).await?;
-    let grant = granted["id"].as_str().unwrap_or_default();
-    open.portway.ask(&["token", "revoke", grant]).await?;
-    browser.wait_for(&says("GRANT_UNKNOWN"), PATIENCE).await?;
-
-    let issue = [&issue[..], &["--for", "1s"]].concat();
-    let granted = open.portway.ask(&issue).await?;
-    browser
-        .open(granted["link"].as_str().unwrap_or_default())
-        .await?;
-    browser.wait_for(&says("GRANT_EXPIRED"), PATIENCE).await?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use portway_protocol::permission::Permission;
 use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
-use portway_protocol::token::user::UserClaims;
+use portway_protocol::token::user::{Devices, UserClaims};
 use portway_signaling::config::Stun;
 use portway_signaling::host::Origin;
 use portway_signaling::store::Sqlite;
@@ -181,6 +181,7 @@ impl Cluster {
             cnf: Confirmation {
                 ed25519: SigningKey::from_link_secret(&self.secret).public(),
             },
+            devices: Devices::Any,
         };
         let grant = handle.add_grant(grant.issue(&self.key))?;
         self.tasks.spawn(gateway.run(CancellationToken::new()));

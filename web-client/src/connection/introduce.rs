@@ -51,7 +51,9 @@ impl Introduction {
             node: self.node.clone(),
             grant: None,
             description,
-            proof: self.asked(identity).sign_offer(&identity.holder(), &own),
+            proof: self
+                .asked(identity)
+                .sign_offer((&identity.grant, &identity.key), &own),
             ice_servers: Vec::new(),
         });
         Ok(Envelope::call(Some("offer".into()), &offer))

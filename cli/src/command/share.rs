@@ -1,0 +1,62 @@
+//! `portway share`: a link that opens a service, for somebody else.
+
+use serde::Serialize;
+
+use super::client::{ask, duration};
+use crate::args::{Global, Share, Terms};
+use crate::links::{GrantRequest, Granted, unix_now};
+use crate::output;
+
+/// The link, as programs get it.
+#[derive(Serialize)]
+struct Shared {
+    link: String,
+    id: String,
+    expires: u64,
+}
+
+/// Has the running instance make it, which knows it from then on.
+pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<()> {
+    let request = GrantRequest::new([&args.service], &args.terms);
+    let granted: Granted = ask(global, "POST", "/links", Some(&request))?;
+    let shared = Shared {
+        link: granted.link,
+        id: granted.id.to_string(),
+        expires: granted.expires,
+    };
+    output::print(global.format(), &shared, |shared| human(shared, args))?;
+    Ok(())
+}
+
+fn human(shared: &Shared, args: &Share) -> String {
+    let mut text = format!("{}\n\n", shared.link);
+    if output::is_fancy()
+        && let Some(qr) = output::qr(&shared.link)
+    {
+        text.push_str(&qr);
+        text.push_str("\n\n");
+    }
+    let left = duration(shared.expires.saturating_sub(unix_now()));
+    text.push_str(&format!("It opens {} for {left}", args.service));
+    text.push_str(&limits(&args.terms));
+    text.push_str(&format!(
+        ". Send it as you would send a key.\nTo take it back: portway links revoke {}",
+        shared.id
+    ));
+    text
+}
+
+/// What it does not allow.
+fn limits(terms: &Terms) -> String {
+    let mut text = String::new();
+    if let Some(methods) = &terms.methods {
+        text.push_str(&format!(", {} only", methods.join(" and ")));
+    }
+    if let Some(paths) = &terms.paths {
+        text.push_str(&format!(", at {} only", paths.join(" and ")));
+    }
+    if terms.once {
+        text.push_str(", on the first device that opens it only");
+    }
+    text
+}
