@@ -16,7 +16,7 @@ use portway_relay_proto::peer_policy::Network;
 
 use crate::portal::Portal;
 pub(crate) use link::{Links, LinksCommand, Share, Terms};
-pub(crate) use role::{Gateway, Init, Signaling, Up, Web};
+pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
 #[derive(Debug, Parser)]
@@ -43,6 +43,14 @@ pub(crate) struct Global {
     /// Configuration file [default: portway/portway.toml in the XDG configuration directory, if it is there]
     #[arg(long, global = true, env = "PORTWAY_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// File with the passphrase of the cluster key, if it has one; a new key gets it
+    #[arg(
+        long,
+        global = true,
+        env = "PORTWAY_PASSPHRASE_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Print JSON: one object, or one object per line for streams
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -61,6 +69,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Make a cluster: its key, which says what belongs to it
     Init(Init),
+    /// Make this machine a node of a cluster, with a join token
+    Join(Join),
     /// Run the signaling service alone: where browsers and gateways meet
     Signaling(Signaling),
     /// Run a STUN/TURN relay alone: for Portway, or for any other WebRTC
@@ -76,7 +86,7 @@ pub(crate) enum Command {
     /// What runs here: role, version, and for a gateway whether signaling knows it
     Status,
     /// Nodes of the cluster and their state
-    Nodes,
+    Nodes(Nodes),
     /// Services, their targets and their health
     Services,
     /// Browsers that are connected now
@@ -373,6 +383,28 @@ impl std::str::FromStr for LocalAddress {
     }
 }
 
+/// `portway nodes`.
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    #[command(subcommand)]
+    pub(crate) command: Option<NodesCommand>,
+}
+
+/// `portway nodes …`, where the cluster key is.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Whom this cluster key has certified: name, key, end of the certificate
+    Enrolled,
+    /// Free the name of a node: it can no longer renew its certificate
+    ///
+    /// The certificate that it has is good until its end.
+    Forget {
+        /// Name of the node
+        #[arg(value_name = "NAME")]
+        node: portway_protocol::id::NodeId,
+    },
+}
+
 /// `portway events`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -445,7 +477,22 @@ pub(crate) enum Issue {
         #[arg(long, value_name = "URL")]
         origin: Option<Portal>,
     },
-    /// For a node key of another machine
+    /// For another machine: a one-time join token, for `portway join` there
+    ///
+    /// Ask the running instance that has the cluster key. The token is a secret: whoever uses it first
+    /// becomes a node of the cluster.
+    Join {
+        /// The only name that the machine may have [default: any that is free]
+        #[arg(long, value_name = "NAME")]
+        node: Option<portway_protocol::id::NodeId>,
+        /// How long the token is valid: 15m, 1h, 7d
+        #[arg(long = "for", default_value = "1h", value_parser = parse_duration, value_name = "DURATION")]
+        lifetime: std::time::Duration,
+        /// How long the machine's certificates are valid, at most 30d; it renews them by itself
+        #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]
+        certificate: std::time::Duration,
+    },
+    /// For a node key of another machine, by hand
     Machine {
         /// Name of the node
         #[arg(long, value_name = "NAME")]
@@ -464,6 +511,10 @@ pub(crate) enum Issue {
 pub(crate) enum Key {
     /// Show the public keys of this state directory; makes the node key if there is none
     Show,
+    /// Put the cluster key under a passphrase: that of --passphrase-file, or typed twice
+    Encrypt,
+    /// Take the passphrase off the cluster key
+    Decrypt,
 }
 
 /// `portway doctor`.
@@ -529,8 +580,12 @@ impl std::str::FromStr for Exposed {
                 }
             },
         };
+        let name: ServiceName = name.parse().map_err(|e| format!("{e}"))?;
+        if name.is_internal() {
+            return Err(format!("the name `{name}` is reserved"));
+        }
         Ok(Self {
-            name: name.parse().map_err(|e| format!("{e}"))?,
+            name,
             target: target.parse().map_err(|e| format!("{e}"))?,
             trust,
         })
@@ -650,6 +705,7 @@ mod tests {
             "lab",
             "lab=",
             "conn=http://x",
+            "enrol=http://x",
             "lab=http://x,what",
             "=http://x",
         ] {

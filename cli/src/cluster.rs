@@ -3,14 +3,18 @@
 use std::fs;
 use std::io;
 
-use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::id::{ClusterName, NodeId, decode_array, encode};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
 
+use crate::args::Global;
 use crate::exit::Failure;
 use crate::links::{random_id, unix_now};
-use crate::state::State;
+use crate::passphrase;
+use crate::sealed_key::{Passphrase, SealedKey};
+use crate::state::{State, random_secret};
 
 /// Files in the state directory.
 const KEY: &str = "cluster.key";
@@ -26,11 +30,27 @@ pub(crate) const MAX_MACHINE_LIFETIME: u64 = 30 * 24 * 3600;
 /// slow.
 const BACKDATED: u64 = 24 * 3600;
 
+/// When a machine token was made, seconds since 1970.
+pub(crate) fn made_at(claims: &MachineClaims) -> u64 {
+    claims.iat + BACKDATED
+}
+
 /// A cluster and its key.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     pub(crate) name: ClusterName,
     pub(crate) key: SigningKey,
+}
+
+/// A cluster whose key is in a state directory, and maybe under a passphrase.
+pub(crate) struct Kept {
+    pub(crate) name: ClusterName,
+    key: KeptKey,
+}
+
+enum KeptKey {
+    Open(SigningKey),
+    Sealed(SealedKey),
 }
 
 /// A machine token that was made.
@@ -40,49 +60,30 @@ pub(crate) struct MachineToken {
     pub(crate) expires: u64,
 }
 
-impl Cluster {
-    /// The one of the directory, or a new one: of the name that is wanted, if one is.
-    pub(crate) fn open_or_make(
-        state: &State,
-        wanted: Option<&ClusterName>,
-    ) -> anyhow::Result<Self> {
-        if let Some(cluster) = Self::open(state)? {
-            if wanted.is_some_and(|wanted| *wanted != cluster.name) {
-                return Err(Failure::configuration(format!(
-                    "the state directory {} has the key of the cluster `{}`: give another --state DIR for \
-                     another cluster",
-                    state.dir().display(),
-                    cluster.name
-                ))
-                .into());
-            }
-            return Ok(cluster);
-        }
-        let name = wanted
-            .cloned()
-            .unwrap_or_else(|| DEFAULT_NAME.parse().expect("a valid label"));
-        let key = state.key(KEY)?;
-        fs::write(state.path(NAME), name.as_str())?;
-        Ok(Self { name, key })
-    }
-
+impl Kept {
     /// The one of the directory, if there is one.
-    pub(crate) fn open(state: &State) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn find(state: &State) -> anyhow::Result<Option<Self>> {
         let name = match fs::read_to_string(state.path(NAME)) {
             Ok(name) => name.trim().parse()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let key = state.read_secret(KEY)?;
-        Ok(key.map(|seed| Self {
-            name,
-            key: SigningKey::from_seed(&seed),
-        }))
+        let Some(text) = state.read_private(KEY)? else {
+            return Ok(None);
+        };
+        let key = if SealedKey::is_one(text.expose()) {
+            let sealed = text.expose().parse().map_err(|_| state.damaged(KEY))?;
+            KeptKey::Sealed(sealed)
+        } else {
+            let seed = decode_array(text.expose().trim()).map_err(|_| state.damaged(KEY))?;
+            KeptKey::Open(SigningKey::from_seed(&Secret::new(seed)))
+        };
+        Ok(Some(Self { name, key }))
     }
 
     /// The one of the directory, which must be there.
     pub(crate) fn required(state: &State) -> anyhow::Result<Self> {
-        Self::open(state)?.ok_or_else(|| {
+        Self::find(state)?.ok_or_else(|| {
             Failure::configuration(format!(
                 "there is no cluster key in {}: make one with `portway init` or `portway up`, or give the \
                  --state DIR that has it",
@@ -90,6 +91,110 @@ impl Cluster {
             ))
             .into()
         })
+    }
+
+    /// Refuses another name than the one that it has.
+    pub(crate) fn require_name(
+        &self,
+        state: &State,
+        wanted: Option<&ClusterName>,
+    ) -> Result<(), Failure> {
+        if wanted.is_none_or(|wanted| *wanted == self.name) {
+            return Ok(());
+        }
+        Err(Failure::configuration(format!(
+            "the state directory {} has the key of the cluster `{}`: give another --state DIR for another \
+             cluster",
+            state.dir().display(),
+            self.name
+        )))
+    }
+
+    /// The public half of its key.
+    pub(crate) fn public(&self) -> PublicKey {
+        match &self.key {
+            KeptKey::Open(key) => key.public(),
+            KeptKey::Sealed(sealed) => sealed.public(),
+        }
+    }
+
+    /// Whether its key is under a passphrase.
+    pub(crate) const fn is_sealed(&self) -> bool {
+        match self.key {
+            KeptKey::Open(_) => false,
+            KeptKey::Sealed(_) => true,
+        }
+    }
+
+    /// With its private key. Asks for the passphrase if there is one.
+    pub(crate) fn open(self, global: &Global, state: &State) -> anyhow::Result<Cluster> {
+        let key = match self.key {
+            KeptKey::Open(key) => key,
+            KeptKey::Sealed(sealed) => {
+                let passphrase = passphrase::given(global)?;
+                sealed.open(&passphrase).map_err(|error| {
+                    let path = state.path(KEY);
+                    Failure::configuration(format!("{}: {error}", path.display()))
+                })?
+            }
+        };
+        Ok(Cluster {
+            name: self.name,
+            key,
+        })
+    }
+}
+
+impl Cluster {
+    /// Keeps the key under a passphrase from now on, or under none.
+    pub(crate) fn keep(
+        &self,
+        state: &State,
+        passphrase: Option<&Passphrase>,
+    ) -> anyhow::Result<()> {
+        let line = Secret::new(match passphrase {
+            Some(passphrase) => format!("{}\n", SealedKey::seal(&self.key, passphrase)?),
+            None => format!("{}\n", encode(self.key.seed().expose())),
+        });
+        state.replace(KEY, line.expose().as_bytes())
+    }
+
+    /// The one of the directory, or a new one: of the name that is wanted, if one is.
+    pub(crate) fn open_or_make(
+        global: &Global,
+        state: &State,
+        wanted: Option<&ClusterName>,
+    ) -> anyhow::Result<Self> {
+        if let Some(kept) = Kept::find(state)? {
+            kept.require_name(state, wanted)?;
+            return kept.open(global, state);
+        }
+        let passphrase = passphrase::of_file(global)?;
+        Self::make(state, wanted.cloned(), passphrase.as_ref())
+    }
+
+    /// A new one, under a passphrase if there is one.
+    pub(crate) fn make(
+        state: &State,
+        name: Option<ClusterName>,
+        passphrase: Option<&Passphrase>,
+    ) -> anyhow::Result<Self> {
+        let name = name.unwrap_or_else(|| DEFAULT_NAME.parse().expect("a valid label"));
+        let key = SigningKey::from_seed(&random_secret());
+        match passphrase {
+            Some(passphrase) => {
+                let sealed = SealedKey::seal(&key, passphrase)?;
+                state.write_private(KEY, &Secret::new(sealed.to_string()))?;
+            }
+            None => state.write_secret(KEY, &key.seed())?,
+        }
+        fs::write(state.path(NAME), name.as_str())?;
+        Ok(Self { name, key })
+    }
+
+    /// The one of the directory, which must be there.
+    pub(crate) fn required(global: &Global, state: &State) -> anyhow::Result<Self> {
+        Kept::required(state)?.open(global, state)
     }
 
     /// Says that a node key is a node.

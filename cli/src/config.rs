@@ -290,7 +290,8 @@ mod tests {
             for text in texts {
                 let file = parse(text).unwrap_or_else(|problem| panic!("{problem} in\n{text}"));
                 if text.contains("machine_token_file") && file.cluster.is_some() {
-                    gateway::Settings::resolve(&crate::args::Gateway::default(), &file).unwrap();
+                    let args = crate::args::Gateway::default();
+                    gateway::Settings::resolve(&args, &file, None).unwrap();
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! The control socket of a running instance: HTTP with JSON over a Unix socket in the state
 //! directory. Who may open the file may control the instance.
 //!
-//! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`status`]: what runs at all;
-//! [`events`]: what happened.
+//! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`enrolment`]: what only the holder
+//! of the cluster key can do; [`status`]: what runs at all; [`events`]: what happened.
 
+pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod relay;
@@ -112,10 +113,10 @@ pub(crate) struct Parts {
 impl Parts {
     fn routes(self, cancel: &CancellationToken) -> Router {
         let gateway = self.node.as_ref().map(|node| node.gateway.clone());
-        let events = events::routes(self.signaling.clone(), gateway.clone(), cancel.clone());
-        let portals = self.node.as_ref().map(|node| node.portals.clone());
-        status::routes(self.about, gateway.zip(portals))
+        let events = events::routes(self.signaling.clone(), gateway, cancel.clone());
+        status::routes(self.about, self.node.clone())
             .merge(events)
+            .merge(enrolment::routes(self.node.clone()))
             .merge(signaling::routes(self.signaling))
             .merge(gateway::routes(self.node))
             .merge(relay::routes(self.relay))

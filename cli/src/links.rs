@@ -69,6 +69,17 @@ impl GrantRequest {
             devices: terms.devices(),
         }
     }
+
+    /// Refuses what is for a service of machines: its issuer alone makes grants for that.
+    pub(crate) fn require_people(&self) -> Result<(), Failure> {
+        match self.services.iter().find(|it| it.name.is_internal()) {
+            Some(permission) => {
+                let message = format!("`{}` is no service for people", permission.name);
+                Err(Failure::configuration(message))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Links {
@@ -132,7 +143,7 @@ impl Links {
             services: request.services.clone(),
             iat: now,
             exp: now + request.lifetime_s,
-            jti: grant_id(&key),
+            jti: grant_id(&key.public()),
             cnf: Confirmation {
                 ed25519: key.public(),
             },
@@ -162,7 +173,7 @@ pub(crate) fn forget_owner_link(
     for service in services {
         let name = owner_link_file(&service.name);
         if let Some(secret) = state.read_secret(&name)?
-            && grant_id(&SigningKey::from_link_secret(&secret)) == *id
+            && grant_id(&SigningKey::from_link_secret(&secret).public()) == *id
         {
             std::fs::remove_file(state.path(&name))?;
         }
@@ -177,9 +188,9 @@ fn owner_link_file(service: &ServiceName) -> String {
 
 /// A kept secret keeps its grant id, so that re-issuing replaces; a fresh one gets a random id by
 /// being random itself.
-fn grant_id(key: &SigningKey) -> GrantId {
+pub(crate) fn grant_id(key: &PublicKey) -> GrantId {
     let mut id = [0; GrantId::LEN];
-    id.copy_from_slice(&key.public().as_bytes()[..GrantId::LEN]);
+    id.copy_from_slice(&key.as_bytes()[..GrantId::LEN]);
     // People give ids to commands, where a text that begins with `-` is read as an option.
     const HYPHEN: u8 = 62;
     if id[0] >> 2 == HYPHEN {
@@ -209,7 +220,7 @@ mod tests {
         let mut changed = 0;
         for seed in 0..=u8::MAX {
             let key = SigningKey::from_link_secret(&Secret::new([seed; 32]));
-            let id = grant_id(&key).to_string();
+            let id = grant_id(&key.public()).to_string();
             assert!(!id.starts_with('-'), "{id}");
             let whole = portway_protocol::id::encode(&key.public().as_bytes()[..GrantId::LEN]);
             changed += usize::from(whole != id);

@@ -10,16 +10,19 @@ mod command;
 mod config;
 mod control;
 mod demo;
+mod enrolment;
 mod exit;
 mod links;
 mod logging;
 mod node;
 mod opened;
 mod output;
+mod passphrase;
 mod pinned;
 mod portal;
 mod relay;
 mod role;
+mod sealed_key;
 mod signals;
 mod state;
 
@@ -53,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(args) => command::up::run(&cli.global, args),
         Command::Init(args) => command::init::run(&cli.global, args).map(done),
+        Command::Join(args) => command::join::run(&cli.global, args).map(done),
         Command::Signaling(args) => command::signaling::run(&cli.global, args),
         Command::Relay(args) => command::relay::run(&cli.global, args),
         Command::Gateway(args) => command::gateway::run(&cli.global, args),
@@ -60,7 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Share(args) => command::share::run(&cli.global, args).map(done),
         Command::Links(args) => command::links::run(&cli.global, args).map(done),
         Command::Status => command::status::run(&cli.global).map(done),
-        Command::Nodes => command::client::nodes(&cli.global).map(done),
+        Command::Nodes(args) => command::nodes::run(&cli.global, args).map(done),
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),
         Command::Events(args) => command::events::run(&cli.global, args),

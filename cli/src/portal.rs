@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use portway_protocol::id::{ClusterName, ServiceName};
+use serde::{Deserialize, Serialize};
 
 /// `https://{cluster}.{domain}`; on one machine `http://{cluster}.localhost:PORT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Portal {
     scheme: Scheme,
     /// With the port, if it is not the default one.
@@ -126,6 +128,20 @@ impl FromStr for Portal {
             format!("{name}:{port}")
         };
         Ok(Self { scheme, host })
+    }
+}
+
+impl TryFrom<String> for Portal {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Portal> for String {
+    fn from(portal: Portal) -> Self {
+        portal.to_string()
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/ (0700)   cluster.key  node.key  device.key  grants.json  audit.jsonl  audit.<age>.jsonl
 //!               registry.db  control.sock  relay.sock  link.<service>
+//!               of an issuer: enrolled.json  enrol.sock   of who has joined: enrolment.json  machine.token
 //! ```
 //!
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
@@ -29,10 +30,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// This directory.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
     /// The directory given, or the configured one, or the default one. Nothing is created.
     pub(crate) fn locate(global: &Global) -> anyhow::Result<Self> {
         match &global.state {
-            Some(dir) => Ok(Self { dir: dir.clone() }),
+            Some(dir) => Ok(Self::at(dir.clone())),
             None => Self::configured(global, &File::load(global)?),
         }
     }
@@ -82,6 +88,15 @@ impl State {
 
     /// Reads 32 secret bytes, if the file is there.
     pub(crate) fn read_secret(&self, name: &str) -> anyhow::Result<Option<Secret<[u8; 32]>>> {
+        let Some(text) = self.read_private(name)? else {
+            return Ok(None);
+        };
+        let bytes = decode_array(text.expose().trim()).map_err(|_| self.damaged(name))?;
+        Ok(Some(Secret::new(bytes)))
+    }
+
+    /// Reads a file that only its owner may read, if it is there.
+    pub(crate) fn read_private(&self, name: &str) -> anyhow::Result<Option<Secret<String>>> {
         let path = self.path(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => Secret::new(text),
@@ -91,18 +106,25 @@ impl State {
             }
         };
         refuse_if_shared(&path, "key file", 0o077)?;
-        let bytes = decode_array(text.expose().trim()).map_err(|_| {
-            Failure::configuration(format!(
-                "{} is damaged: restore it from a backup, or remove it to start anew (every link stops working)",
-                path.display()
-            ))
-        })?;
-        Ok(Some(Secret::new(bytes)))
+        Ok(Some(text))
     }
 
-    /// Writes 32 secret bytes to a new file that nobody else can read. One that is there is kept. Whoever
-    /// reads meanwhile sees no file or a whole one.
+    /// A key file that cannot be understood.
+    pub(crate) fn damaged(&self, name: &str) -> Failure {
+        Failure::configuration(format!(
+            "{} is damaged: restore it from a backup, or remove it to start anew (every link stops working)",
+            self.path(name).display()
+        ))
+    }
+
+    /// Writes 32 secret bytes to a new file that nobody else can read. One that is there is kept.
     pub(crate) fn write_secret(&self, name: &str, secret: &Secret<[u8; 32]>) -> anyhow::Result<()> {
+        self.write_private(name, &Secret::new(encode(secret.expose())))
+    }
+
+    /// Writes a line to a new file that nobody else can read. One that is there is kept. Whoever reads
+    /// meanwhile sees no file or a whole one.
+    pub(crate) fn write_private(&self, name: &str, line: &Secret<String>) -> anyhow::Result<()> {
         let path = self.path(name);
         let draft = self.path(&format!("{name}.{}.new", std::process::id()));
         let write = || {
@@ -112,8 +134,7 @@ impl State {
                 .truncate(true)
                 .mode(0o600)
                 .open(&draft)?;
-            let text = Secret::new(encode(secret.expose()));
-            writeln!(file, "{}", text.expose())?;
+            writeln!(file, "{}", line.expose())?;
             file.sync_all()?;
             match fs::hard_link(&draft, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -125,6 +146,25 @@ impl State {
         written
             .and(removed)
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a file that nobody else can read, in place of the one that is there. Whatever happens, one of
+    /// them is there, whole.
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let new = self.path(&format!("{name}.new"));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

@@ -24,7 +24,7 @@ use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
 use portway_transport::webrtc::StreamRelays;
 
-pub use address::ServiceAddress;
+pub use address::{Credential, ServiceAddress};
 pub use connect::{Opening, connect};
 pub use error::ClientError;
 pub use portway_transport::{Path, PathKind};
@@ -33,7 +33,7 @@ pub use session::Session;
 /// What to open, and how to get there.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The service, and the link that opens it.
+    /// The service, and what opens it.
     pub address: ServiceAddress,
     /// The node wanted; any that offers the service if there is none.
     pub node: Option<NodeId>,

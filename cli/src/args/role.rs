@@ -1,10 +1,10 @@
-//! Roles: `up`, `init`, `signaling`, `gateway`.
+//! Roles: `up`, `init`, `join`, `signaling`, `gateway`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use portway_protocol::id::ClusterName;
+use portway_protocol::id::{ClusterName, NodeId};
 
 use super::Exposed;
 
@@ -60,6 +60,28 @@ pub(crate) struct Init {
     /// Name of the cluster, part of every address [default: home]
     #[arg(long, env = "PORTWAY_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
+    /// Ask for a passphrase, under which the key is kept; with --passphrase-file it is anyway
+    #[arg(long)]
+    pub(crate) encrypt: bool,
+}
+
+/// `portway join`.
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// File with the join token, as `portway token issue join` printed it; `-` is standard input
+    #[arg(
+        long,
+        default_value = "-",
+        env = "PORTWAY_JOIN_TOKEN_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: PathBuf,
+    /// Name of this machine in the cluster [default: that of the token, or else the host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeId>,
+    /// Authority (PEM) of signaling's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// `portway signaling`. Whom it believes stands in the configuration file, under `[signaling]`.
@@ -72,10 +94,11 @@ pub(crate) struct Signaling {
     pub(crate) web: Web,
 }
 
-/// `portway gateway`. Its cluster stands in the configuration file, under `[gateway]`.
+/// `portway gateway`. It knows its cluster from `portway join`, or from the configuration file, under
+/// `[gateway]`.
 #[derive(Debug, Default, Args)]
 #[command(
-    after_help = "The file of `--config`:\n\n  cluster = \"home\"\n\n  [gateway]\n  cluster_key = \"KEY\"               # as `portway init` printed it\n  signaling = [\"https://home.example.org\"]\n  machine_token_file = \"machine.token\"\n\n  [services]\n  lab = \"http://127.0.0.1:8888\"\n\nWithout a machine token it says how to make one."
+    after_help = "After `portway join` it needs no file. Without that, the file of `--config`:\n\n  cluster = \"home\"\n\n  [gateway]\n  cluster_key = \"KEY\"               # as `portway init` printed it\n  signaling = [\"https://home.example.org\"]\n  machine_token_file = \"machine.token\"\n\n  [services]\n  lab = \"http://127.0.0.1:8888\"\n\nWithout a machine token it says how to make one."
 )]
 pub(crate) struct Gateway {
     /// A service, e.g. lab=http://127.0.0.1:8888; may be repeated. Without any, here and in the file: a demo

@@ -9,8 +9,12 @@ use serde::Serialize;
 
 use crate::args::{Doctor, Global};
 use crate::assets;
+use crate::cluster::Kept;
+use crate::command::client::duration;
 use crate::config::relay::outgoing_ip;
+use crate::enrolment::enrolled::Enrolled;
 use crate::exit::Failure;
+use crate::links::unix_now;
 use crate::output;
 use crate::state::{State, random_bytes};
 
@@ -99,6 +103,7 @@ pub(crate) fn run(global: &Global, args: &Doctor) -> anyhow::Result<()> {
         interfaces(),
         socket_buffers(),
     ];
+    checks.extend(certificate(global));
     if let Some(server) = &args.stun {
         checks.push(check_stun(server));
     }
@@ -151,9 +156,8 @@ fn web_client() -> Check {
 fn state(global: &Global) -> Check {
     let opened = State::locate(global).and_then(|state| {
         state.prepare()?;
-        for name in ["cluster.key", "node.key"] {
-            state.read_secret(name)?;
-        }
+        Kept::find(&state)?;
+        state.read_secret("node.key")?;
         Ok(())
     });
     match opened {
@@ -165,6 +169,37 @@ fn state(global: &Global) -> Check {
             "see the message, or choose another directory with --state",
         ),
     }
+}
+
+/// How the certificate of a machine stands that has joined a cluster.
+fn certificate(global: &Global) -> Option<Check> {
+    let unusable = |error: anyhow::Error| {
+        Check::failure(
+            "certificate",
+            "CERTIFICATE_UNUSABLE",
+            format!("{error:#}"),
+            "`portway gateway` renews it if it can; otherwise join again with a new join token",
+        )
+    };
+    let kept = State::locate(global).and_then(|state| {
+        let joined = Enrolled::open(&state)?;
+        joined.map(|joined| joined.certificate(&state)).transpose()
+    });
+    let certificate = match kept.transpose()? {
+        Ok(certificate) => certificate,
+        Err(error) => return Some(unusable(error)),
+    };
+    let left = duration(certificate.expires.saturating_sub(unix_now()));
+    Some(if certificate.is_overdue(unix_now()) {
+        Check::warning(
+            "certificate",
+            "CERTIFICATE_ENDS",
+            format!("it ends in {left} and was not renewed"),
+            "run `portway gateway`, which renews it; if it runs, `portway status` tells why it fails",
+        )
+    } else {
+        Check::ok("certificate", format!("good for {left}"))
+    })
 }
 
 fn clock() -> Check {

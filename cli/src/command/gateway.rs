@@ -14,18 +14,21 @@ use portway_gateway::{Gateway, GatewayConfig, StreamRelays};
 use portway_protocol::id::ServiceName;
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::limits::MAX_TOKEN;
-use portway_protocol::token::TrustedKeys;
-use portway_protocol::token::machine::MachineClaims;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::args::{self, Format, Global};
+use crate::cluster::{Cluster, Kept, MAX_MACHINE_LIFETIME};
 use crate::config::File;
 use crate::config::gateway::Settings;
 use crate::control::Parts;
-use crate::control::gateway::Node;
+use crate::control::gateway::{Node, Owner};
 use crate::control::status::{Instance, Role};
+use crate::enrolment::enrolled::Enrolled;
+use crate::enrolment::renewal::{By, Certificate, Maker, Renewal};
 use crate::exit::Failure;
 use crate::links::{Links, unix_now};
+use crate::portal::Portal;
 use crate::role::gateway::GRANTS;
 use crate::role::{self, Process};
 use crate::state::State;
@@ -56,11 +59,18 @@ pub(crate) fn run(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitC
 
 async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode> {
     let file = File::load(global)?;
-    let settings = Settings::resolve(args, &file)?;
     let state = State::configured(global, &file)?;
     state.prepare()?;
+    let joined = Enrolled::open(&state)?;
+    let settings = Settings::resolve(args, &file, joined.as_ref())?;
     let node_key = node::key(&state)?;
-    let machine_token = machine_token(&settings, node_key.public())?;
+    let own = Kept::find(&state)?.filter(|kept| settings.is_of(kept));
+    let own = own.map(|kept| kept.open(global, &state)).transpose()?;
+    let maker = maker(&settings, own.as_ref(), joined.as_ref());
+    let certificate = match &maker {
+        Some(maker) => certificate(maker, &settings, &node_key, &state).await?,
+        None => made_by_hand(&settings, node_key.public())?,
+    };
     let tls = tls_of(&settings)?;
     let mut process = Process::begin(&state).await?;
     let gateway = Gateway::new(GatewayConfig {
@@ -68,7 +78,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         cluster_key: settings.cluster_key,
         node: settings.node.clone(),
         node_key: node_key.clone(),
-        machine_token,
+        machine_token: certificate.token.clone(),
         signaling: endpoints(&settings, &tls),
         shortcut: None,
         stream_relays: Arc::new(StreamRelays::new(tls)),
@@ -80,30 +90,58 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let handle = gateway.handle();
     let (mut offered, names) = process.offer(&handle, &settings.expose).await?;
     process.spawn_gateway(gateway);
+    let renewed = maker.as_ref().map_or(By::Hand, |_| By::Itself);
+    let standing = watch::Sender::new(certificate.standing(renewed));
+    let portals: Arc<[Portal]> = settings.signaling.clone().into();
+    let owner = own
+        .clone()
+        .map(|cluster| Owner::new(cluster, &state, &handle, &portals, &settings.node));
+    if let Some(owner) = &owner {
+        process.spawn_issuer(owner.issuer.clone()).await?;
+    }
     let parts = Parts {
         about: Instance::new(Role::Gateway),
         signaling: None,
         node: Some(Node {
             gateway: handle.clone(),
-            portals: settings.signaling.clone().into(),
-            links: links(&settings, &node_key)?,
-            owner: None,
+            portals,
+            links: links(&settings, own.as_ref(), &node_key)?,
+            standing: standing.subscribe(),
+            owner,
         }),
         relay: None,
     };
+    let by_hand = maker.is_none().then(|| standing.clone());
+    if let Some(maker) = maker {
+        process.spawn_renewal(Renewal {
+            maker,
+            node: settings.node.clone(),
+            key: node_key.clone(),
+            state: state.clone(),
+            gateway: handle.clone(),
+            standing,
+            certificate,
+        });
+    }
     let ready = async {
         handle.online().await;
         announce(global.format(), &settings, names)
     };
     let reload = || {
-        let new = Settings::resolve(args, &File::load(global)?)?;
-        let token = machine_token_of(&settings, &new, node_key.public())?;
+        let new = Settings::resolve(args, &File::load(global)?, joined.as_ref())?;
+        let by_hand = by_hand.as_ref();
+        let certificate = by_hand
+            .map(|_| machine_token_of(&settings, &new, node_key.public()))
+            .transpose()?;
         if let Some(ca) = &settings.signaling_ca {
             let tls = tls_config(&Trust::Authority(ca.clone()))?;
             handle.trust_relays(tls.clone());
             handle.trust(Arc::new(tls));
         }
-        handle.renew_token(token);
+        if let Some((certificate, standing)) = certificate.zip(by_hand) {
+            standing.send_replace(certificate.standing(By::Hand));
+            handle.renew_token(certificate.token);
+        }
         let is_same = new.is_like(&settings);
         offered.reload(new.expose);
         if !is_same {
@@ -114,15 +152,56 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     process.run(parts, ready, reload).await
 }
 
-/// Made by this node, for its own services. Its first signaling service introduces whoever has one.
-fn links(settings: &Settings, node_key: &SigningKey) -> anyhow::Result<Links> {
+/// Made by the cluster key if it is here, else by this node, for its own services. Its first signaling
+/// service introduces whoever has one.
+fn links(
+    settings: &Settings,
+    own: Option<&Cluster>,
+    node_key: &SigningKey,
+) -> anyhow::Result<Links> {
     let portal = settings.signaling.first();
-    Ok(Links {
-        cluster: settings.cluster.clone(),
-        cluster_key: settings.cluster_key,
-        issuer: node_key.clone(),
-        portal: portal.context("signaling is configured")?.clone(),
+    let portal = portal.context("signaling is configured")?.clone();
+    Ok(match own {
+        Some(cluster) => Links::of_cluster(cluster.clone(), portal),
+        None => Links {
+            cluster: settings.cluster.clone(),
+            cluster_key: settings.cluster_key,
+            issuer: node_key.clone(),
+            portal,
+        },
     })
+}
+
+/// Who makes the certificates of this node, unless somebody does by hand.
+fn maker(settings: &Settings, own: Option<&Cluster>, joined: Option<&Enrolled>) -> Option<Maker> {
+    if settings.machine_token_file.is_some() {
+        return None;
+    }
+    let own = own.map(|own| Maker::Cluster(own.clone(), MAX_MACHINE_LIFETIME));
+    own.or_else(|| {
+        let joined = joined.filter(|it| settings.has_joined(it))?;
+        Some(Maker::Issuer(joined.clone()))
+    })
+}
+
+/// The certificate that is there, or one that is made now.
+async fn certificate(
+    maker: &Maker,
+    settings: &Settings,
+    node_key: &SigningKey,
+    state: &State,
+) -> anyhow::Result<Certificate> {
+    if let Maker::Issuer(_) = maker {
+        let kept = Settings {
+            machine_token_file: Some(Enrolled::token_file(state)),
+            ..settings.clone()
+        };
+        if let Ok(certificate) = machine_token(&kept, node_key.public()) {
+            return Ok(certificate);
+        }
+    }
+    let made = maker.make(&settings.node, node_key, state).await;
+    made.context("the certificate of this machine has ended and was not renewed; if it is refused, join again")
 }
 
 /// The token of the file that is named now, for the node that runs.
@@ -130,12 +209,23 @@ fn machine_token_of(
     running: &Settings,
     new: &Settings,
     node_key: PublicKey,
-) -> Result<String, Failure> {
+) -> Result<Certificate, Failure> {
     let settings = Settings {
         machine_token_file: new.machine_token_file.clone(),
         ..running.clone()
     };
-    machine_token(&settings, node_key)
+    made_by_hand(&settings, node_key)
+}
+
+/// A machine token that nobody renews but people.
+fn made_by_hand(settings: &Settings, node_key: PublicKey) -> Result<Certificate, Failure> {
+    let certificate = machine_token(settings, node_key)?;
+    let left = certificate.expires.saturating_sub(unix_now());
+    if left < RENEW_WITHIN.as_secs() {
+        let (node, days) = (&settings.node, left / 86_400);
+        tracing::warn!(%node, days, "the machine token expires soon: issue another one");
+    }
+    Ok(certificate)
 }
 
 /// Whom to believe to be signaling or a relay.
@@ -150,7 +240,7 @@ fn tls_of(settings: &Settings) -> anyhow::Result<rustls::ClientConfig> {
 
 fn endpoints(settings: &Settings, tls: &rustls::ClientConfig) -> Vec<SignalingEndpoint> {
     let tls = Arc::new(tls.clone());
-    let endpoint = |portal: &crate::portal::Portal| SignalingEndpoint {
+    let endpoint = |portal: &Portal| SignalingEndpoint {
         host: portal.holder_host(),
         address: portal.loopback(),
         tls: portal.is_secure().then(|| tls.clone()),
@@ -159,7 +249,7 @@ fn endpoints(settings: &Settings, tls: &rustls::ClientConfig) -> Vec<SignalingEn
 }
 
 /// The token that says that this is the node. What is wrong is told with what to do.
-fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<String, Failure> {
+fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<Certificate, Failure> {
     let Some(path) = &settings.machine_token_file else {
         let what =
             "a gateway needs a machine token: [gateway] machine_token_file = \"machine.token\"";
@@ -169,7 +259,6 @@ fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<String, Fai
         let what = format!("{}: {problem}", path.display());
         needs_token(settings, node_key, &what)
     })?;
-    let keys = TrustedKeys::new([settings.cluster_key]);
     let refused = |why: String| {
         let what = format!(
             "the machine token in {} is of no use: {why}",
@@ -177,20 +266,15 @@ fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<String, Fai
         );
         needs_token(settings, node_key, &what)
     };
-    let claims = MachineClaims::verify(&token, &settings.cluster, &keys, unix_now())
-        .map_err(|error| refused(error.to_string()))?;
+    let verified = Certificate::verify(token, &settings.cluster, settings.cluster_key);
+    let (certificate, claims) = verified.map_err(|error| refused(error.to_string()))?;
     if claims.cnf.ed25519 != node_key {
         return Err(refused("it is for another node key".to_owned()));
     }
     if claims.node_id != settings.node {
         return Err(refused(format!("it is for the node `{}`", claims.node_id)));
     }
-    let left = claims.exp.saturating_sub(unix_now());
-    if left < RENEW_WITHIN.as_secs() {
-        let (node, days) = (&settings.node, left / 86_400);
-        tracing::warn!(%node, days, "the machine token expires soon: issue another one");
-    }
-    Ok(token)
+    Ok(certificate)
 }
 
 fn read_token(path: &Path) -> Result<String, String> {
@@ -204,7 +288,8 @@ fn read_token(path: &Path) -> Result<String, String> {
 
 fn needs_token(settings: &Settings, node_key: PublicKey, what: &str) -> Failure {
     Failure::configuration(format!(
-        "{what}\n\nThe key of this node is {node_key}. Where the key of the cluster `{}` is, run\n\n  \
+        "{what}\n\nJoin the cluster with `portway join`, or by hand: the key of this node is {node_key}. Where the \
+         key of the cluster `{}` is, run\n\n  \
          portway token issue machine --node {} --key {node_key}\n\nand put what it prints into that file here.",
         settings.cluster, settings.node
     ))

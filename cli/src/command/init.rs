@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use crate::args::{Global, Init};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Kept};
+use crate::exit::Failure;
 use crate::output;
+use crate::passphrase;
 use crate::state::State;
 
 #[derive(Serialize)]
@@ -18,11 +20,11 @@ struct Made {
 pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
     let state = State::locate(global)?;
     state.prepare()?;
-    let cluster = Cluster::open_or_make(&state, args.cluster.as_ref())?;
+    let kept = make(global, &state, args)?;
     let made = Made {
-        cluster: cluster.name.to_string(),
-        cluster_key: cluster.key.public().to_string(),
-        cluster_words: cluster.key.public().words().to_string(),
+        cluster: kept.name.to_string(),
+        cluster_key: kept.public().to_string(),
+        cluster_words: kept.public().words().to_string(),
     };
     output::print(global.format(), &made, |made| {
         format!(
@@ -42,4 +44,28 @@ pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// What is there, or made now. A key that is there stays as it is.
+fn make(global: &Global, state: &State, args: &Init) -> anyhow::Result<Kept> {
+    let kept = match Kept::find(state)? {
+        Some(kept) => kept,
+        None => {
+            let passphrase = if args.encrypt {
+                Some(passphrase::chosen(global)?)
+            } else {
+                passphrase::of_file(global)?
+            };
+            Cluster::make(state, args.cluster.clone(), passphrase.as_ref())?;
+            Kept::required(state)?
+        }
+    };
+    kept.require_name(state, args.cluster.as_ref())?;
+    if args.encrypt && !kept.is_sealed() {
+        return Err(Failure::configuration(
+            "the key is there already, without a passphrase: `portway key encrypt` gives it one",
+        )
+        .into());
+    }
+    Ok(kept)
 }

@@ -1,11 +1,12 @@
-//! `portway key show`: the public keys of a state directory.
+//! `portway key`: the public keys of a state directory, and the passphrase of the private one.
 
 use serde::Serialize;
 
 use crate::args::{Global, Key};
-use crate::cluster::Cluster;
+use crate::cluster::Kept;
+use crate::exit::Failure;
 use crate::state::State;
-use crate::{node, output};
+use crate::{node, output, passphrase};
 
 #[derive(Serialize)]
 struct Keys {
@@ -22,19 +23,19 @@ struct Keys {
 pub(crate) fn run(global: &Global, args: Key) -> anyhow::Result<()> {
     match args {
         Key::Show => show(global),
+        Key::Encrypt => protect(global, Protection::Passphrase),
+        Key::Decrypt => protect(global, Protection::None),
     }
 }
 
 fn show(global: &Global) -> anyhow::Result<()> {
     let state = State::locate(global)?;
     state.prepare()?;
-    let cluster = Cluster::open(&state)?;
+    let cluster = Kept::find(&state)?;
     let keys = Keys {
         cluster: cluster.as_ref().map(|it| it.name.to_string()),
-        cluster_key: cluster.as_ref().map(|it| it.key.public().to_string()),
-        cluster_words: cluster
-            .as_ref()
-            .map(|it| it.key.public().words().to_string()),
+        cluster_key: cluster.as_ref().map(|it| it.public().to_string()),
+        cluster_words: cluster.as_ref().map(|it| it.public().words().to_string()),
         node_key: node::key(&state)?.public().to_string(),
     };
     output::print(global.format(), &keys, |keys| {
@@ -48,6 +49,44 @@ fn show(global: &Global) -> anyhow::Result<()> {
         }
         text.push_str(&format!("node key     {}", keys.node_key));
         text
+    })?;
+    Ok(())
+}
+
+/// What the cluster key is kept under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Protection {
+    Passphrase,
+    None,
+}
+
+#[derive(Serialize)]
+struct Protected {
+    protection: Protection,
+}
+
+/// Gives the cluster key a passphrase, or takes it off.
+fn protect(global: &Global, protection: Protection) -> anyhow::Result<()> {
+    let state = State::locate(global)?;
+    let kept = Kept::required(&state)?;
+    let (is_so, already) = match protection {
+        Protection::Passphrase => (kept.is_sealed(), "the cluster key has a passphrase already"),
+        Protection::None => (!kept.is_sealed(), "the cluster key has no passphrase"),
+    };
+    if is_so {
+        return Err(Failure::configuration(already).into());
+    }
+    let cluster = kept.open(global, &state)?;
+    let passphrase = match protection {
+        Protection::Passphrase => Some(passphrase::chosen(global)?),
+        Protection::None => None,
+    };
+    cluster.keep(&state, passphrase.as_ref())?;
+    let protected = Protected { protection };
+    output::print(global.format(), &protected, |it| match it.protection {
+        Protection::Passphrase => "the cluster key has a passphrase from now on".to_owned(),
+        Protection::None => "the cluster key has no passphrase any more".to_owned(),
     })?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use crate::args::Global;
 use crate::command::client::{ask_at, duration};
 use crate::control::status::Status;
 use crate::control::{self, is_alive};
+use crate::enrolment::renewal::By;
 use crate::links::unix_now;
-use crate::output;
+use crate::output::{self, printable};
 use crate::state::State;
 
 /// Beginning of a hash that tells builds apart.
@@ -55,6 +56,15 @@ fn human(status: &Status) -> String {
             "audit log   {} records, head {}\n",
             audit.seq, audit.hash
         ));
+    }
+    if let Some(standing) = &status.certificate {
+        let left = duration(standing.expires.saturating_sub(unix_now()));
+        let renewal = match (&standing.failure, standing.renewal) {
+            (Some(failure), _) => format!("renewing fails: {}", printable(failure)),
+            (None, By::Itself) => "renewed by itself".to_owned(),
+            (None, By::Hand) => "renewed by hand".to_owned(),
+        };
+        text.push_str(&format!("certificate {left} left, {renewal}\n"));
     }
     text
 }

@@ -11,8 +11,10 @@ use serde::Serialize;
 use super::client::ask;
 use super::links;
 use crate::args::{Global, Issue, Token};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Kept};
 use crate::control::gateway::{Accepted, Presented};
+use crate::enrolment::issuer::{InvitationRequest, JoinToken};
+use crate::enrolment::ledger::{Ledger, Member};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, unix_now};
 use crate::output::{self, printable};
@@ -44,18 +46,44 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
             origin,
         } => {
             let request = GrantRequest::new(services, terms);
+            request.require_people()?;
             match origin {
                 Some(portal) => issue_here(global, &request, portal)?,
                 None => issue_there(global, &request)?,
             }
+        }
+        Issue::Join {
+            node,
+            lifetime,
+            certificate,
+        } => {
+            let request = InvitationRequest {
+                node: node.clone(),
+                lifetime_s: lifetime.as_secs(),
+                certificate_s: certificate.as_secs(),
+            };
+            let made: JoinToken = ask(global, "POST", "/invitations", Some(&request))?;
+            output::print(global.format(), &made, |made| made.token.clone())?;
         }
         Issue::Machine {
             node,
             key,
             lifetime,
         } => {
-            let cluster = Cluster::required(&State::locate(global)?)?;
+            let state = State::locate(global)?;
+            let cluster = Cluster::required(global, &state)?;
             let token = cluster.machine_token(node, *key, lifetime.as_secs())?;
+            let member = Member {
+                node: node.clone(),
+                key: *key,
+                grant: None,
+                certificate_s: lifetime.as_secs(),
+                expires: token.expires,
+            };
+            Ledger::new(state).change(unix_now(), |entries| {
+                entries.certify(member);
+                anyhow::Ok(())
+            })?;
             output::print(global.format(), &token, |token| token.token.clone())?;
         }
     }
@@ -76,7 +104,7 @@ fn issue_there(global: &Global, request: &GrantRequest) -> anyhow::Result<()> {
 
 /// By the cluster key of the state directory. Nobody knows the grant yet.
 fn issue_here(global: &Global, request: &GrantRequest, portal: &Portal) -> anyhow::Result<()> {
-    let cluster = Cluster::required(&State::locate(global)?)?;
+    let cluster = Cluster::required(global, &State::locate(global)?)?;
     if !portal.is_of(&cluster.name) {
         let message = format!(
             "{portal} is not the portal of the cluster `{}`",
@@ -125,8 +153,9 @@ fn read_token() -> anyhow::Result<String> {
 
 fn inspect(global: &Global) -> anyhow::Result<()> {
     let token = read_token()?;
-    let Cluster { name, key } = Cluster::required(&State::locate(global)?)?;
-    let keys = TrustedKeys::new([key.public()]);
+    let kept = Kept::required(&State::locate(global)?)?;
+    let keys = TrustedKeys::new([kept.public()]);
+    let name = kept.name;
     let now = unix_now();
     let user = UserClaims::verify_any_service(&token, &name, &keys, now);
     let inspected = match user {

@@ -14,6 +14,7 @@ use portway_signaling::Signaling;
 use portway_signaling::config::Stun;
 use portway_signaling::server::SignalingHandle;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::args::{Format, Global, Up};
 use crate::cluster::{Cluster, MAX_MACHINE_LIFETIME};
@@ -21,6 +22,7 @@ use crate::config::{File, Settings};
 use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
 use crate::control::status::{Instance, Role};
+use crate::enrolment::renewal::{By, Maker, Renewal};
 use crate::links::Links;
 use crate::portal::Portal;
 use crate::relay::Beside;
@@ -52,7 +54,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(args, &file)?;
     let state = State::configured(global, &file)?;
     let mut process = Process::begin(&state).await?;
-    let cluster = Cluster::open_or_make(&state, settings.web.cluster.as_ref())?;
+    let cluster = Cluster::open_or_make(global, &state, settings.web.cluster.as_ref())?;
     let with_relay = wants_relay(&settings, &file);
     let stun = match (settings.web.stun, with_relay) {
         (false, _) => Stun::Nobody,
@@ -66,24 +68,48 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let relay = with_relay
         .then(|| start_relay(&file, &settings, &cluster, &service))
         .transpose()?;
-    let config = gateway_config(
-        &settings,
-        &state,
-        &cluster,
-        &service,
-        &portal,
-        relay.clone(),
-    )?;
-    let gateway = Gateway::new(config)?;
-    let node = Node {
-        gateway: gateway.handle(),
-        portals: [portal.clone()].into(),
-        links: Links::of_cluster(cluster.clone(), portal),
-        owner: Some(Owner {
-            state,
-            relay: relay.clone(),
-        }),
+    let (name, key) = (node::host_name(), node::key(&state)?);
+    let maker = Maker::Cluster(cluster.clone(), MAX_MACHINE_LIFETIME);
+    // Made anew at every start.
+    let certificate = maker.make(&name, &key, &state).await?;
+    let gateway = Gateway::new(GatewayConfig {
+        cluster: cluster.name.clone(),
+        cluster_key: cluster.key.public(),
+        node: name.clone(),
+        node_key: key.clone(),
+        machine_token: certificate.token.clone(),
+        signaling: vec![endpoint(&settings, &service, &portal)?],
+        shortcut: relay.clone().map(|relay| relay as Arc<dyn Shortcut>),
+        stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
+        grants_file: state.path(GRANTS),
+        audit_dir: state.dir().to_owned(),
+        version: crate::VERSION.to_owned(),
+        commit: crate::COMMIT.to_owned(),
+    })?;
+    let handle = gateway.handle();
+    let standing = watch::Sender::new(certificate.standing(By::Itself));
+    let portals: Arc<[Portal]> = [portal.clone()].into();
+    let owner = Owner {
+        relay: relay.clone(),
+        ..Owner::new(cluster.clone(), &state, &handle, &portals, &name)
     };
+    process.spawn_issuer(owner.issuer.clone()).await?;
+    let node = Node {
+        gateway: handle.clone(),
+        portals,
+        links: Links::of_cluster(cluster.clone(), portal),
+        standing: standing.subscribe(),
+        owner: Some(owner),
+    };
+    process.spawn_renewal(Renewal {
+        maker,
+        node: name,
+        key,
+        state,
+        gateway: handle,
+        standing,
+        certificate,
+    });
     let (offered, names) = process.offer(&node.gateway, &settings.expose).await?;
     process.spawn_signaling(service);
     if let Some(relay) = &relay {
@@ -232,40 +258,17 @@ fn human(ready: &Ready) -> String {
     text
 }
 
-fn gateway_config(
+/// Signaling as its own gateway finds it.
+fn endpoint(
     settings: &Settings,
-    state: &State,
-    cluster: &Cluster,
     signaling: &Signaling,
     portal: &Portal,
-    relay: Option<Arc<Beside>>,
-) -> anyhow::Result<GatewayConfig> {
-    let node = node::host_name();
-    let node_key = node::key(state)?;
-    // Made anew at every start.
-    let made = cluster.machine_token(&node, node_key.public(), MAX_MACHINE_LIFETIME)?;
-    Ok(GatewayConfig {
-        cluster: cluster.name.clone(),
-        cluster_key: cluster.key.public(),
-        node,
-        node_key,
-        machine_token: made.token,
-        signaling: vec![SignalingEndpoint {
-            address: Some(reachable(signaling.local_addr()?)),
-            host: portal.holder_host(),
-            tls: settings
-                .web
-                .tls_cert
-                .as_deref()
-                .map(pinned::client_config)
-                .transpose()?,
-        }],
-        shortcut: relay.map(|relay| relay as Arc<dyn Shortcut>),
-        stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
-        grants_file: state.path(GRANTS),
-        audit_dir: state.dir().to_owned(),
-        version: crate::VERSION.to_owned(),
-        commit: crate::COMMIT.to_owned(),
+) -> anyhow::Result<SignalingEndpoint> {
+    let certificate = settings.web.tls_cert.as_deref();
+    Ok(SignalingEndpoint {
+        address: Some(reachable(signaling.local_addr()?)),
+        host: portal.holder_host(),
+        tls: certificate.map(pinned::client_config).transpose()?,
     })
 }
 

@@ -9,6 +9,8 @@ use toml::Spanned;
 
 use super::{File, optional, parse_all};
 use crate::args;
+use crate::cluster::Kept;
+use crate::enrolment::enrolled::Enrolled;
 use crate::exit::Failure;
 use crate::node;
 use crate::portal::Portal;
@@ -40,7 +42,7 @@ pub(crate) struct Settings {
     pub(crate) cluster: ClusterName,
     pub(crate) cluster_key: PublicKey,
     pub(crate) node: NodeId,
-    /// Without one, there is none yet.
+    /// Of a token that was made by hand.
     pub(crate) machine_token_file: Option<PathBuf>,
     /// At least one.
     pub(crate) signaling: Vec<Portal>,
@@ -66,29 +68,47 @@ impl GatewayFile {
 }
 
 impl Settings {
-    /// What the command line says, and for the rest the file, and for the rest the defaults.
-    pub(crate) fn resolve(args: &args::Gateway, file: &File) -> Result<Self, Failure> {
+    /// What the command line says, and for the rest the file, and for the rest what this machine has got
+    /// when it joined, and for the rest the defaults.
+    pub(crate) fn resolve(
+        args: &args::Gateway,
+        file: &File,
+        joined: Option<&Enrolled>,
+    ) -> Result<Self, Failure> {
         let GatewayFile {
             machine_token_file,
             signaling_ca,
             parsed,
             ..
         } = &file.gateway;
-        let cluster = file.cluster.clone().ok_or_else(|| {
-            Failure::configuration("a gateway needs the name of its cluster: `cluster = \"home\"`")
+        let known = file.cluster.as_ref();
+        let joined = joined.filter(|it| known.is_none_or(|known| *known == it.cluster));
+        let cluster = known.or(joined.map(|it| &it.cluster)).cloned();
+        let cluster = cluster.ok_or_else(|| {
+            Failure::configuration(
+                "a gateway needs a cluster: join one with `portway join` (`portway token issue join` makes the \
+                 token where the cluster key is), or name it in the configuration file: `cluster = \"home\"`",
+            )
         })?;
-        let cluster_key = parsed.cluster_key.ok_or_else(|| {
+        let cluster_key = parsed.cluster_key.or(joined.map(|it| it.cluster_key));
+        let cluster_key = cluster_key.ok_or_else(|| {
             Failure::configuration(
                 "[gateway] needs `cluster_key = \"KEY\"`: whom it believes. `portway init` printed the \
                  key; `portway key show` does it again",
             )
         })?;
-        if parsed.signaling.is_empty() {
+        let (signaling, ca) = match joined {
+            Some(joined) if parsed.signaling.is_empty() => {
+                (&joined.signaling, joined.signaling_ca.as_ref())
+            }
+            Some(_) | None => (&parsed.signaling, None),
+        };
+        if signaling.is_empty() {
             return Err(Failure::configuration(format!(
                 "[gateway] needs `signaling = [\"https://{cluster}.example.org\"]`: where it meets browsers"
             )));
         }
-        if let Some(portal) = parsed.signaling.iter().find(|it| !it.is_of(&cluster)) {
+        if let Some(portal) = signaling.iter().find(|it| !it.is_of(&cluster)) {
             return Err(Failure::configuration(format!(
                 "`{portal}` is not of the cluster `{cluster}`: that would be {}://{cluster}.DOMAIN",
                 portal.scheme()
@@ -97,12 +117,28 @@ impl Settings {
         Ok(Self {
             cluster,
             cluster_key,
-            node: parsed.node.clone().unwrap_or_else(node::host_name),
+            node: parsed
+                .node
+                .clone()
+                .or_else(|| joined.map(|it| it.node.clone()))
+                .unwrap_or_else(node::host_name),
             machine_token_file: machine_token_file.clone(),
-            signaling: parsed.signaling.clone(),
-            signaling_ca: signaling_ca.clone(),
+            signaling: signaling.clone(),
+            signaling_ca: signaling_ca.as_ref().or(ca).cloned(),
             expose: file.services(&args.expose),
         })
+    }
+
+    /// Whether its cluster is this one.
+    pub(crate) fn is_of(&self, cluster: &Kept) -> bool {
+        self.cluster == cluster.name && self.cluster_key == cluster.public()
+    }
+
+    /// Whether it is as this machine has joined.
+    pub(crate) fn has_joined(&self, enrolled: &Enrolled) -> bool {
+        self.cluster == enrolled.cluster
+            && self.cluster_key == enrolled.cluster_key
+            && self.node == enrolled.node
     }
 
     /// Whether the other differs in nothing but what a reload applies.
@@ -122,7 +158,7 @@ mod tests {
 
     fn resolve(text: &str) -> Result<Settings, String> {
         let file = File::parse(text, Path::new("/etc/portway"))?;
-        Settings::resolve(&args::Gateway::default(), &file).map_err(|error| error.to_string())
+        Settings::resolve(&args::Gateway::default(), &file, None).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -143,10 +179,7 @@ mod tests {
             Some(Path::new("/etc/portway/token"))
         );
         for (text, missing) in [
-            (
-                whole.replace("cluster = \"home\"\n", ""),
-                "name of its cluster",
-            ),
+            (whole.replace("cluster = \"home\"\n", ""), "needs a cluster"),
             (whole.replace(urls, ""), "needs `signaling"),
             (
                 whole.replace("home.example.org", "other.example.org"),

@@ -10,14 +10,18 @@ use portway_gateway::GatewayHandle;
 use portway_gateway::links::LinkView;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::session::table::SessionView;
-use portway_protocol::id::{GrantId, ServiceName};
+use portway_protocol::id::{GrantId, NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::Refusal;
 use crate::args;
+use crate::cluster::Cluster;
+use crate::enrolment::issuer::Issuer;
+use crate::enrolment::renewal::Standing;
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, forget_owner_link};
 use crate::portal::Portal;
@@ -32,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) portals: Arc<[Portal]>,
     /// Makes links: by the cluster key if there is an owner, else by the node's own.
     pub(crate) links: Links,
+    /// How the certificate of the node stands.
+    pub(crate) standing: watch::Receiver<Standing>,
     /// What there is where the cluster key is in this process, too.
     pub(crate) owner: Option<Owner>,
 }
@@ -39,9 +45,34 @@ pub(crate) struct Node {
 /// Who has the cluster key.
 #[derive(Clone)]
 pub(crate) struct Owner {
+    pub(crate) issuer: Issuer,
     pub(crate) state: state::State,
     /// The relay in this process, if there is one.
     pub(crate) relay: Option<Arc<Beside>>,
+}
+
+impl Owner {
+    /// Without a relay beside it.
+    pub(crate) fn new(
+        cluster: Cluster,
+        state: &state::State,
+        gateway: &GatewayHandle,
+        portals: &Arc<[Portal]>,
+        node: &NodeId,
+    ) -> Self {
+        let issuer = Issuer {
+            cluster,
+            state: state.clone(),
+            gateway: gateway.clone(),
+            portals: portals.clone(),
+            node: node.clone(),
+        };
+        Self {
+            issuer,
+            state: state.clone(),
+            relay: None,
+        }
+    }
 }
 
 /// A service to add.
@@ -152,6 +183,7 @@ impl Node {
 
     /// Makes a grant, which the gateway knows from then on.
     fn grant(&self, request: &GrantRequest) -> anyhow::Result<Granted> {
+        request.require_people()?;
         let granted = self.links.issue(request)?;
         self.gateway.add_grant(granted.token.clone())?;
         Ok(granted)
@@ -159,7 +191,8 @@ impl Node {
 
     /// Refuses what is for a service that is not here.
     fn require_services(&self, request: &GrantRequest) -> anyhow::Result<()> {
-        let offered = self.gateway.services();
+        let mut offered = self.gateway.services();
+        offered.retain(|it| !it.spec.name.is_internal());
         let is_here = |name: &ServiceName| offered.iter().any(|it| it.spec.name == *name);
         let Some(missing) = request.services.iter().find(|it| !is_here(&it.name)) else {
             return Ok(());
@@ -197,7 +230,9 @@ async fn services(State(node): Shared) -> Result<Json<Vec<ServiceView>>, Refusal
         health: service.health(),
         url: node.url(&service.spec.name),
     };
-    Ok(Json(node.gateway.services().iter().map(view).collect()))
+    let services = node.gateway.services();
+    let of_users = services.iter().filter(|it| !it.spec.name.is_internal());
+    Ok(Json(of_users.map(view).collect()))
 }
 
 async fn sessions(State(node): Shared) -> Result<Json<Vec<SessionView>>, Refusal> {
@@ -259,7 +294,7 @@ async fn revoke(
     let node = node.context(NO_GATEWAY)?;
     let known = node.gateway.links().into_iter().find(|link| link.id == id);
     let ended = node.gateway.revoke_grant(&id);
-    if let Some(Owner { state, relay }) = node.owner {
+    if let Some(Owner { state, relay, .. }) = node.owner {
         if let Some(relay) = relay {
             tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
         }
@@ -274,5 +309,8 @@ async fn revoke(
     }))
 }
 
-const NO_GATEWAY: &str =
+pub(super) const NO_GATEWAY: &str =
     "the running portway has no gateway: ask where one runs (`portway gateway` or `portway up`)";
+
+pub(super) const NO_CLUSTER_KEY: &str = "the running gateway has no cluster key: ask where the key is, and a gateway runs \
+     (`portway up`, or `portway gateway` on the state directory of the key)";

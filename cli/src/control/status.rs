@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use portway_gateway::GatewayHandle;
 use portway_gateway::audit::Head;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Refusal;
-use crate::portal::Portal;
+use super::gateway::Node;
+use crate::enrolment::renewal::Standing;
 
 /// Read of the executable at a time.
 const CHUNK: usize = 64 * 1024;
@@ -58,6 +58,9 @@ pub(crate) struct Status {
     /// Of a gateway: where it is registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signaling: Option<Vec<Connection>>,
+    /// Of a node: how its certificate stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<Standing>,
     /// Of a gateway: where its audit log ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) audit: Option<Head>,
@@ -84,6 +87,7 @@ impl Instance {
     fn status(
         &self,
         signaling: Option<Vec<Connection>>,
+        certificate: Option<Standing>,
         audit: Option<Head>,
     ) -> anyhow::Result<Status> {
         let Process {
@@ -107,25 +111,27 @@ impl Instance {
             started: started.as_secs(),
             now_ms: u64::try_from(clock().as_millis()).unwrap_or(u64::MAX),
             signaling,
+            certificate,
             audit,
         })
     }
 }
 
 /// Answers what runs here.
-pub(super) fn routes(about: Instance, gateway: Option<(GatewayHandle, Arc<[Portal]>)>) -> Router {
+pub(super) fn routes(about: Instance, node: Option<Node>) -> Router {
     Router::new()
         .route("/status", get(status))
-        .with_state((about, gateway))
+        .with_state((about, node))
 }
 
-type Shared = State<(Instance, Option<(GatewayHandle, Arc<[Portal]>)>)>;
+type Shared = State<(Instance, Option<Node>)>;
 
-async fn status(State((about, gateway)): Shared) -> Result<Json<Status>, Refusal> {
-    let audit = gateway.as_ref().map(|(gateway, _)| gateway.audit().head());
+async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
+    let audit = node.as_ref().map(|node| node.gateway.audit().head());
     let is_apart = about.0.role == Role::Gateway;
-    let signaling = gateway.filter(|_| is_apart).map(|(gateway, portals)| {
-        let connected = portals.iter().zip(gateway.connected());
+    let certificate = node.as_ref().map(|node| node.standing.borrow().clone());
+    let signaling = node.filter(|_| is_apart).map(|node| {
+        let connected = node.portals.iter().zip(node.gateway.connected());
         connected
             .map(|(portal, connected)| Connection {
                 url: portal.to_string(),
@@ -133,7 +139,7 @@ async fn status(State((about, gateway)): Shared) -> Result<Json<Status>, Refusal
             })
             .collect()
     });
-    let told = tokio::task::spawn_blocking(move || about.status(signaling, audit));
+    let told = tokio::task::spawn_blocking(move || about.status(signaling, certificate, audit));
     Ok(Json(told.await??))
 }
 

@@ -8,6 +8,8 @@ use super::Process;
 use crate::args::Exposed;
 use crate::control::gateway::NewService;
 use crate::demo::Demo;
+use crate::enrolment::issuer::{self, Issuer};
+use crate::enrolment::renewal::Renewal;
 
 /// File in the state directory.
 pub(crate) const GRANTS: &str = "grants.json";
@@ -72,6 +74,24 @@ impl Process {
             services: services.to_vec(),
         };
         Ok((offered, names))
+    }
+
+    /// Renews the certificate of the node as long as it takes requests.
+    pub(crate) fn spawn_renewal(&mut self, renewal: Renewal) {
+        let drain = self.drain.clone();
+        self.tasks.spawn(async move {
+            renewal.run(drain).await;
+            Ok(())
+        });
+    }
+
+    /// Lets machines join by its gateway.
+    pub(crate) async fn spawn_issuer(&mut self, issuer: Issuer) -> anyhow::Result<()> {
+        let listener = issuer::bind(&issuer.state).await?;
+        issuer.offer_if_awaited()?;
+        self.tasks
+            .spawn(issuer.serve(listener, self.cancel.clone()));
+        Ok(())
     }
 
     /// Runs it until it is to drain; when it has drained, the rest ends.

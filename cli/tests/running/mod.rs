@@ -28,6 +28,7 @@ pub(crate) fn portway() -> Command {
         "PORTWAY_STATE",
         "PORTWAY_CONFIG",
         "PORTWAY_LOG",
+        "PORTWAY_PASSPHRASE_FILE",
         "PORTWAY_RELAY_SECRET_FILE",
         "PORTWAY_TURN_USERNAME",
         "PORTWAY_TURN_PASSWORD_FILE",

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use portway_protocol::id::{IdError, ServiceName};
+use portway_protocol::id::{ClusterName, GrantId, IdError, ServiceName};
+use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::{Link, LinkError};
 
 /// A parsed `https://SERVICE.CLUSTER.DOMAIN/#v1.…`. Its `Debug` hides the secret.
@@ -12,7 +13,7 @@ pub struct ServiceAddress {
     /// The service.
     pub service: ServiceName,
     /// What opens it.
-    pub link: Link,
+    pub credential: Credential,
     /// How signaling is spoken to.
     pub scheme: Scheme,
     /// `Host` of the holder origin, where signaling is; with the port unless it is the default one.
@@ -20,6 +21,30 @@ pub struct ServiceAddress {
     /// The name in it.
     name: String,
     port: u16,
+}
+
+/// What opens a service: that of a link, or a key that a grant is bound to.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Cluster that the service belongs to.
+    pub cluster: ClusterName,
+    /// The cluster's key, by which its nodes are believed.
+    pub cluster_key: PublicKey,
+    /// The grant.
+    pub grant: GrantId,
+    /// Key that the grant is bound to.
+    pub key: SigningKey,
+}
+
+impl From<&Link> for Credential {
+    fn from(link: &Link) -> Self {
+        Self {
+            cluster: link.cluster.clone(),
+            cluster_key: link.cluster_key,
+            grant: link.grant,
+            key: link.grant_key(),
+        }
+    }
 }
 
 /// Whether signaling speaks TLS.
@@ -51,6 +76,51 @@ pub enum AddressError {
 }
 
 impl ServiceAddress {
+    /// A service at `https://SERVICE.CLUSTER.DOMAIN`, and what opens it.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub fn new(url: &str, credential: Credential) -> Result<Self, AddressError> {
+        let (scheme, rest) = url.split_once("://").ok_or(AddressError::Form)?;
+        let (scheme, default_port) = match scheme {
+            "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
+            _ => return Err(AddressError::Form),
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let authority = authority.to_ascii_lowercase();
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) => (name, port.parse().map_err(|_| AddressError::Form)?),
+            None => (authority.as_str(), default_port),
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+        if !name.chars().all(is_name) {
+            return Err(AddressError::Form);
+        }
+        let (service, after) = split(name).ok_or(AddressError::Form)?;
+        let domain = after
+            .trim_start_matches(['.', '-'])
+            .strip_prefix(credential.cluster.as_str())
+            .and_then(|domain| domain.strip_prefix('.'))
+            .ok_or(AddressError::OtherCluster)?;
+        if domain.is_empty() {
+            return Err(AddressError::Form);
+        }
+        let name = format!("conn{after}");
+        Ok(Self {
+            service: service.parse()?,
+            credential,
+            scheme,
+            holder: if port == default_port {
+                name.clone()
+            } else {
+                format!("{name}:{port}")
+            },
+            name,
+            port,
+        })
+    }
+
     /// `Host` of the holder origin.
     #[must_use]
     pub fn holder(&self) -> &str {
@@ -72,45 +142,8 @@ impl FromStr for ServiceAddress {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (url, fragment) = text.trim().split_once('#').ok_or(AddressError::Form)?;
-        let (scheme, rest) = url.split_once("://").ok_or(AddressError::Form)?;
-        let (scheme, default_port) = match scheme {
-            "http" => (Scheme::Http, 80),
-            "https" => (Scheme::Https, 443),
-            _ => return Err(AddressError::Form),
-        };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let authority = authority.to_ascii_lowercase();
-        let (name, port) = match authority.rsplit_once(':') {
-            Some((name, port)) => (name, port.parse().map_err(|_| AddressError::Form)?),
-            None => (authority.as_str(), default_port),
-        };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
-        if !name.chars().all(is_name) {
-            return Err(AddressError::Form);
-        }
         let link: Link = fragment.parse()?;
-        let (service, after) = split(name).ok_or(AddressError::Form)?;
-        let domain = after
-            .trim_start_matches(['.', '-'])
-            .strip_prefix(link.cluster.as_str())
-            .and_then(|domain| domain.strip_prefix('.'))
-            .ok_or(AddressError::OtherCluster)?;
-        if domain.is_empty() {
-            return Err(AddressError::Form);
-        }
-        let name = format!("conn{after}");
-        Ok(Self {
-            service: service.parse()?,
-            link,
-            scheme,
-            holder: if port == default_port {
-                name.clone()
-            } else {
-                format!("{name}:{port}")
-            },
-            name,
-            port,
-        })
+        Self::new(url, Credential::from(&link))
     }
 }
 

@@ -133,12 +133,13 @@ async fn meet(
     };
     let mut socket = Socket::connect(&endpoint, tls).await?;
     let challenge = socket.challenge().await?;
-    let link = &address.link;
+    let credential = &address.credential;
+    let cluster = credential.cluster.clone();
     let call = Call::Authenticate(Authenticate::Client {
-        cluster: link.cluster.clone(),
-        grant: link.grant,
+        proof: sign_challenge(&credential.key, &challenge.nonce, &cluster),
+        cluster,
+        grant: credential.grant,
         session,
-        proof: sign_challenge(&link.grant_key(), &challenge.nonce, &link.cluster),
     });
     let Authenticated { ice_servers, .. } = socket.authenticate(&call).await?;
     Ok((socket, heartbeat(challenge.heartbeat_ms), ice_servers))
@@ -201,10 +202,10 @@ impl Introduction<'_> {
         let Target {
             address, device, ..
         } = self.target;
-        let link = &address.link;
+        let credential = &address.credential;
         let (hello, mut state) = handshake::start(
             self.id,
-            link.cluster.clone(),
+            credential.cluster.clone(),
             address.service.clone(),
             Nonce::from_bytes(random()),
         );
@@ -216,15 +217,15 @@ impl Introduction<'_> {
         channel.send(hello.into()).await.map_err(gone)?;
         let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
         let trust = Trust {
-            cluster_key: link.cluster_key,
+            cluster_key: credential.cluster_key,
             node: self.target.node.as_ref(),
             binding,
             now: unix_now(),
         };
         let holder = Holder {
-            grant: link.grant,
+            grant: credential.grant,
             token: None,
-            key: &link.grant_key(),
+            key: &credential.key,
             device: device.public(),
         };
         let state = state.receive(&reply, &trust, holder)?;

@@ -137,8 +137,8 @@ impl Exchange {
         description: SessionDescription,
     ) -> Result<(), ClientError> {
         let own = Fingerprint::of_description(&description.sdp)?;
-        let link = &self.target.address.link;
-        let holder = (&link.grant, &link.grant_key());
+        let credential = &self.target.address.credential;
+        let holder = (&credential.grant, &credential.key);
         let offer = Call::Offer(Offer {
             session: self.id,
             service: self.target.address.service.clone(),
@@ -210,7 +210,7 @@ impl Exchange {
 
     fn verify(&self, answer: &Answer) -> Result<(), ClientError> {
         let trust = Trust {
-            cluster_key: self.target.address.link.cluster_key,
+            cluster_key: self.target.address.credential.cluster_key,
             node: self.target.node.as_ref(),
             binding: self.peer.bound_by(&answer.description)?,
             now: unix_now(),
@@ -222,7 +222,7 @@ impl Exchange {
     /// What we want.
     fn introduction(&self) -> Introduction<'_> {
         Introduction {
-            cluster: &self.target.address.link.cluster,
+            cluster: &self.target.address.credential.cluster,
             service: &self.target.address.service,
             node: self.target.node.as_ref(),
             session: self.id,

@@ -11,6 +11,7 @@ mod drive_a_browser;
 mod endurance;
 mod hostile_signaling;
 mod jupyterlab;
+mod machines_join;
 mod open_an_app;
 mod roles_apart;
 mod secrets;
@@ -114,6 +115,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for story in without_a_browser::STORIES
         .iter()
         .chain(share_a_link::NATIVE_STORIES)
+        .chain(machines_join::STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)

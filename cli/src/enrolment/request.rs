@@ -1,0 +1,173 @@
+//! Asks the issuer for a certificate: a session to its service `enrol`, and a request or two.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use portway_gateway::client::session::{RequestBody, Unanswered};
+use portway_gateway::client::{self, ClientError, Credential, Session, Target};
+use portway_protocol::enrolment::{
+    Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
+};
+use portway_protocol::id::NodeId;
+use portway_protocol::key::SigningKey;
+use portway_protocol::reason::Reason;
+use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::{TokenError, TrustedKeys};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::exit::Failure;
+use crate::links::unix_now;
+
+/// Time for a session and an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The name that a machine asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Name {
+    /// This one.
+    Chosen(NodeId),
+    /// That of the join token, or this one if the token leaves it open.
+    Proposed(NodeId),
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// This end cannot even begin.
+    #[error("{0:#}")]
+    Unprepared(anyhow::Error),
+    /// No session, or it was lost.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// It took too long.
+    #[error("the issuer did not answer in time")]
+    Timeout,
+    /// The issuer said no.
+    #[error("{}", crate::output::printable(&.0.message))]
+    Refused(Refusal),
+    /// The issuer answered something else.
+    #[error("the issuer answered with status {0}: is it of this version?")]
+    Status(StatusCode),
+    /// What it answered is no answer.
+    #[error("the issuer's answer: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The certificate is not one for this node key and cluster.
+    #[error("the issuer's certificate: {0}")]
+    Certificate(#[from] TokenError),
+    /// It is for something else.
+    #[error("the issuer's certificate is for another node or key")]
+    OtherNode,
+}
+
+impl RequestError {
+    /// The reason code.
+    pub(crate) const fn reason(&self) -> Reason {
+        match self {
+            Self::Unprepared(_) => Reason::Internal,
+            Self::Client(error) => error.reason(),
+            Self::Timeout => Reason::SessionTimeout,
+            Self::Refused(refusal) => refusal.reason,
+            Self::Status(_) | Self::Malformed(_) => Reason::ProtocolViolation,
+            Self::Certificate(_) | Self::OtherNode => Reason::TokenInvalid,
+        }
+    }
+
+    /// With its exit code.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::because(self.reason(), self.to_string())
+    }
+}
+
+/// Asks for a certificate for a node key. What comes is checked.
+pub(crate) async fn certificate(
+    target: &Target,
+    name: Name,
+    key: &SigningKey,
+) -> Result<Certificate, RequestError> {
+    let asked = tokio::time::timeout(TIMEOUT, ask(target, name, key));
+    let certificate = asked.await.unwrap_or(Err(RequestError::Timeout))?;
+    check(&certificate, &target.address.credential, key)?;
+    Ok(certificate)
+}
+
+async fn ask(target: &Target, name: Name, key: &SigningKey) -> Result<Certificate, RequestError> {
+    let session = client::connect(target).await?;
+    let answered = converse(&session, &target.address.credential, name, key).await;
+    session.close().await;
+    answered
+}
+
+async fn converse(
+    session: &Session,
+    Credential { cluster, grant, .. }: &Credential,
+    name: Name,
+    key: &SigningKey,
+) -> Result<Certificate, RequestError> {
+    let node = match name {
+        Name::Chosen(node) => node,
+        Name::Proposed(node) => {
+            let invitation: Invitation = exchange(session, Method::GET, None::<&()>).await?;
+            invitation.node.unwrap_or(node)
+        }
+    };
+    let request = CertificateRequest::new(cluster, grant, node, key);
+    exchange(session, Method::POST, Some(&request)).await
+}
+
+/// One request to the issuer.
+async fn exchange<T: DeserializeOwned>(
+    session: &Session,
+    method: Method,
+    body: Option<&impl Serialize>,
+) -> Result<T, RequestError> {
+    let body = body.map(serde_json::to_vec).transpose()?;
+    let body: RequestBody = Full::new(Bytes::from(body.unwrap_or_default()))
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!(
+            "http://{}{PATH}",
+            portway_protocol::id::ServiceName::ENROL
+        ))
+        .header("content-type", "application/json")
+        .body(body)
+        .expect("its parts are valid");
+    let response = session.requests().send(request).await;
+    let response = response.map_err(|unanswered| match unanswered {
+        Unanswered::NotSent(_) => ClientError::Ended,
+        Unanswered::Lost(error) => error.into(),
+    })?;
+    let status = response.status();
+    let collected = Limited::new(response.into_body(), MAX_BODY).collect().await;
+    let body = collected.map_err(|_| ClientError::Ended)?.to_bytes();
+    if status.is_success() {
+        return Ok(serde_json::from_slice(&body)?);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(refusal) => Err(RequestError::Refused(refusal)),
+        Err(_) => Err(RequestError::Status(status)),
+    }
+}
+
+/// Whether it is what a visitor will believe.
+fn check(
+    certificate: &Certificate,
+    Credential {
+        cluster,
+        cluster_key,
+        ..
+    }: &Credential,
+    key: &SigningKey,
+) -> Result<(), RequestError> {
+    let keys = TrustedKeys::new([*cluster_key]);
+    let claims = MachineClaims::verify(&certificate.token, cluster, &keys, unix_now())?;
+    let is_ours = claims.cnf.ed25519 == key.public() && claims.node_id == certificate.node;
+    if !is_ours || certificate.cluster != *cluster || certificate.cluster_key != *cluster_key {
+        return Err(RequestError::OtherNode);
+    }
+    Ok(())
+}
