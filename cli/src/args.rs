@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use portway_gateway::audit::Hash;
 use portway_protocol::id::ServiceName;
+use portway_protocol::key::PublicKey;
 use portway_protocol::target::ServiceTarget;
 use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
@@ -89,7 +91,10 @@ pub(crate) enum Command {
     Services,
     /// Browsers that are connected now
     Sessions,
-    /// What happened: nodes that came and went, browsers that were let in
+    /// What happened: nodes that came and went, who opened what and how it ended
+    ///
+    /// A gateway keeps an audit log in its state directory, in which each record is bound to the one before
+    /// and signed: `portway events verify` tells whether it is as it was written.
     Events(Events),
     /// Open a service as a browser would, and tell how it is reached and how fast
     Ping(Ping),
@@ -402,10 +407,36 @@ pub(crate) enum NodesCommand {
 
 /// `portway events`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Events {
+    #[command(subcommand)]
+    pub(crate) command: Option<EventsCommand>,
+    /// Go on with what happens from now on, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
     /// How many of the last ones
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     pub(crate) limit: u32,
+}
+
+/// What to do with events but show them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Check the audit log in the state directory: nothing changed, removed, inserted or moved
+    ///
+    /// Works without a gateway that runs. If one does, the log must go as far as it says.
+    Verify(EventsVerify),
+}
+
+/// `portway events verify`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsVerify {
+    /// Head that was noted before (`portway status`, or `verify` at another time): it must be there
+    #[arg(long, allow_hyphen_values = true, value_name = "HASH")]
+    pub(crate) head: Vec<Hash>,
+    /// Public key of the node, where its private key is not [default: that of the state directory]
+    #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
+    pub(crate) key: Option<PublicKey>,
 }
 
 /// `portway token`.

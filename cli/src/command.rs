@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod expose;
 pub(crate) mod gateway;
 pub(crate) mod init;

@@ -2,9 +2,10 @@
 //! directory. Who may open the file may control the instance.
 //!
 //! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`enrolment`]: what only the holder
-//! of the cluster key can do; [`status`]: what runs at all.
+//! of the cluster key can do; [`status`]: what runs at all; [`events`]: what happened.
 
 pub(crate) mod enrolment;
+pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod relay;
 pub(crate) mod signaling;
@@ -36,8 +37,13 @@ use status::Instance;
 /// Name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "control.sock";
 
-/// Largest answer that a client reads.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// Largest answer that a client reads: 100,000 events.
+const MAX_ANSWER: usize = 128 * 1024 * 1024;
+
+/// Longest line that a client reads of those that it follows.
+const MAX_LINE: usize = 64 * 1024;
+
+const OTHER_VERSION: &str = "the running portway is of another version";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Problem {
@@ -90,7 +96,7 @@ pub(crate) async fn serve(
     parts: Parts,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    axum::serve(listener, parts.routes())
+    axum::serve(listener, parts.routes(&cancel))
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await
         .context("the control socket failed")
@@ -105,8 +111,11 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    fn routes(self) -> Router {
+    fn routes(self, cancel: &CancellationToken) -> Router {
+        let gateway = self.node.as_ref().map(|node| node.gateway.clone());
+        let events = events::routes(self.signaling.clone(), gateway, cancel.clone());
         status::routes(self.about, self.node.clone())
+            .merge(events)
             .merge(enrolment::routes(self.node.clone()))
             .merge(signaling::routes(self.signaling))
             .merge(gateway::routes(self.node))
@@ -139,15 +148,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     path: &str,
     body: Option<Vec<u8>>,
 ) -> anyhow::Result<T> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            format!(
-                "no portway runs on {}: {error}. Start one with `portway up`",
-                socket.display()
-            ),
-        )
-    })?;
+    let stream = connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = hyper::Request::builder()
@@ -174,11 +175,61 @@ pub(crate) async fn ask<T: DeserializeOwned>(
         }
     };
     if status.is_success() {
-        return serde_json::from_slice(&body).context("the running portway is of another version");
+        return serde_json::from_slice(&body).context(OTHER_VERSION);
     }
-    let message = serde_json::from_slice(&body).map_or_else(
-        |_| String::from_utf8_lossy(&body).into_owned(),
+    Err(refused(&body).into())
+}
+
+/// Listens to lines of JSON that the running instance says, until it ends.
+pub(crate) async fn follow<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    mut heard: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stream = connect(socket).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get(path)
+        .header("host", "portway")
+        .body(Full::new(Bytes::new()))?;
+    let listening = async {
+        let response = sender.send_request(request).await?;
+        let is_refused = !response.status().is_success();
+        let mut body = response.into_body();
+        let mut said = Vec::new();
+        while let Some(frame) = body.frame().await {
+            said.extend_from_slice(&frame?.into_data().unwrap_or_default());
+            while let Some(end) = said.iter().position(|byte| *byte == b'\n') {
+                let line = said.drain(..=end).collect::<Vec<_>>();
+                heard(serde_json::from_slice(&line).context(OTHER_VERSION)?)?;
+            }
+            anyhow::ensure!(said.len() <= MAX_LINE, OTHER_VERSION);
+        }
+        if is_refused {
+            return Err(refused(&said).into());
+        }
+        anyhow::Ok(())
+    };
+    // The connection is what moves it; once it has ended, what has come is still there to be read.
+    let (listened, _ended) = tokio::join!(listening, connection);
+    listened
+}
+
+async fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
+    UnixStream::connect(socket).await.map_err(|error| {
+        let message = format!(
+            "no portway runs on {}: {error}. Start one with `portway up`",
+            socket.display()
+        );
+        Failure::new(Exit::Unavailable, message).into()
+    })
+}
+
+/// What an instance says that does not do what it is asked.
+fn refused(body: &[u8]) -> Failure {
+    let message = serde_json::from_slice(body).map_or_else(
+        |_| String::from_utf8_lossy(body).into_owned(),
         |problem: Problem| problem.message,
     );
-    Err(Failure::configuration(message).into())
+    Failure::configuration(message)
 }

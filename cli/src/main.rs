@@ -67,7 +67,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Nodes(args) => command::nodes::run(&cli.global, args).map(done),
         Command::Services => command::client::services(&cli.global).map(done),
         Command::Sessions => command::client::sessions(&cli.global).map(done),
-        Command::Events(args) => command::client::events(&cli.global, args).map(done),
+        Command::Events(args) => command::events::run(&cli.global, args),
         Command::Ping(args) => command::ping::run(&cli.global, args),
         Command::Connect(args) => command::connect::run(&cli.global, args),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use portway_protocol::id::NodeId;
-use portway_protocol::key::SigningKey;
+use portway_protocol::key::{PublicKey, SigningKey};
 
 use crate::state::State;
 
@@ -13,6 +13,12 @@ const KEY: &str = "node.key";
 /// Its key, made on first use.
 pub(crate) fn key(state: &State) -> anyhow::Result<SigningKey> {
     state.key(KEY)
+}
+
+/// Its public key, if it has one.
+pub(crate) fn public_key(state: &State) -> anyhow::Result<Option<PublicKey>> {
+    let seed = state.read_secret(KEY)?;
+    Ok(seed.map(|seed| SigningKey::from_seed(&seed).public()))
 }
 
 /// This machine's host name as a DNS label.

@@ -1,7 +1,8 @@
 //! The state directory: keys and what else survives a restart.
 //!
 //! ```text
-//! DIR/ (0700)   cluster.key  node.key  device.key  grants.json  registry.db  control.sock  relay.sock  link.<service>
+//! DIR/ (0700)   cluster.key  node.key  device.key  grants.json  audit.jsonl  audit.<age>.jsonl
+//!               registry.db  control.sock  relay.sock  link.<service>
 //!               of an issuer: enrolled.json  enrol.sock   of who has joined: enrolment.json  machine.token
 //! ```
 //!

@@ -4,7 +4,7 @@
 
 mod running;
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -246,6 +246,80 @@ fn a_gateway_answers_while_signaling_is_away() {
     gateway.signal("TERM");
     assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
     assert!(!world.path("node/control.sock").exists());
+}
+
+#[test]
+fn the_audit_log_of_a_gateway_is_followed_and_checked() {
+    let world = World::new();
+    let config = world.configure("lab = \"http://127.0.0.1:8888\"\n");
+    world.certify("office");
+    let mut gateway = world.gateway(&config);
+
+    let mut following = portway()
+        .args(["events", "--follow", "--json", "--state"])
+        .arg(world.path("node"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["event"], "gateway_started");
+    assert_eq!(next()["service"], "lab");
+    world.node(&["expose", "nas=http://127.0.0.1:5000"]);
+    let added = next();
+    assert_eq!(
+        (&added["v"], &added["source"], &added["event"]),
+        (&1.into(), &"gateway".into(), &"service_added".into())
+    );
+    let following = Running(following);
+    following.signal("INT");
+    assert_eq!({ following }.0.wait().unwrap().code(), Some(130));
+
+    let told = world.node(&["events", "-n", "2"]);
+    assert_eq!(told["events"][1]["hash"], added["hash"]);
+    assert_eq!(told["events"].as_array().unwrap().len(), 2);
+    let status = world.node(&["status"]);
+    assert_eq!(status["audit"]["hash"], added["hash"]);
+    let checked = world.node(&["events", "verify"]);
+    assert_eq!(checked["head"], added["hash"]);
+    assert_eq!(
+        (&checked["valid"], &checked["records"]),
+        (&true.into(), &3.into())
+    );
+
+    // While it runs, it knows where its log ends; afterwards whoever has noted that.
+    let log = world.path("node/audit.jsonl");
+    let whole = std::fs::read_to_string(&log).unwrap();
+    let end = whole.trim_end().rfind('\n').unwrap() + 1;
+    std::fs::write(&log, &whole[..end]).unwrap();
+    let refused = |args: &[&str]| {
+        let output = world.run("node", &[&["events", "verify"], args].concat(), "");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let said = refused(&[]);
+    assert!(
+        said.contains("audit.jsonl, line 2") && said.contains("cut off"),
+        "{said}"
+    );
+    std::fs::write(&log, &whole).unwrap();
+    gateway.0.kill().unwrap();
+    gateway.0.wait().unwrap();
+    std::fs::write(&log, &whole[..end]).unwrap();
+    let head = added["hash"].as_str().unwrap();
+    let fault: Value = serde_json::from_str(&refused(&["--json", "--head", head])).unwrap();
+    assert_eq!(
+        (&fault["valid"], &fault["flaw"]),
+        (&false.into(), &"truncated".into())
+    );
+    assert_eq!(world.node(&["events", "verify"])["records"], 2);
+
+    std::fs::write(&log, whole.replace("127.0.0.1:8888", "127.0.0.1:8889")).unwrap();
+    let fault: Value = serde_json::from_str(&refused(&["--json"])).unwrap();
+    assert_eq!(
+        (&fault["flaw"], &fault["line"], &fault["seq"]),
+        (&"changed".into(), &2.into(), &2.into())
+    );
 }
 
 /// The cluster key is elsewhere: the node itself says who may open its services.

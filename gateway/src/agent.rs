@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditError, Event, Log};
 use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError};
 use crate::links::{self, LinkView};
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
-use crate::session::{Context, Identity, unix_now};
+use crate::session::{Audit, Context, Identity, unix_now};
 use crate::{health, signaling};
 
 /// What the tasks of a gateway share.
@@ -31,6 +32,17 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
 }
 
+/// Why a gateway cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its grants cannot be used.
+    #[error(transparent)]
+    Grants(#[from] GrantsError),
+    /// Its audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
 /// A gateway that is ready to run.
 pub struct Gateway(Arc<Shared>);
 
@@ -39,11 +51,11 @@ pub struct Gateway(Arc<Shared>);
 pub struct GatewayHandle(Arc<Shared>);
 
 impl Gateway {
-    /// Opens the grants; nothing is connected yet.
+    /// Opens grants and audit log; nothing is connected yet.
     ///
     /// # Errors
-    /// See [`GrantsError`].
-    pub fn new(config: GatewayConfig) -> Result<Self, GrantsError> {
+    /// See [`OpenError`].
+    pub fn new(config: GatewayConfig) -> Result<Self, OpenError> {
         let grants = Grants::open(
             &config.grants_file,
             config.cluster.clone(),
@@ -51,6 +63,15 @@ impl Gateway {
             [config.cluster_key, config.node_key.public()],
             unix_now(),
         )?;
+        let log = Log::open(
+            &config.audit_dir,
+            config.node.clone(),
+            config.node_key.clone(),
+        )?;
+        log.note(Event::GatewayStarted {
+            version: config.version.clone(),
+            commit: config.commit.clone(),
+        });
         let context = Context {
             identity: Identity {
                 cluster: config.cluster.clone(),
@@ -61,6 +82,7 @@ impl Gateway {
             services: Services::default(),
             grants,
             table: Table::default(),
+            audit: Audit::new(log),
             shortcut: config.shortcut.clone(),
             suspicion: watch::Sender::default(),
             stream_relays: config.stream_relays.clone(),
@@ -102,6 +124,9 @@ impl Gateway {
             () = signaling::run(&self.0) => {}
             () = health => {}
         }
+        let log = self.0.context.audit.log();
+        log.note(Event::GatewayEnded);
+        log.settle().await;
     }
 }
 
@@ -116,12 +141,20 @@ impl GatewayHandle {
             self.0.context.services.remove(&service.spec.name);
             return Err(AddServiceError::TooMany);
         }
+        self.audit().note(Event::ServiceAdded {
+            service: service.spec.name.clone(),
+            target: service.spec.target.to_string(),
+        });
         self.0.changed.send_replace(());
         Ok(())
     }
 
     /// Takes a service back; sessions that use it go on.
     pub fn remove_service(&self, name: &ServiceName) {
+        if self.0.context.services.get(name).is_some() {
+            let service = name.clone();
+            self.audit().note(Event::ServiceRemoved { service });
+        }
         self.0.context.services.remove(name);
         self.0.changed.send_replace(());
     }
@@ -148,15 +181,30 @@ impl GatewayHandle {
         self.0.context.table.views()
     }
 
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Log {
+        self.0.context.audit.log()
+    }
+
     /// Adds a grant: a user token that the cluster key signed, or this node's.
     ///
     /// # Errors
     /// See [`GrantsError`].
     pub fn add_grant(&self, token: String) -> Result<UserClaims, GrantsError> {
+        let known = self.0.context.grants.announced();
         let claims = self.0.context.grants.add(token, unix_now())?;
         if !signaling::can_announce(&self.0) {
             self.0.context.grants.revoke(&claims.jti)?;
             return Err(GrantsError::TooMany);
+        }
+        if !known.iter().any(|grant| grant.id == claims.jti) {
+            self.audit().note(Event::GrantAdded {
+                grant: claims.jti,
+                user: claims.sub.clone(),
+                services: claims.aud.clone(),
+                expires: claims.exp,
+            });
         }
         self.0.changed.send_replace(());
         Ok(claims)
@@ -168,7 +216,14 @@ impl GatewayHandle {
     /// It is revoked, but would be back after a restart; see [`GrantsError`].
     pub fn revoke_grant(&self, id: &GrantId) -> Result<Option<usize>, GrantsError> {
         let sessions = self.sessions();
+        let known = self.0.context.grants.announced();
         let revoked = self.0.context.grants.revoke(id);
+        if let Some(grant) = known.into_iter().find(|grant| grant.id == *id) {
+            self.audit().note(Event::GrantRevoked {
+                grant: grant.id,
+                services: grant.services,
+            });
+        }
         self.0.changed.send_replace(());
         let ended = sessions.iter().filter(|view| view.grant == *id).count();
         Ok(revoked?.then_some(ended))

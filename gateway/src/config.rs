@@ -30,6 +30,8 @@ pub struct GatewayConfig {
     pub stream_relays: Arc<StreamRelays>,
     /// File of the grants.
     pub grants_file: PathBuf,
+    /// Directory of the audit log.
+    pub audit_dir: PathBuf,
     /// Version and commit, shown to others.
     pub version: String,
     /// Commit that this was built from.

@@ -6,11 +6,13 @@
 //! ```
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
 //! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
+//! - [`audit`]: what happened, for whoever asks later.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
 pub mod agent;
+pub mod audit;
 pub mod client;
 pub mod config;
 mod executor;

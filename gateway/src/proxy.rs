@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::SessionLog;
 use crate::service::Service;
 
 /// A response body: a service's, or our own page.
@@ -45,11 +46,13 @@ pub struct Visitor {
 }
 
 /// Handles one request of a session.
-pub async fn handle(
+pub(crate) async fn handle(
     service: &Service,
     visitor: &Visitor,
+    log: &SessionLog,
     request: Request<Incoming>,
 ) -> Response<ProxyBody> {
+    log.request();
     let wants_page = page::is_wanted(request.headers());
     let path = request.uri().path();
     let is_websocket = request.extensions().get::<hyper::ext::Protocol>().is_some();
@@ -60,6 +63,7 @@ pub async fn handle(
         request.method()
     };
     if !visitor.permission.allows(method.as_str(), path) {
+        log.denied(method, path, Reason::PermissionDenied);
         return page::error(Reason::PermissionDenied, wants_page);
     }
     let outcome = if is_websocket {

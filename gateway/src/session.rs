@@ -14,17 +14,18 @@ pub mod table;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::MAX_STREAMS;
 use portway_protocol::liveness;
+use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::Binding;
 use portway_transport::lane::{CARRIERS, Carrier, PathNews};
 use portway_transport::webrtc::StreamRelays;
@@ -34,6 +35,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::event::Ending;
+use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
 use crate::grants::{Grants, Opened};
 use crate::proxy::{self, ProxyBody, Visitor};
@@ -95,6 +98,49 @@ impl Identity {
     }
 }
 
+/// Where sessions are recorded.
+#[derive(Debug)]
+pub struct Audit {
+    log: audit::Log,
+    refusals: Denials,
+}
+
+impl Audit {
+    /// Records in this log.
+    #[must_use]
+    pub fn new(log: audit::Log) -> Self {
+        Self {
+            log,
+            refusals: Denials::default(),
+        }
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &audit::Log {
+        &self.log
+    }
+
+    /// Notes that somebody was not let in, with what they wanted as far as they have said it.
+    pub(crate) fn refused(
+        &self,
+        service: Option<ServiceName>,
+        grant: Option<GrantId>,
+        reason: Reason,
+        path: Option<Path>,
+    ) {
+        if let Some(unrecorded) = self.refusals.next(Instant::now()) {
+            self.log.note(audit::Event::SessionRefused {
+                service,
+                grant,
+                reason,
+                route: path.map(Into::into),
+                unrecorded,
+            });
+        }
+    }
+}
+
 /// What sessions of a gateway share.
 #[derive(Debug)]
 pub struct Context {
@@ -106,6 +152,8 @@ pub struct Context {
     pub grants: Grants,
     /// The sessions there are.
     pub table: Table,
+    /// Where they are recorded.
+    pub audit: Audit,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
     /// A session's path is silent: so may be others of this machine, that to signaling among them.
@@ -131,7 +179,7 @@ pub async fn run(
     path: Option<Path>,
     ended: CancellationToken,
 ) -> Result<(), SessionError> {
-    let admitted = match admission::admit(&context, channel.as_ref(), binding).await {
+    let admitted = match admission::admit(&context, channel.as_ref(), binding, path).await {
         Ok(admitted) => admitted,
         Err(error) => {
             channel.close().await;
@@ -177,6 +225,9 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
     registered.moved(first.introduction, first.path);
+    let entry = registered.entry().clone();
+    let log = SessionLog::opened(context.audit.log.clone(), entry, first.path);
+    let log = Arc::new(log);
     let visitor = Visitor {
         user: registered.claimed().user.clone(),
         path: registered.path(),
@@ -185,7 +236,12 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         ended: over.clone(),
     };
     let (near, far) = tokio::io::duplex(PIPE);
-    let http = serve_http(near, service, visitor, tasks.clone(), &context.draining);
+    let handling = Handling {
+        service,
+        visitor,
+        log: log.clone(),
+    };
+    let http = serve_http(near, handling, tasks.clone(), &context.draining);
     let (news, path_news) = mpsc::channel(PATH_NEWS);
     let (carriers, next_carriers) = mpsc::channel(CARRIERS);
     let terms = lane::Terms {
@@ -200,30 +256,33 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let suspecting = suspect(&context, path_news);
     let expiring = grant_ends(&context, registered.claimed(), token.as_deref());
     tokio::pin!(suspecting, expiring);
-    loop {
+    let why = loop {
         tokio::select! {
-            () = ended.cancelled() => break,
-            () = &mut suspecting => break,
+            () = ended.cancelled() => break Ending::ClientLeft,
+            () = registered.entry().goodbye().cancelled() => break Ending::ClientLeft,
+            () = &mut suspecting => break Ending::Failed,
             () = &mut expiring => {
                 tracing::info!(session = %id, "a grant ended, and its session with it");
-                break;
+                break Ending::GrantEnded;
             }
             ended = &mut served => {
-                if let Err(error) = ended {
+                if let Err(error) = &ended {
                     tracing::debug!(session = %id, %error, "a lane ended");
                 }
-                break;
+                break ending(&context, ended);
             }
             Some(next) = attachments.recv() => {
                 tracing::info!(session = %id, "a session goes on by another path");
                 registered.moved(next.introduction, next.path);
+                log.moved(next.path);
                 ended = next.ended;
                 if carriers.try_send(next.carrier).is_err() {
                     tracing::debug!(session = %id, "a session moves too often");
                 }
             }
         }
-    }
+    };
+    log.ends(why);
     // Requests under way wait for their connection, if it is there: the end of it is theirs.
     drop(served);
     over.cancel();
@@ -238,6 +297,20 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         tracing::error!(%panic, "what became of a link is not kept");
     }
     tracing::info!(session = %id, "session ended");
+}
+
+/// Why a session whose lane has ended is over.
+fn ending(context: &Context, lane: Result<(), lane::EndedBy>) -> Ending {
+    if context.draining.is_cancelled() {
+        return Ending::GatewayEnded;
+    }
+    match lane {
+        Ok(()) => Ending::ClientLeft,
+        Err(lane::EndedBy::Closed(_) | lane::EndedBy::Silence) => Ending::PathLost,
+        Err(lane::EndedBy::Violation(_) | lane::EndedBy::Overrun | lane::EndedBy::Pipe(_)) => {
+            Ending::Failed
+        }
+    }
 }
 
 /// Passes on that a path is silent. It is the client that looks for another one; for that, both ends need
@@ -284,19 +357,30 @@ async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) {
     }
 }
 
-async fn serve_http(
-    io: tokio::io::DuplexStream,
+/// What requests of a session need.
+struct Handling {
     service: Arc<Service>,
     visitor: Visitor,
+    log: Arc<SessionLog>,
+}
+
+async fn serve_http(
+    io: tokio::io::DuplexStream,
+    handling: Handling,
     tasks: TaskTracker,
     draining: &CancellationToken,
 ) {
-    let sockets = visitor.ended.clone();
-    let visitor = Arc::new(visitor);
+    let sockets = handling.visitor.ended.clone();
+    let handling = Arc::new(handling);
     let handler = service_fn(move |request: Request<Incoming>| {
-        let (service, visitor) = (service.clone(), visitor.clone());
+        let handling = handling.clone();
         async move {
-            let response: Response<ProxyBody> = proxy::handle(&service, &visitor, request).await;
+            let Handling {
+                service,
+                visitor,
+                log,
+            } = &*handling;
+            let response: Response<ProxyBody> = proxy::handle(service, visitor, log, request).await;
             Ok::<_, std::convert::Infallible>(response)
         }
     });

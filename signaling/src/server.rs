@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use portway_protocol::token::TrustedKeys;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -246,6 +247,12 @@ impl SignalingHandle {
     /// See [`StoreError`].
     pub async fn events(&self, limit: usize) -> Result<Vec<Entry>, StoreError> {
         self.state.0.registry.recorder().events(limit).await
+    }
+
+    /// Changes when something was appended to the event log.
+    #[must_use]
+    pub fn events_appended(&self) -> watch::Receiver<()> {
+        self.state.0.registry.recorder().appended()
     }
 
     /// All nodes, by name, those that are away included.

@@ -8,10 +8,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use portway_protocol::id::{GrantId, Nonce, SessionId};
+use portway_protocol::id::{GrantId, Nonce, SessionId, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
 use portway_protocol::secret::Secret;
@@ -27,7 +28,7 @@ use portway_signaling::store::{Event, Sqlite};
 use portway_signaling::{Assets, Config, Signaling};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -488,6 +489,114 @@ async fn strangers_are_turned_away_with_a_reason() {
     let (mut mute, _nonce) = server.socket().await;
     let closed = tokio::time::timeout(SIGNAL_AUTH_TIMEOUT * 3, mute.closed());
     assert_eq!(closed.await.unwrap(), (1008, "SIGNALING_REFUSED".into()));
+}
+
+/// A token whose header and claims are ours but for what is given, signed by this key.
+fn forged(header: &Value, claims: &Value, signer: &SigningKey) -> String {
+    let kid = key(1).public().id().as_str().to_owned();
+    let mut whole_header = json!({"alg": "EdDSA", "typ": "JWT", "kid": kid});
+    let mut whole_claims = json!({
+        "iss": "home", "aud": "home", "sub": "nas", "node_id": "nas", "cluster_id": "home", "jti": "x",
+        "iat": unix_now() - 60, "exp": unix_now() + 60, "cnf": {"ed25519": key(3).public()},
+    });
+    for (whole, part) in [(&mut whole_header, header), (&mut whole_claims, claims)] {
+        let whole = whole.as_object_mut().unwrap();
+        whole.extend(part.as_object().unwrap().clone());
+    }
+    let [header, claims] =
+        [whole_header, whole_claims].map(|part| encode(part.to_string().as_bytes()));
+    let signed = format!("{header}.{claims}");
+    let signature = signer.sign(signed.as_bytes());
+    format!("{signed}.{}", encode(signature.as_bytes()))
+}
+
+/// The whole table of attacks is in `protocol/tests/tokens.rs`; here is that signaling asks that verifier.
+#[tokio::test]
+async fn a_forged_machine_token_is_refused_and_leads_nowhere() {
+    let server = Server::start().await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", elsewhere.local_addr().unwrap());
+    let none = json!({});
+    let user =
+        json!({"aud": ["lab"], "services": [{"name": "lab"}], "jti": GrantId::from_bytes(GRANT)});
+    let past = json!({"exp": unix_now() - 60});
+    let future = json!({"iat": unix_now() + 60});
+    let jwk = json!({"jwk": {"kty": "OKP", "crv": "Ed25519", "x": key(9).public()}});
+    let rows = [
+        (
+            "alg none",
+            json!({"alg": "none"}),
+            &none,
+            1,
+            "TOKEN_INVALID",
+        ),
+        ("HS256", json!({"alg": "HS256"}), &none, 1, "TOKEN_INVALID"),
+        ("jku", json!({"jku": url}), &none, 1, "TOKEN_INVALID"),
+        (
+            "jku, another key",
+            json!({"jku": url, "kid": "x"}),
+            &none,
+            9,
+            "TOKEN_INVALID",
+        ),
+        ("x5u", json!({"x5u": url}), &none, 1, "TOKEN_INVALID"),
+        (
+            "kid is a URL",
+            json!({"kid": url}),
+            &none,
+            9,
+            "TOKEN_INVALID",
+        ),
+        (
+            "kid is a path",
+            json!({"kid": "../../dev/null"}),
+            &none,
+            1,
+            "TOKEN_INVALID",
+        ),
+        ("jwk", jwk, &none, 9, "TOKEN_INVALID"),
+        ("crit", json!({"crit": ["exp"]}), &none, 1, "TOKEN_INVALID"),
+        ("another key", none.clone(), &none, 9, "TOKEN_INVALID"),
+        (
+            "another cluster",
+            none.clone(),
+            &json!({"iss": "office"}),
+            1,
+            "TOKEN_INVALID",
+        ),
+        (
+            "another audience",
+            none.clone(),
+            &json!({"aud": "office"}),
+            1,
+            "TOKEN_INVALID",
+        ),
+        ("a user token", none.clone(), &user, 1, "TOKEN_INVALID"),
+        ("expired", none.clone(), &past, 1, "TOKEN_EXPIRED"),
+        ("from the future", none.clone(), &future, 1, "TOKEN_INVALID"),
+        (
+            "another node key",
+            none.clone(),
+            &json!({"cnf": {"ed25519": key(8).public()}}),
+            1,
+            "PROOF_INVALID",
+        ),
+    ];
+    let authenticate = async |token: String| {
+        let (mut socket, nonce) = server.socket().await;
+        let proof = sign_challenge(&key(3), &nonce, &"home".parse().unwrap());
+        let credentials = json!({"role": "gateway", "token": token, "proof": proof});
+        socket.request("authenticate", credentials).await;
+        socket
+    };
+    for (name, header, claims, signer, reason) in rows {
+        let mut socket = authenticate(forged(&header, claims, &key(signer))).await;
+        assert_eq!(socket.closed().await, (1008, reason.into()), "{name}");
+    }
+    let mut good = authenticate(forged(&none, &none, &key(1))).await;
+    assert_eq!(good.next_result().await["cluster"], "home");
+    let came = std::future::poll_fn(|cx| Poll::Ready(elsewhere.poll_accept(cx))).await;
+    assert!(came.is_pending(), "a URL of a header was asked");
 }
 
 #[tokio::test]

@@ -101,8 +101,24 @@ impl Connected {
     /// # Errors
     /// If it does not become ready.
     pub async fn start(link: &LinkFile) -> anyhow::Result<Self> {
-        let mut command = link.command(&Program::default(), "connect", &["-L", "0"]);
-        let mut process = command.stdout(Stdio::piped()).spawn()?;
+        Self::start_logging(link, &[], Stdio::inherit()).await
+    }
+
+    /// The same with more arguments; its log goes there.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_logging(
+        link: &LinkFile,
+        args: &[&str],
+        log: impl Into<Stdio>,
+    ) -> anyhow::Result<Self> {
+        let mut command = link.command(
+            &Program::default(),
+            "connect",
+            &[&["-L", "0"], args].concat(),
+        );
+        let mut process = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = process.stdout.take().context("stdout is piped")?;
         let mut connected = Self {
             process,
@@ -128,6 +144,15 @@ impl Connected {
             bail!("it ended before `{kind}`")
         };
         tokio::time::timeout(PATIENCE, wanted).await?
+    }
+
+    /// What every process of the machine may read of its command line.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn command_line(&self) -> anyhow::Result<String> {
+        let pid = self.process.id().context("it has ended")?;
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?)
     }
 
     /// `ADDR:PORT` where it listens.

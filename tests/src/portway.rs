@@ -24,6 +24,43 @@ pub struct Portway {
     pub ready: Value,
 }
 
+/// A running `portway events --follow`. Killed when dropped.
+pub struct Follower {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    /// Waits for an event of this kind.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn next(&mut self, kind: &str) -> anyhow::Result<Value> {
+        let wanted = async {
+            while let Some(line) = self.lines.next_line().await? {
+                let line: Value = serde_json::from_str(&line)?;
+                if line["event"] == kind {
+                    return Ok(line);
+                }
+            }
+            bail!("it ended before `{kind}`")
+        };
+        tokio::time::timeout(PATIENCE, wanted).await?
+    }
+
+    /// Ctrl-C, then waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
+        let pid = self.process.id().context("it has ended")?;
+        let kill = format!("kill -INT {pid}");
+        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
+    }
+}
+
 /// A build of the executable.
 #[derive(Debug, Clone, Default)]
 pub struct Program {
@@ -140,6 +177,27 @@ impl Portway {
     /// # Errors
     /// If it does not become ready.
     pub async fn start_as(program: &Program, state: &State, args: &[&str]) -> anyhow::Result<Self> {
+        Self::launch(program, state, args, Stdio::inherit()).await
+    }
+
+    /// As [`Portway::start`]; its log goes there.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_logging(
+        state: &State,
+        args: &[&str],
+        log: impl Into<Stdio>,
+    ) -> anyhow::Result<Self> {
+        Self::launch(&Program::default(), state, args, log.into()).await
+    }
+
+    async fn launch(
+        program: &Program,
+        state: &State,
+        args: &[&str],
+        log: Stdio,
+    ) -> anyhow::Result<Self> {
         let mut process = program
             .command()
             .args(args)
@@ -147,6 +205,7 @@ impl Portway {
             .arg(state.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start portway: run `cargo xtask build`")?;
@@ -228,6 +287,14 @@ impl Portway {
         Ok(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
     }
 
+    /// What every process of the machine may read of its command line.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn command_line(&self) -> anyhow::Result<String> {
+        self.proc("cmdline")
+    }
+
     fn proc(&self, file: &str) -> anyhow::Result<String> {
         let pid = self.process.id().context("it has ended")?;
         Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
@@ -253,6 +320,25 @@ impl Portway {
     /// If it fails; carries its message.
     pub async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
         ask(&self.state, args, "").await
+    }
+
+    /// `portway events --follow` of this instance.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn follow(&self) -> anyhow::Result<Follower> {
+        let mut process = Command::new(binary())
+            .args(["events", "--follow", "--json", "--state"])
+            .arg(&self.state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        Ok(Follower {
+            process,
+            lines: BufReader::new(stdout).lines(),
+        })
     }
 
     /// The same for a command that reads standard input.

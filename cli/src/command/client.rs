@@ -1,17 +1,15 @@
-//! Commands that ask a running instance: `nodes`, `services`, `sessions`, `events`.
+//! Commands that ask a running instance: `nodes`, `services`, `sessions`.
 
 use std::path::Path;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::signal::{AnnouncedService, NodeStatus};
-use portway_signaling::store::{Entry, Event};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Events as EventsArgs, Global};
+use crate::args::Global;
 use crate::control;
 use crate::control::gateway::ServiceView;
-use crate::links::unix_now;
 use crate::output;
 use crate::state::State;
 
@@ -53,11 +51,6 @@ struct Nodes {
 #[derive(Serialize)]
 struct Services {
     services: Vec<ServiceView>,
-}
-
-#[derive(Serialize)]
-struct Events {
-    events: Vec<Entry>,
 }
 
 #[derive(Serialize)]
@@ -144,44 +137,6 @@ pub(crate) fn sessions(global: &Global) -> anyhow::Result<()> {
 /// What a table shows for what is not known.
 fn unknown() -> String {
     "–".to_owned()
-}
-
-/// `portway events`.
-pub(crate) fn events(global: &Global, args: &EventsArgs) -> anyhow::Result<()> {
-    let events = Events {
-        events: ask(
-            global,
-            "GET",
-            &format!("/events/{}", args.limit),
-            None::<&()>,
-        )?,
-    };
-    output::print(global.format(), &events, |events| {
-        let now = unix_now();
-        let row = |entry: &Entry| {
-            let age = duration(now.saturating_sub(entry.at_ms / 1000));
-            let (what, node, more) = match &entry.event {
-                Event::NodeOnline { node, version } => ("node online", node, version.clone()),
-                Event::NodeOffline { node } => ("node offline", node, String::new()),
-                Event::NodeReplaced { node } => ("node replaced", node, String::new()),
-                Event::SessionIntroduced {
-                    service,
-                    node,
-                    grant,
-                    ..
-                } => ("session", node, format!("{service}, grant {grant}")),
-            };
-            vec![
-                format!("{age} ago"),
-                what.to_owned(),
-                node.to_string(),
-                more,
-            ]
-        };
-        let rows: Vec<_> = events.events.iter().map(row).collect();
-        output::table(&["WHEN", "EVENT", "NODE", "DETAILS"], &rows)
-    })?;
-    Ok(())
 }
 
 /// Asks the instance of the state directory.

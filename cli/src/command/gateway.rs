@@ -83,6 +83,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         shortcut: None,
         stream_relays: Arc::new(StreamRelays::new(tls)),
         grants_file: state.path(GRANTS),
+        audit_dir: state.dir().to_owned(),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;

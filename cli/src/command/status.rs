@@ -51,6 +51,12 @@ fn human(status: &Status) -> String {
         };
         text.push_str(&format!("signaling   {word}: {}\n", connection.url));
     }
+    if let Some(audit) = &status.audit {
+        text.push_str(&format!(
+            "audit log   {} records, head {}\n",
+            audit.seq, audit.hash
+        ));
+    }
     if let Some(standing) = &status.certificate {
         let left = duration(standing.expires.saturating_sub(unix_now()));
         let renewal = match (&standing.failure, standing.renewal) {

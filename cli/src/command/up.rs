@@ -82,6 +82,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         shortcut: relay.clone().map(|relay| relay as Arc<dyn Shortcut>),
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
         grants_file: state.path(GRANTS),
+        audit_dir: state.dir().to_owned(),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;

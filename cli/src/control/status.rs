@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use portway_gateway::audit::Head;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +61,9 @@ pub(crate) struct Status {
     /// Of a node: how its certificate stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) certificate: Option<Standing>,
+    /// Of a gateway: where its audit log ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit: Option<Head>,
 }
 
 /// A signaling service of a gateway.
@@ -84,6 +88,7 @@ impl Instance {
         &self,
         signaling: Option<Vec<Connection>>,
         certificate: Option<Standing>,
+        audit: Option<Head>,
     ) -> anyhow::Result<Status> {
         let Process {
             role,
@@ -107,6 +112,7 @@ impl Instance {
             now_ms: u64::try_from(clock().as_millis()).unwrap_or(u64::MAX),
             signaling,
             certificate,
+            audit,
         })
     }
 }
@@ -121,6 +127,7 @@ pub(super) fn routes(about: Instance, node: Option<Node>) -> Router {
 type Shared = State<(Instance, Option<Node>)>;
 
 async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
+    let audit = node.as_ref().map(|node| node.gateway.audit().head());
     let is_apart = about.0.role == Role::Gateway;
     let certificate = node.as_ref().map(|node| node.standing.borrow().clone());
     let signaling = node.filter(|_| is_apart).map(|node| {
@@ -132,7 +139,7 @@ async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
             })
             .collect()
     });
-    let told = tokio::task::spawn_blocking(move || about.status(signaling, certificate));
+    let told = tokio::task::spawn_blocking(move || about.status(signaling, certificate, audit));
     Ok(Json(told.await??))
 }
 

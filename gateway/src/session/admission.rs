@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portway_protocol::id::{Nonce, SessionId};
+use portway_protocol::id::{GrantId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
@@ -12,7 +12,7 @@ use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError
 use portway_protocol::session::party::Node;
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_protocol::token::user::UserClaims;
-use portway_transport::{Channel, Closed};
+use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
 
 use super::table::{Attachment, Claimed, Entry, Registered};
@@ -63,18 +63,27 @@ pub(super) struct Session {
     pub(super) token: Option<String>,
 }
 
-/// Runs the handshake. Who is turned away is told why.
+/// What somebody asks for, as far as they have said it.
+#[derive(Default)]
+struct Asked(Option<(ServiceName, GrantId)>);
+
+/// Runs the handshake with whoever comes by a path. Who is turned away is told why.
 pub(super) async fn admit(
     context: &Arc<Context>,
     channel: &dyn Channel,
     binding: Binding,
+    path: Option<Path>,
 ) -> Result<Admitted, SessionError> {
-    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, converse(context, channel, binding))
+    let mut asked = Asked::default();
+    let conversation = converse(context, channel, binding, &mut asked);
+    let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, conversation)
         .await
         .unwrap_or(Err(SessionError::Timeout));
     if let Err(error) = &admitted
         && let Some(reason) = refusal(error)
     {
+        let (service, grant) = asked.0.unzip();
+        context.audit.refused(service, grant, reason, path);
         let said = channel.send(handshake::refused(reason).into()).await;
         if said.is_ok() {
             // The client closes once it has read why.
@@ -88,6 +97,7 @@ async fn converse(
     context: &Arc<Context>,
     channel: &dyn Channel,
     binding: Binding,
+    asked: &mut Asked,
 ) -> Result<Admitted, SessionError> {
     let first = channel.recv().await.ok_or(Closed)?;
     let nonce = Nonce::from_bytes(random());
@@ -102,6 +112,7 @@ async fn converse(
     channel.send(reply.into()).await?;
     let proof = channel.recv().await.ok_or(Closed)?;
     let claim = handshake.receive(&proof)?;
+    asked.0 = Some((claim.service.clone(), claim.grant));
     let judged = judge(context, claim).await;
     let (admitted, verdict) = judged.map_err(SessionError::Refused)?;
     channel.send(handshake::accepted(&verdict).into()).await?;

@@ -30,17 +30,19 @@ pub struct Entry {
     traffic: Traffic,
     key: ResumptionKey,
     attachments: mpsc::Sender<Attachment>,
+    /// The client has said goodbye when its channel had closed already.
+    goodbye: CancellationToken,
 }
 
 /// Whose a session is, and what for.
 #[derive(Debug, Clone)]
-pub(super) struct Claimed {
-    pub(super) session: SessionId,
-    pub(super) user: String,
-    pub(super) service: ServiceName,
-    pub(super) grant: GrantId,
+pub(crate) struct Claimed {
+    pub(crate) session: SessionId,
+    pub(crate) user: String,
+    pub(crate) service: ServiceName,
+    pub(crate) grant: GrantId,
     /// Where it was opened; it goes on there and nowhere else.
-    pub(super) device: PublicKey,
+    pub(crate) device: PublicKey,
 }
 
 /// A channel for a session.
@@ -109,15 +111,25 @@ impl Entry {
             traffic: Traffic::default(),
             key,
             attachments,
+            goodbye: CancellationToken::new(),
         }
     }
 
-    pub(super) const fn claimed(&self) -> &Claimed {
+    pub(crate) const fn claimed(&self) -> &Claimed {
         &self.claimed
+    }
+
+    /// What it has moved.
+    pub(crate) const fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub(super) const fn key(&self) -> &ResumptionKey {
         &self.key
+    }
+
+    pub(super) const fn goodbye(&self) -> &CancellationToken {
+        &self.goodbye
     }
 
     /// Goes on over another channel, unless it has ended.
@@ -165,6 +177,17 @@ impl Table {
         views
     }
 
+    /// Ends the session that waits for its client to come back after this channel, for it does not.
+    pub fn goodbye(&self, introduction: &SessionId) {
+        let entries = self.lock();
+        let left = entries
+            .values()
+            .find(|entry| *entry.introduction() == *introduction);
+        if let Some(entry) = left {
+            entry.goodbye.cancel();
+        }
+    }
+
     /// # Errors
     /// There are too many, or there is one of that id.
     pub(super) fn insert(&self, entry: Entry) -> Result<Registered, Reason> {
@@ -193,6 +216,10 @@ impl Table {
 }
 
 impl Registered {
+    pub(super) const fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
     pub(super) fn traffic(&self) -> &Traffic {
         &self.entry.traffic
     }

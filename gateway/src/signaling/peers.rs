@@ -83,6 +83,14 @@ impl Peers {
 
     /// A new peer. The answer follows as a notification.
     pub(super) fn offer(&self, offer: Offer) -> Result<(), Reason> {
+        let (service, grant) = (offer.service.clone(), offer.grant);
+        self.take(offer).inspect_err(|reason| {
+            let audit = &self.context.audit;
+            audit.refused(Some(service), grant, *reason, None);
+        })
+    }
+
+    fn take(&self, offer: Offer) -> Result<(), Reason> {
         if self.context.draining.is_cancelled() {
             return Err(Reason::Draining);
         }
@@ -165,8 +173,10 @@ impl Peers {
     }
 
     pub(super) fn bye(&self, bye: &Bye) {
-        if let Some(known) = self.lock().peers.get(&(self.via, bye.session)) {
-            known.ended.cancel();
+        match self.lock().peers.get(&(self.via, bye.session)) {
+            Some(known) => known.ended.cancel(),
+            // The connection's own end was here first.
+            None => self.context.table.goodbye(&bye.session),
         }
     }
 
@@ -333,5 +343,67 @@ impl Drop for PeerTask {
             .unwrap_or_else(PoisonError::into_inner)
             .peers
             .remove(&(self.via, self.session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use portway_protocol::id::GrantId;
+    use portway_protocol::key::SigningKey;
+    use portway_protocol::secret::Secret;
+    use serde_json::json;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::audit::{Event, Log};
+    use crate::grants::Grants;
+    use crate::service::Services;
+    use crate::session::Audit;
+
+    #[tokio::test]
+    async fn an_offer_that_is_refused_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_seed(&Secret::new([3; 32]));
+        let log = Log::open(dir.path(), "nas".parse().unwrap(), key.clone()).unwrap();
+        let mut follower = log.follow();
+        let cluster: portway_protocol::id::ClusterName = "home".parse().unwrap();
+        let grants = dir.path().join("grants.json");
+        let context = Context {
+            grants: Grants::open(&grants, cluster.clone(), [key.public()], 0).unwrap(),
+            identity: Identity {
+                cluster,
+                node: "nas".parse().unwrap(),
+                key,
+                machine_token: RwLock::default(),
+            },
+            services: Services::default(),
+            table: session::table::Table::default(),
+            audit: Audit::new(log),
+            shortcut: None,
+            suspicion: tokio::sync::watch::Sender::default(),
+            stream_relays: Arc::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        };
+        let (outgoing, _said) = mpsc::channel(1);
+        let peers = Peers::new(Arc::new(context), Via(0), Table::default(), outgoing);
+        let grant = GrantId::from_bytes([7; 9]);
+        let offer = json!({
+            "session": SessionId::from_bytes([1; 16]), "service": "lab", "grant": grant,
+            "description": {"type": "offer", "sdp": "v=0"},
+            "proof": portway_protocol::key::Signature::from_bytes([0; 64]),
+        });
+        let refused = peers.offer(serde_json::from_value(offer).unwrap());
+        assert_eq!(refused, Err(Reason::ServiceUnknown));
+        let recorded = Event::SessionRefused {
+            service: Some("lab".parse().unwrap()),
+            grant: Some(grant),
+            reason: Reason::ServiceUnknown,
+            route: None,
+            unrecorded: 0,
+        };
+        assert_eq!(follower.recv().await.unwrap().record.event, recorded);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod audit;
 mod one_device;
 mod resumption;
 
@@ -12,10 +13,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason as H2Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
+use portway_gateway::audit::Log;
 use portway_gateway::grants::Grants;
 use portway_gateway::service::{ServiceSpec, Services, Trust};
 use portway_gateway::session::table::Table;
-use portway_gateway::session::{self, Context, Identity, SessionError};
+use portway_gateway::session::{self, Audit, Context, Identity, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::liveness;
@@ -133,6 +135,8 @@ impl Node {
                 trust,
             })
             .unwrap();
+        let log = Log::open(state.path(), "nas".parse().unwrap(), key(3)).unwrap();
+        let audit = Audit::new(log);
         Self {
             context: Arc::new(Context {
                 shortcut: None,
@@ -141,6 +145,7 @@ impl Node {
                 services,
                 grants,
                 table: Table::default(),
+                audit,
                 suspicion: tokio::sync::watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 draining: CancellationToken::new(),

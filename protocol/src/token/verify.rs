@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Header;
 use crate::check::Check;
@@ -118,7 +120,10 @@ impl Times {
 }
 
 /// Checks form and signature and types the claims. Times and parties are the caller's.
-pub(super) fn open<C: DeserializeOwned>(token: &str, keys: &TrustedKeys) -> Result<C, TokenError> {
+pub(super) fn open<C: DeserializeOwned + Serialize>(
+    token: &str,
+    keys: &TrustedKeys,
+) -> Result<C, TokenError> {
     if token.len() > MAX_TOKEN {
         return Err(TokenError::TooLong);
     }
@@ -142,19 +147,30 @@ pub(super) fn open<C: DeserializeOwned>(token: &str, keys: &TrustedKeys) -> Resu
     decode_json(claims, "claims")
 }
 
-fn decode_json<T: DeserializeOwned>(part: &str, what: &'static str) -> Result<T, TokenError> {
+/// Reads what we would write, and nothing else: serde also takes an array of its members for an object,
+/// and `null` for a member that is absent.
+fn decode_json<T: DeserializeOwned + Serialize>(
+    part: &str,
+    what: &'static str,
+) -> Result<T, TokenError> {
     use base64::Engine as _;
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| TokenError::Malformed(what))?;
-    serde_json::from_slice(&json).map_err(|_| TokenError::Malformed(what))
+    let malformed = TokenError::Malformed(what);
+    let Ok(json) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part) else {
+        return Err(malformed);
+    };
+    let typed = serde_json::from_slice::<T>(&json);
+    let read = serde_json::from_slice::<Value>(&json);
+    match (typed, read) {
+        (Ok(typed), Ok(read)) if serde_json::to_value(&typed).is_ok_and(|v| v == read) => Ok(typed),
+        _ => Err(malformed),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::id::encode;

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Entry, Event, KnownNode, Store, StoreError};
 
@@ -28,6 +28,7 @@ enum Work {
 pub struct Recorder {
     queue: Option<SyncSender<Work>>,
     writer: Option<JoinHandle<()>>,
+    news: watch::Sender<()>,
 }
 
 impl Recorder {
@@ -37,10 +38,13 @@ impl Recorder {
     /// The system's.
     pub fn start(store: Box<dyn Store>) -> std::io::Result<Self> {
         let (queue, work) = sync_channel(QUEUE);
-        let writer = thread::Builder::new()
-            .name("portway-store".into())
-            .spawn(move || write(store, &work))?;
+        let news = watch::Sender::new(());
+        let writer = thread::Builder::new().name("portway-store".into()).spawn({
+            let news = news.clone();
+            move || write(store, &work, &news)
+        })?;
         Ok(Self {
+            news,
             queue: Some(queue),
             writer: Some(writer),
         })
@@ -69,6 +73,11 @@ impl Recorder {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Changes when something was appended to the event log.
+    pub fn appended(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
     fn hand_over(&self, work: Work) {
         match self.queue.as_ref().map(|queue| queue.try_send(work)) {
             Some(Ok(())) => {}
@@ -93,11 +102,13 @@ impl Drop for Recorder {
     }
 }
 
-fn write(mut store: Box<dyn Store>, work: &Receiver<Work>) {
+fn write(mut store: Box<dyn Store>, work: &Receiver<Work>, news: &watch::Sender<()>) {
     while let Ok(work) = work.recv() {
         let outcome = match work {
             Work::Node(node) => store.save_node(&node),
-            Work::Event { at_ms, event } => store.append(at_ms, &event),
+            Work::Event { at_ms, event } => store
+                .append(at_ms, &event)
+                .inspect(|()| news.send_replace(())),
             Work::Events { limit, reply } => {
                 if reply.send(store.events(limit)).is_err() {
                     tracing::debug!("nobody waits for the events any more");

@@ -4,6 +4,7 @@
 //! machine too slow for either), stories share a browser's process where they can, and JupyterLab is
 //! installed while other stories run.
 
+mod audit;
 mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
@@ -14,6 +15,7 @@ mod key_changes;
 mod machines_join;
 mod open_an_app;
 mod roles_apart;
+mod secrets;
 mod share_a_link;
 mod signaling_restarts;
 mod without_a_browser;
@@ -116,6 +118,8 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(share_a_link::NATIVE_STORIES)
         .chain(machines_join::STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
+        .chain(audit::STORIES)
+        .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
     {
         let stage = stage.clone();

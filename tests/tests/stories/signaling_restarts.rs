@@ -160,6 +160,7 @@ impl Cluster {
                 tls: None,
             }],
             grants_file: self.state.path().join("grants.json"),
+            audit_dir: self.state.path().to_owned(),
             version: "test".into(),
             commit: "test".into(),
         })?;
