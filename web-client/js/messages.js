@@ -151,6 +151,7 @@ export const PING_INTERVAL_MS = 10_000;
  * @typedef {{type: 'peer-offer', session: string, description: {type: 'offer', sdp: string}}
  *   | {type: 'peer-candidate', session: string, candidate: RTCIceCandidateInit | null}
  *   | {type: 'peer-state', session: string, state: string}
+ *   | {type: 'peer-certificate', session: string, sha256: number[] | null}
  *   | {type: 'peer-path', session: string, path: 'direct' | 'relayed'}
  *   | {type: 'network-changed'}
  * } PeerEvent

@@ -34,6 +34,7 @@ export class PeerConnection {
       const state = this.#connection.connectionState;
       this.#emit({ type: 'peer-state', session, state });
       if (state === 'connected') {
+        void this.#tellCertificate();
         void this.#lookUpPath();
         clearInterval(this.#timer);
         this.#timer = setInterval(() => void this.#lookUpPath(), PATH_INTERVAL_MS);
@@ -74,6 +75,13 @@ export class PeerConnection {
     this.#connection.onconnectionstatechange = null;
     this.#connection.onicecandidate = null;
     this.#connection.close();
+  }
+
+  /** Whose certificate the other end has presented; `null` where the browser does not tell. */
+  async #tellCertificate() {
+    const [certificate] = this.#connection.sctp?.transport.getRemoteCertificates?.() ?? [];
+    const digest = certificate ? await crypto.subtle.digest('SHA-256', certificate) : null;
+    this.#emit({ type: 'peer-certificate', session: this.session, sha256: digest ? [...new Uint8Array(digest)] : null });
   }
 
   /** Direct or relayed, from the pair in use. */

@@ -105,7 +105,8 @@ pub(crate) struct Visit {
     pub(crate) session: SessionId,
     /// The node that is meant; any if there is none.
     pub(crate) node: Option<NodeId>,
-    /// The certificates that the descriptions of the two ends name; the browser enforces them.
+    /// The certificates that the descriptions of the two ends name; the browser enforces them, and
+    /// tells which one was presented.
     pub(crate) certificates: Rc<Certificates>,
     pub(crate) resumption: Option<Resumption>,
 }
@@ -115,6 +116,8 @@ pub(crate) struct Visit {
 pub(crate) struct Certificates {
     client: OnceCell<Fingerprint>,
     gateway: OnceCell<Fingerprint>,
+    /// The gateway has presented its own.
+    shown: Notify,
 }
 
 impl Certificates {
@@ -126,6 +129,18 @@ impl Certificates {
     /// Notes whom the answer names. There is only one answer: another could name another.
     pub(crate) fn answered(&self, answer: &SessionDescription) -> Result<(), Failure> {
         Self::note(&self.gateway, answer)
+    }
+
+    /// Compares with what the gateway has presented; the browser has, too. It may not tell us what that was.
+    pub(crate) fn presented(&self, sha256: Option<[u8; 32]>) -> Result<(), Failure> {
+        let presented = sha256.map(Fingerprint::from_bytes);
+        if presented.is_some_and(|it| self.gateway.get() != Some(&it)) {
+            let message =
+                "the other end has presented another certificate than its description names";
+            return Err(Failure::with(Reason::E2eAuthFailed, message));
+        }
+        self.shown.notify_one();
+        Ok(())
     }
 
     fn note(slot: &OnceCell<Fingerprint>, of: &SessionDescription) -> Result<(), Failure> {
@@ -182,7 +197,10 @@ pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, 
     channel.opened().await.map_err(no_path)?;
     let trust = identity.trust(visit.node.as_ref(), &visit.certificates)?;
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
-    let shaking = shake_hands(&mut channel, session, identity, &trust, visit.resumption);
+    let shaking = async {
+        visit.certificates.shown.notified().await;
+        shake_hands(&mut channel, session, identity, &trust, visit.resumption).await
+    };
     let (node, key) = tokio::select! {
         shaken = shaking => shaken?,
         () = timeout => return Err(Failure::new(Reason::SessionTimeout)),

@@ -60,7 +60,7 @@ impl Owner {
 
     /// How often a node came.
     async fn arrivals(&self, node: &str) -> anyhow::Result<usize> {
-        let events = self.portway.ask(&["events"]).await?;
+        let events = self.portway.ask(&["events", "--limit", "1000"]).await?;
         let is_arrival = |it: &&Value| it["event"] == "node_online" && it["node"] == node;
         let events = events["events"].as_array().context("a list")?;
         Ok(events.iter().filter(is_arrival).count())

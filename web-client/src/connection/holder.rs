@@ -45,6 +45,12 @@ pub(super) enum FromHolder {
     },
     #[serde(rename = "peer-state")]
     State { session: SessionId, state: String },
+    /// SHA-256 of the certificate that the other end has presented, where the browser tells.
+    #[serde(rename = "peer-certificate")]
+    Certificate {
+        session: SessionId,
+        sha256: Option<[u8; 32]>,
+    },
     #[serde(rename = "peer-path")]
     Path { session: SessionId, path: String },
     /// The machine has another network now, or none.
@@ -59,6 +65,7 @@ impl FromHolder {
             Self::Offer { session, .. }
             | Self::Candidate { session, .. }
             | Self::State { session, .. }
+            | Self::Certificate { session, .. }
             | Self::Path { session, .. } => Some(*session),
             Self::NetworkChanged => None,
         }

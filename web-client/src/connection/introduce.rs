@@ -109,10 +109,19 @@ pub(super) async fn introduce<'a>(
                     opening = Some(Box::pin(async move { session::reach(visit, &identity).await }));
                 }
                 Some(Event::Holder(message)) => {
-                    if let FromHolder::Offer { session: of, description } = &message
-                        && *of == session
-                    {
-                        certificates.offered(description)?;
+                    match &message {
+                        FromHolder::Offer { session: of, description } if *of == session => {
+                            certificates.offered(description)?;
+                        }
+                        FromHolder::Certificate { session: of, sha256 } if *of == session => {
+                            certificates.presented(*sha256)?;
+                        }
+                        FromHolder::Offer { .. }
+                        | FromHolder::Candidate { .. }
+                        | FromHolder::State { .. }
+                        | FromHolder::Certificate { .. }
+                        | FromHolder::Path { .. }
+                        | FromHolder::NetworkChanged => {}
                     }
                     relay(inner, signaling, &introduction, message)?;
                 }
@@ -164,6 +173,7 @@ pub(super) fn relay(
         FromHolder::Offer { .. }
         | FromHolder::Candidate { .. }
         | FromHolder::State { .. }
+        | FromHolder::Certificate { .. }
         | FromHolder::Path { .. }
         | FromHolder::NetworkChanged => Ok(()),
     }
