@@ -5,8 +5,8 @@
 //! are no secrets (nobody can use one without the key), but they name people, so the file is private all the
 //! same.
 //!
-//! Security: nothing of a revoked grant is left, and every session asks here while it lasts. A device that a
-//! grant is bound to is on disk before it is let in.
+//! Security: every session asks here while it lasts. A grant that was revoked is not taken from a client that
+//! presents its token. A device that a grant is bound to is on disk before it is let in.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -23,6 +23,7 @@ use portway_protocol::reason::Reason;
 use portway_protocol::signal::AnnouncedGrant;
 use portway_protocol::token::TrustedKeys;
 use portway_protocol::token::user::{Devices, UserClaims};
+use portway_protocol::token::verify::LEEWAY;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -61,7 +62,12 @@ struct File {
     tokens: Vec<String>,
     #[serde(default)]
     usage: BTreeMap<GrantId, Usage>,
+    #[serde(default)]
+    revoked: BTreeMap<GrantId, u64>,
 }
+
+/// Revoked grants to remember; beyond that, those that end first are forgotten.
+const MAX_REVOKED: usize = 4 * MAX_GRANTS;
 
 /// What became of a grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +112,8 @@ struct Grant {
 #[derive(Debug, Default)]
 struct Kept {
     grants: BTreeMap<GrantId, Grant>,
+    /// Until when their tokens would be good, seconds since 1970.
+    revoked: BTreeMap<GrantId, u64>,
     /// Counts changes.
     changes: u64,
 }
@@ -154,6 +162,7 @@ impl Grants {
             written: Mutex::default(),
             revoked: watch::Sender::default(),
         };
+        store.lock().revoked = std::mem::take(&mut file.revoked);
         for token in file.tokens {
             match store.check(&token, now) {
                 Ok(claims) => {
@@ -171,7 +180,8 @@ impl Grants {
         Ok(store)
     }
 
-    /// Adds a token that an issuer signed. One that takes the place of another keeps what became of that.
+    /// Adds a token that an issuer signed, also if its grant was revoked before. One that takes the place of
+    /// another keeps what became of that.
     ///
     /// # Errors
     /// See [`GrantsError`].
@@ -180,6 +190,8 @@ impl Grants {
         {
             let mut kept = self.lock();
             kept.grants.retain(|_, grant| grant.claims.exp > now);
+            kept.revoked
+                .retain(|_, expires| expires.saturating_add(LEEWAY) > now);
             let before = kept.grants.remove(&claims.jti);
             if kept.grants.len() >= MAX_GRANTS {
                 return Err(GrantsError::TooMany);
@@ -191,6 +203,7 @@ impl Grants {
                 usage: same.map(|before| before.usage).unwrap_or_default(),
             };
             kept.grants.insert(claims.jti, grant);
+            kept.revoked.remove(&claims.jti);
             kept.changes += 1;
         }
         self.write()?;
@@ -205,7 +218,11 @@ impl Grants {
         let existed = {
             let mut kept = self.lock();
             kept.changes += 1;
-            kept.grants.remove(id).is_some()
+            let revoked = kept.grants.remove(id);
+            if let Some(grant) = &revoked {
+                kept.remember_revoked(*id, grant.claims.exp);
+            }
+            revoked.is_some()
         };
         self.revoked.send_replace(());
         self.write()?;
@@ -295,7 +312,12 @@ impl Grants {
         service: &ServiceName,
         now: u64,
     ) -> Result<UserClaims, Reason> {
-        let stored = self.lock().grants.get(id).map(|grant| grant.token.clone());
+        let (stored, is_revoked) = {
+            let kept = self.lock();
+            let stored = kept.grants.get(id).map(|grant| grant.token.clone());
+            (stored, kept.revoked.contains_key(id))
+        };
+        let token = token.filter(|_| !is_revoked);
         let token = match (&stored, token) {
             (Some(stored), _) => stored,
             (None, Some(presented)) => presented,
@@ -351,7 +373,7 @@ impl Grants {
             if kept.changes == *written {
                 return Ok(());
             }
-            (kept.changes, File::of(&kept.grants))
+            (kept.changes, File::of(&kept))
         };
         let new = self.path.with_extension("new");
         let write = || {
@@ -379,8 +401,21 @@ impl Grants {
     }
 }
 
+impl Kept {
+    fn remember_revoked(&mut self, id: GrantId, expires: u64) {
+        self.revoked.insert(id, expires);
+        if self.revoked.len() > MAX_REVOKED {
+            let first = self.revoked.iter().min_by_key(|(_, expires)| **expires);
+            if let Some(first) = first.map(|(id, _)| *id) {
+                self.revoked.remove(&first);
+            }
+        }
+    }
+}
+
 impl File {
-    fn of(grants: &BTreeMap<GrantId, Grant>) -> Self {
+    fn of(kept: &Kept) -> Self {
+        let grants = &kept.grants;
         let used = |(id, grant): (&GrantId, &Grant)| {
             (grant.usage != Usage::default()).then(|| (*id, grant.usage.clone()))
         };
@@ -388,6 +423,7 @@ impl File {
             version: 1,
             tokens: grants.values().map(|grant| grant.token.clone()).collect(),
             usage: grants.iter().filter_map(used).collect(),
+            revoked: kept.revoked.clone(),
         }
     }
 }
@@ -549,6 +585,35 @@ mod tests {
         store.closed(&id, 1, 1);
         store.add(token(1000), 200).unwrap();
         assert_eq!(open(&path, 200).all()[0].1, Usage::default());
+    }
+
+    #[test]
+    fn who_presents_the_token_of_a_revoked_grant_is_refused_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grants.json");
+        let store = open(&path, 100);
+        let lab = "lab".parse().unwrap();
+        let id = store.add(token(1000), 100).unwrap().jti;
+        store.revoke(&id).unwrap();
+        for store in [&store, &open(&path, 200)] {
+            let refused = store.claims(&id, Some(&token(1000)), &lab, 200);
+            assert_eq!(refused, Err(Reason::GrantUnknown));
+        }
+        // Whoever runs the node may think better of it.
+        store.add(token(1000), 200).unwrap();
+        assert!(store.claims(&id, None, &lab, 200).is_ok());
+    }
+
+    #[test]
+    fn of_many_revoked_grants_those_are_forgotten_that_end_first() {
+        let mut kept = Kept::default();
+        for i in 0..=MAX_REVOKED {
+            let mut id = [0; GrantId::LEN];
+            id[..8].copy_from_slice(&i.to_be_bytes());
+            kept.remember_revoked(GrantId::from_bytes(id), i as u64);
+        }
+        assert_eq!(kept.revoked.len(), MAX_REVOKED);
+        assert!(!kept.revoked.values().any(|expires| *expires == 0));
     }
 
     #[test]

@@ -76,8 +76,12 @@ export class StatusView {
     if (this.#isOpen) return;
     this.#isOpen = true;
     this.#screen.classList.add('pw-gone');
-    this.#screen.addEventListener('transitionend', () => (this.#screen.hidden = true), { once: true });
-    setTimeout(() => (this.#screen.hidden = true), 400);
+    // It may be back before it has gone.
+    const hide = () => {
+      if (this.#isOpen) this.#screen.hidden = true;
+    };
+    this.#screen.addEventListener('transitionend', hide, { once: true });
+    setTimeout(hide, 400);
     this.#pill.hidden = false;
   }
 
@@ -108,6 +112,7 @@ export class StatusView {
     if (status.state === 'locked') {
       this.#isOpen = false;
       this.#pill.hidden = true;
+      clearTimeout(this.#bannerTimer);
       this.#banner.hidden = true;
       this.#screen.hidden = false;
       this.#screen.classList.remove('pw-gone');
