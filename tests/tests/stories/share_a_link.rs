@@ -46,6 +46,9 @@ const LIMITS: &[&str] = &[
     "/bytes*",
 ];
 
+/// What a page says of a link that was revoked.
+const REVOKED: [&str; 2] = ["This link is not valid any more", "GRANT_UNKNOWN"];
+
 /// Two services behind Portway.
 struct Stage {
     portway: Portway,
@@ -172,11 +175,7 @@ async fn a_link_opens_what_it_says(browser: &mut Browser) -> anyhow::Result<()> 
     assert!(listed["sent"].as_u64() > Some(1_000_000), "{listed}");
     let revoked = stage.portway.ask(&["links", "revoke", &shared.id]).await?;
     assert_eq!(revoked["sessions"], 1, "{revoked}");
-    says(
-        browser,
-        ["This link is not valid any more", "GRANT_UNKNOWN"],
-    )
-    .await?;
+    says(browser, REVOKED).await?;
     let end = browser.wait_for(&in_app("window.end"), PATIENCE).await?;
     assert_eq!(end, "cut", "half a file is no file");
     let sessions = stage.portway.ask(&["sessions"]).await?;
@@ -184,7 +183,7 @@ async fn a_link_opens_what_it_says(browser: &mut Browser) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// It is for a service that nobody offers, used up by another profile, or its time is over.
+/// It is for a service that nobody offers, used up by another profile, revoked, or its time is over.
 async fn a_link_that_is_over_says_so(browser: &mut Browser) -> anyhow::Result<()> {
     let stage = Stage::set().await?;
     let issue = ["token", "issue", "user", "--service", "nothing"];
@@ -224,6 +223,19 @@ async fn a_link_that_is_over_says_so(browser: &mut Browser) -> anyhow::Result<()
     let pages = stage.app.requests();
     let pages = pages.iter().filter(|request| *request == "GET /").count();
     assert_eq!(pages, 3, "the first one's, reloaded, and in another tab");
+
+    let short = stage.share(&[]).await?;
+    browser.open(&short.link).await?;
+    hello(browser).await?;
+    // At once: the screen that connecting showed is still on its way out.
+    stage.portway.ask(&["links", "revoke", &short.id]).await?;
+    says(browser, REVOKED).await?;
+    // What connecting has left to do to that screen is done by then.
+    let stays = format!(
+        "new Promise((resolve) => setTimeout(resolve, 1000)).then(() => document.body.innerText.includes('{}'))",
+        REVOKED[0]
+    );
+    assert_eq!(browser.eval(&stays).await?, true);
 
     let brief = stage.share(&["--for", "1s"]).await?;
     while SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() <= brief.expires {
