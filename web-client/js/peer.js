@@ -15,6 +15,8 @@ export class PeerConnection {
   #early = [];
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #timer;
+  /** Where relays send from on behalf of the other end. */
+  #relays = new Set();
 
   /**
    * @param {string} session
@@ -63,11 +65,15 @@ export class PeerConnection {
       this.#early.push(candidate);
       return;
     }
+    const address = relayAddress(candidate.candidate ?? '');
+    if (address) this.#relays.add(address);
     try {
       await this.#connection.addIceCandidate(candidate);
     } catch (error) {
       console.info('portway: a candidate was not usable', error);
     }
+    // What came by that relay before word of it looked direct.
+    if (address && this.#connection.connectionState === 'connected') await this.#lookUpPath();
   }
 
   close() {
@@ -92,9 +98,21 @@ export class PeerConnection {
     stats.forEach((report) => reports.set(report.id, report));
     for (const report of reports.values()) {
       if (report.type !== 'candidate-pair' || !(report.selected ?? (report.nominated && report.state === 'succeeded'))) continue;
-      const types = [report.localCandidateId, report.remoteCandidateId].map((id) => reports.get(id)?.candidateType);
-      this.#emit({ type: 'peer-path', session: this.session, path: types.includes('relay') ? 'relayed' : 'direct' });
+      const [local, remote] = [report.localCandidateId, report.remoteCandidateId].map((id) => reports.get(id));
+      // Packets of a relay may come before word of it: then it counts as peer-reflexive.
+      const isRelay = remote?.candidateType === 'relay' || this.#relays.has(`${remote?.address} ${remote?.port}`);
+      const path = isRelay || local?.candidateType === 'relay' ? 'relayed' : 'direct';
+      this.#emit({ type: 'peer-path', session: this.session, path });
       return;
     }
   }
+}
+
+/**
+ * Address and port of a candidate (RFC 8839 §5.1), if it is a relay's.
+ * @param {string} candidate
+ */
+function relayAddress(candidate) {
+  const [, , , , address, port, , type] = candidate.split(' ');
+  return type === 'relay' ? `${address} ${port}` : undefined;
 }
