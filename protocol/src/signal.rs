@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 use crate::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
 use crate::key::{PublicKey, Signature};
 use crate::reason::Reason;
+use crate::rotation::Rotation;
+use crate::session::party::Certificate;
 
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "portway.signal.v1";
@@ -447,10 +449,24 @@ pub struct Answer {
     pub node: NodeId,
     /// Its certificate, a machine token.
     pub certificate: String,
+    /// How the cluster key came to be the present one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<Rotation>,
     /// Signature of the node key, see [`Introduction::sign_answer`].
     ///
     /// [`Introduction::sign_answer`]: crate::session::introduction::Introduction::sign_answer
     pub proof: Signature,
+}
+
+impl Answer {
+    /// What the node shows.
+    #[must_use]
+    pub fn certificate(&self) -> Certificate<'_> {
+        Certificate {
+            token: &self.certificate,
+            rotations: &self.rotations,
+        }
+    }
 }
 
 /// RTCSessionDescriptionInit.

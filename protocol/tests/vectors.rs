@@ -12,7 +12,7 @@ use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake::{self, Accepted};
 use portway_protocol::session::introduction::Introduction;
-use portway_protocol::session::party::{Holder, Node, Trust};
+use portway_protocol::session::party::{Certificate, Holder, Node, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
@@ -116,7 +116,10 @@ impl World {
         let node = Node {
             cluster: &self.cluster,
             id: &self.node,
-            certificate: &certificate,
+            certificate: Certificate {
+                token: &certificate,
+                rotations: &[],
+            },
             key: &self.node_key,
         };
         let (hello, mut client) = handshake::start(
@@ -183,7 +186,10 @@ impl World {
         let node = Node {
             cluster: &self.cluster,
             id: &self.node,
-            certificate: &certificate,
+            certificate: Certificate {
+                token: &certificate,
+                rotations: &[],
+            },
             key: &self.node_key,
         };
         let key = |key: &SigningKey| {

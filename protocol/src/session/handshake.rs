@@ -31,8 +31,9 @@ use crate::key::{KeyError, PublicKey, Signature};
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
+use crate::rotation::{Rotation, RotationError};
 use crate::session::binding::Binding;
-use crate::session::party::{Holder, Node, Trust};
+use crate::session::party::{Certificate, Certified, Holder, Node, Proven, Trust};
 use crate::session::resumption::{Resumption, ResumptionKey};
 use crate::token::TokenError;
 use crate::transcript::{
@@ -71,6 +72,9 @@ pub enum HandshakeError {
     /// The client wants another cluster.
     #[error("for another cluster")]
     WrongCluster,
+    /// The cluster key has not given way to another as the node says.
+    #[error("the keys of the cluster: {0}")]
+    Rotation(#[from] RotationError),
     /// The node has no certificate of this cluster.
     #[error("the certificate of the node: {0}")]
     Certificate(#[from] TokenError),
@@ -108,9 +112,10 @@ impl HandshakeError {
             Self::Certificate(TokenError::Expired { .. } | TokenError::FromTheFuture { .. }) => {
                 Reason::CertificateExpired
             }
-            Self::Certificate(_) | Self::Unproven(_) | Self::WrongNode { .. } => {
-                Reason::E2eAuthFailed
-            }
+            Self::Rotation(_)
+            | Self::Certificate(_)
+            | Self::Unproven(_)
+            | Self::WrongNode { .. } => Reason::E2eAuthFailed,
             Self::Refused { reason, .. } => *reason,
         }
     }
@@ -138,6 +143,8 @@ struct GatewayHello {
     nonce: Nonce,
     /// Machine token of the node.
     certificate: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rotations: Vec<Rotation>,
     proof: Signature,
 }
 
@@ -232,7 +239,12 @@ impl AwaitHello {
             return Err(HandshakeError::Version);
         }
         let hello = &self.hello;
-        let key = trust.node_key(&hello.cluster, &reply.node, &reply.certificate)?;
+        let certificate = Certificate {
+            token: &reply.certificate,
+            rotations: &reply.rotations,
+        };
+        let Certified { key, cluster_key } =
+            trust.node_key(&hello.cluster, &reply.node, certificate)?;
         let begun = digest(hello, &reply.node, &reply.nonce, &trust.binding, None);
         Check::NodeProof.enforce(verify_node(&key, &begun, &reply.proof))?;
         let resumption = self.resumption.as_ref();
@@ -244,7 +256,10 @@ impl AwaitHello {
             token: holder.token.map(str::to_owned),
             proof: sign_session(holder.key, &digest, &holder.grant, &holder.device),
             device: holder.device,
-            node: reply.node,
+            proven: Proven {
+                node: reply.node,
+                cluster_key,
+            },
         })
     }
 }
@@ -258,7 +273,7 @@ pub struct AwaitDevice {
     token: Option<String>,
     proof: Signature,
     device: PublicKey,
-    node: NodeId,
+    proven: Proven,
 }
 
 impl AwaitDevice {
@@ -281,7 +296,9 @@ impl AwaitDevice {
                 proof: by_device,
             },
         };
-        let verdict = AwaitVerdict { node: self.node };
+        let verdict = AwaitVerdict {
+            proven: self.proven,
+        };
         (encode(AUTHENTICATE, &authenticate), verdict)
     }
 }
@@ -289,7 +306,7 @@ impl AwaitDevice {
 /// Client side, after the proof.
 #[derive(Debug)]
 pub struct AwaitVerdict {
-    node: NodeId,
+    proven: Proven,
 }
 
 impl AwaitVerdict {
@@ -297,9 +314,9 @@ impl AwaitVerdict {
     ///
     /// # Errors
     /// [`HandshakeError::Refused`] and others.
-    pub fn receive(self, message: &[u8]) -> Result<(NodeId, Accepted), HandshakeError> {
+    pub fn receive(self, message: &[u8]) -> Result<(Proven, Accepted), HandshakeError> {
         let accepted = decode_or_refusal(ACCEPTED, message)?;
-        Ok((self.node, accepted))
+        Ok((self.proven, accepted))
     }
 }
 
@@ -334,7 +351,8 @@ pub fn hello(
         version: VERSION,
         node: node.id.clone(),
         nonce,
-        certificate: node.certificate.to_owned(),
+        certificate: node.certificate.token.to_owned(),
+        rotations: node.certificate.rotations.to_vec(),
         proof: sign_node(node.key, &digest),
     };
     let state = AwaitProof {
@@ -538,6 +556,7 @@ mod tests {
     struct World {
         certificate: MachineClaims,
         issuer: SigningKey,
+        rotations: Vec<Rotation>,
         node_key: SigningKey,
         /// As the client sees it, as the gateway does.
         channels: [Binding; 2],
@@ -577,6 +596,7 @@ mod tests {
                 },
             },
             issuer: seeded(10),
+            rotations: Vec::new(),
             node_key: seeded(11),
             channels: [channel(1, 2); 2],
             device: device().public(),
@@ -625,7 +645,10 @@ mod tests {
         let node = Node {
             cluster: &cluster(),
             id: &"nas".parse()?,
-            certificate: &world.certificate.issue(&world.issuer),
+            certificate: Certificate {
+                token: &world.certificate.issue(&world.issuer),
+                rotations: &world.rotations,
+            },
             key: &world.node_key,
         };
         let nonce = Nonce::from_bytes([4; 32]);
@@ -658,8 +681,9 @@ mod tests {
             services: vec![Permission::all(claim.service)],
             resumption: ResumptionKey::from_bytes([6; 32]),
         });
-        let (node, accepted) = client.receive(&tamper(3, verdict))?;
-        assert_eq!(node.as_str(), "nas");
+        let (proven, accepted) = client.receive(&tamper(3, verdict))?;
+        assert_eq!(proven.node.as_str(), "nas");
+        assert_eq!(proven.cluster_key, world.issuer.public());
         Ok(accepted)
     }
 
@@ -724,6 +748,23 @@ mod tests {
                 world.certificate
             );
         }
+    }
+
+    #[test]
+    fn a_client_follows_the_cluster_to_its_newest_key() {
+        let rotated = |cluster: &ClusterName, by: u8| World {
+            issuer: seeded(20),
+            rotations: vec![Rotation::sign(cluster, 1, &seeded(by), seeded(20).public())],
+            ..honest()
+        };
+        meet_in(&rotated(&cluster(), 10), None, None, |_, message| message).unwrap();
+        let stranger = refusal(&rotated(&cluster(), 19));
+        assert_eq!(stranger, Reason::E2eAuthFailed);
+        let mut forged = rotated(&cluster(), 10);
+        forged.rotations[0].new = seeded(21).public();
+        assert_eq!(refusal(&forged), Reason::E2eAuthFailed);
+        let elsewhere = refusal(&rotated(&"work".parse().unwrap(), 10));
+        assert_eq!(elsewhere, Reason::E2eAuthFailed);
     }
 
     #[test]
@@ -884,7 +925,10 @@ mod tests {
             let node = Node {
                 cluster: &cluster(),
                 id: &"nas".parse().unwrap(),
-                certificate: "",
+                certificate: Certificate {
+                    token: "",
+                    rotations: &[],
+                },
                 key: &seeded(11),
             };
             prop_assert!(hello(&bytes, &node, nonce, channel(1, 2)).is_err());

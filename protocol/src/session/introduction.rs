@@ -69,10 +69,10 @@ impl Introduction<'_> {
     /// See [`HandshakeError`]: as for a node's proof in the handshake.
     pub fn verify_answer(&self, answer: &Answer, trust: &Trust<'_>) -> Result<(), HandshakeError> {
         let verified = trust
-            .node_key(self.cluster, &answer.node, &answer.certificate)
-            .and_then(|key| {
+            .node_key(self.cluster, &answer.node, answer.certificate())
+            .and_then(|certified| {
                 let signed = self.answer(&answer.node, &trust.binding);
-                Ok(key.verify(signed.bytes(), &answer.proof)?)
+                Ok(certified.key.verify(signed.bytes(), &answer.proof)?)
             });
         Check::Answer.enforce(verified)
     }
@@ -103,6 +103,7 @@ impl Introduction<'_> {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+    use crate::session::party::Certificate;
     use crate::signal::{SdpKind, SessionDescription};
     use crate::token::Confirmation;
     use crate::token::machine::MachineClaims;
@@ -202,7 +203,10 @@ mod tests {
             &Node {
                 cluster: &home,
                 id: &node,
-                certificate: &certificate,
+                certificate: Certificate {
+                    token: &certificate,
+                    rotations: &[],
+                },
                 key: &key(11),
             },
             &trust.binding,
@@ -215,6 +219,7 @@ mod tests {
             },
             node: node.clone(),
             certificate,
+            rotations: Vec::new(),
             proof,
         };
         asked.verify_answer(&answer, &trust).unwrap();

@@ -5,6 +5,7 @@ use super::handshake::HandshakeError;
 use crate::check::Check;
 use crate::id::{ClusterName, GrantId, NodeId};
 use crate::key::{KeyError, PublicKey, SigningKey};
+use crate::rotation::{self, Rotation};
 use crate::token::TrustedKeys;
 use crate::token::machine::MachineClaims;
 
@@ -41,26 +42,54 @@ pub struct Node<'a> {
     pub cluster: &'a ClusterName,
     /// Its name.
     pub id: &'a NodeId,
-    /// The cluster's word for it: its machine token.
-    pub certificate: &'a str,
+    /// The cluster's word for it.
+    pub certificate: Certificate<'a>,
     /// Key of the certificate.
     pub key: &'a SigningKey,
+}
+
+/// The cluster's word for a node, as the node shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Certificate<'a> {
+    /// Machine token.
+    pub token: &'a str,
+    /// How the cluster key came to be the present one, for those who know an earlier one.
+    pub rotations: &'a [Rotation],
+}
+
+/// The other end of a session, once it has proven itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// The node.
+    pub node: NodeId,
+    /// The newest key of the cluster: to be believed from now on, in place of the one that was pinned.
+    pub cluster_key: PublicKey,
+}
+
+/// A node whose certificate is good.
+pub(super) struct Certified {
+    /// Its key.
+    pub(super) key: PublicKey,
+    /// Newest key of the cluster.
+    pub(super) cluster_key: PublicKey,
 }
 
 impl Trust<'_> {
     /// The key of a node, from its certificate. What it has signed is not looked at.
     ///
     /// # Errors
-    /// [`HandshakeError::Certificate`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
+    /// [`HandshakeError::Rotation`], [`HandshakeError::Certificate`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
     /// word for this node, [`HandshakeError::WrongNode`] if another one is meant.
     pub(super) fn node_key(
         &self,
         cluster: &ClusterName,
         node: &NodeId,
-        certificate: &str,
-    ) -> Result<PublicKey, HandshakeError> {
-        let keys = TrustedKeys::new([self.cluster_key]);
-        let claims = MachineClaims::verify(certificate, cluster, &keys, self.now)?;
+        certificate: Certificate<'_>,
+    ) -> Result<Certified, HandshakeError> {
+        let keys = rotation::follow(cluster, self.cluster_key, certificate.rotations)?;
+        let newest = keys.last().copied().unwrap_or(self.cluster_key);
+        let trusted = TrustedKeys::new(keys);
+        let claims = MachineClaims::verify(certificate.token, cluster, &trusted, self.now)?;
         if claims.node_id != *node {
             return Err(HandshakeError::Unproven(KeyError::BadSignature));
         }
@@ -71,7 +100,10 @@ impl Trust<'_> {
                     got: node.clone(),
                 })
             }
-            Some(_) | None => Ok(claims.cnf.ed25519),
+            Some(_) | None => Ok(Certified {
+                key: claims.cnf.ed25519,
+                cluster_key: newest,
+            }),
         }
     }
 }
