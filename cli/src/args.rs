@@ -515,6 +515,11 @@ pub(crate) enum Key {
     Encrypt,
     /// Take the passphrase off the cluster key
     Decrypt,
+    /// Replace the cluster key: the old one says that the new one takes its place
+    ///
+    /// Links, nodes and sessions go on: who knows the old key follows to the new one. Do it when the key may
+    /// have been seen by somebody, or a machine that had it is given away.
+    Rotate,
 }
 
 /// `portway doctor`.

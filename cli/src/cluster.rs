@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, NodeId, decode_array, encode};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_protocol::rotation::{MAX_ROTATIONS, Rotation};
 use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::MachineClaims;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::args::Global;
 use crate::exit::Failure;
@@ -19,6 +23,10 @@ use crate::state::{State, random_secret};
 /// Files in the state directory.
 const KEY: &str = "cluster.key";
 const NAME: &str = "cluster.name";
+const ROTATIONS: &str = "cluster.rotations";
+
+/// A key that takes the place of the present one, until it has.
+const NEXT_KEY: &str = "cluster.key.next";
 
 /// Name of the cluster unless told otherwise.
 const DEFAULT_NAME: &str = "home";
@@ -40,12 +48,51 @@ pub(crate) fn made_at(claims: &MachineClaims) -> u64 {
 pub(crate) struct Cluster {
     pub(crate) name: ClusterName,
     pub(crate) key: SigningKey,
+    /// How it came to have this key.
+    pub(crate) rotations: Vec<Rotation>,
+}
+
+/// The cluster that a process has the key of, and whoever in it signs for the cluster shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Current(Arc<watch::Sender<Cluster>>);
+
+impl Current {
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self(Arc::new(watch::Sender::new(cluster)))
+    }
+
+    /// With the key of now.
+    pub(crate) fn get(&self) -> Cluster {
+        self.0.borrow().clone()
+    }
+
+    /// With another key from now on.
+    pub(crate) fn replace(&self, cluster: Cluster) {
+        self.0.send_replace(cluster);
+    }
+
+    /// Waits until its key is another one than this.
+    pub(crate) async fn rotated(&self, since: PublicKey) {
+        let mut watched = self.0.subscribe();
+        let is_other = |cluster: &Cluster| cluster.key.public() != since;
+        // The sender lives in `self`, so waiting cannot fail.
+        drop(watched.wait_for(is_other).await);
+    }
+}
+
+/// The file of rotations.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotationsFile {
+    version: u32,
+    rotations: Vec<Rotation>,
 }
 
 /// A cluster whose key is in a state directory, and maybe under a passphrase.
 pub(crate) struct Kept {
     pub(crate) name: ClusterName,
     key: KeptKey,
+    rotations: Vec<Rotation>,
 }
 
 enum KeptKey {
@@ -54,7 +101,7 @@ enum KeptKey {
 }
 
 /// A machine token that was made.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct MachineToken {
     pub(crate) token: String,
     pub(crate) expires: u64,
@@ -68,17 +115,16 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(text) = state.read_private(KEY)? else {
-            return Ok(None);
-        };
-        let key = if SealedKey::is_one(text.expose()) {
-            let sealed = text.expose().parse().map_err(|_| state.damaged(KEY))?;
-            KeptKey::Sealed(sealed)
-        } else {
-            let seed = decode_array(text.expose().trim()).map_err(|_| state.damaged(KEY))?;
-            KeptKey::Open(SigningKey::from_seed(&Secret::new(seed)))
-        };
-        Ok(Some(Self { name, key }))
+        let rotations = read_rotations(state)?;
+        if let Some(next) = KeptKey::read(state, NEXT_KEY)? {
+            finish_rotation(state, next.public(), &rotations)?;
+        }
+        let key = KeptKey::read(state, KEY)?;
+        Ok(key.map(|key| Self {
+            name,
+            key,
+            rotations,
+        }))
     }
 
     /// The one of the directory, which must be there.
@@ -112,10 +158,13 @@ impl Kept {
 
     /// The public half of its key.
     pub(crate) fn public(&self) -> PublicKey {
-        match &self.key {
-            KeptKey::Open(key) => key.public(),
-            KeptKey::Sealed(sealed) => sealed.public(),
-        }
+        self.key.public()
+    }
+
+    /// All keys of the cluster that somebody may know, the newest last.
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        let former = self.rotations.iter().map(|rotation| rotation.old);
+        former.chain([self.public()]).collect()
     }
 
     /// Whether its key is under a passphrase.
@@ -128,21 +177,79 @@ impl Kept {
 
     /// With its private key. Asks for the passphrase if there is one.
     pub(crate) fn open(self, global: &Global, state: &State) -> anyhow::Result<Cluster> {
-        let key = match self.key {
-            KeptKey::Open(key) => key,
+        Ok(self.unlock(global, state)?.0)
+    }
+
+    /// The same, and the passphrase if there is one.
+    pub(crate) fn unlock(
+        self,
+        global: &Global,
+        state: &State,
+    ) -> anyhow::Result<(Cluster, Option<Passphrase>)> {
+        let (key, passphrase) = match self.key {
+            KeptKey::Open(key) => (key, None),
             KeptKey::Sealed(sealed) => {
                 let passphrase = passphrase::given(global)?;
-                sealed.open(&passphrase).map_err(|error| {
+                let key = sealed.open(&passphrase).map_err(|error| {
                     let path = state.path(KEY);
                     Failure::configuration(format!("{}: {error}", path.display()))
-                })?
+                })?;
+                (key, Some(passphrase))
             }
         };
-        Ok(Cluster {
+        let cluster = Cluster {
             name: self.name,
             key,
-        })
+            rotations: self.rotations,
+        };
+        Ok((cluster, passphrase))
     }
+}
+
+impl KeptKey {
+    fn read(state: &State, file: &str) -> anyhow::Result<Option<Self>> {
+        let Some(text) = state.read_private(file)? else {
+            return Ok(None);
+        };
+        let key = if SealedKey::is_one(text.expose()) {
+            let sealed = text.expose().parse().map_err(|_| state.damaged(file))?;
+            Self::Sealed(sealed)
+        } else {
+            let seed = decode_array(text.expose().trim()).map_err(|_| state.damaged(file))?;
+            Self::Open(SigningKey::from_seed(&Secret::new(seed)))
+        };
+        Ok(Some(key))
+    }
+
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Open(key) => key.public(),
+            Self::Sealed(sealed) => sealed.public(),
+        }
+    }
+}
+
+fn read_rotations(state: &State) -> anyhow::Result<Vec<Rotation>> {
+    match fs::read(state.path(ROTATIONS)) {
+        Ok(json) => {
+            let file: RotationsFile =
+                serde_json::from_slice(&json).map_err(|_| state.damaged(ROTATIONS))?;
+            Ok(file.rotations)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends a rotation that was cut off: the statement is what counts.
+fn finish_rotation(state: &State, next: PublicKey, rotations: &[Rotation]) -> anyhow::Result<()> {
+    let file = state.path(NEXT_KEY);
+    if rotations.last().is_some_and(|last| last.new == next) {
+        fs::rename(file, state.path(KEY))?;
+    } else {
+        fs::remove_file(file)?;
+    }
+    Ok(())
 }
 
 impl Cluster {
@@ -152,11 +259,54 @@ impl Cluster {
         state: &State,
         passphrase: Option<&Passphrase>,
     ) -> anyhow::Result<()> {
+        self.keep_as(state, KEY, passphrase)
+    }
+
+    fn keep_as(
+        &self,
+        state: &State,
+        file: &str,
+        passphrase: Option<&Passphrase>,
+    ) -> anyhow::Result<()> {
         let line = Secret::new(match passphrase {
             Some(passphrase) => format!("{}\n", SealedKey::seal(&self.key, passphrase)?),
             None => format!("{}\n", encode(self.key.seed().expose())),
         });
-        state.replace(KEY, line.expose().as_bytes())
+        state.replace(file, line.expose().as_bytes())
+    }
+
+    /// Gives way to a new key, which is kept like the old one. Whatever happens on the way, the directory has
+    /// a key and the statements that lead to it.
+    pub(crate) fn rotate(
+        &self,
+        state: &State,
+        passphrase: Option<&Passphrase>,
+    ) -> anyhow::Result<Self> {
+        let key = SigningKey::from_seed(&random_secret());
+        let serial = self.rotations.last().map_or(1, |last| last.serial + 1);
+        let mut rotations = self.rotations.clone();
+        rotations.push(Rotation::sign(&self.name, serial, &self.key, key.public()));
+        let oldest = rotations.len().saturating_sub(MAX_ROTATIONS);
+        rotations.drain(..oldest);
+        let next = Self {
+            name: self.name.clone(),
+            key,
+            rotations,
+        };
+        next.keep_as(state, NEXT_KEY, passphrase)?;
+        let file = RotationsFile {
+            version: 1,
+            rotations: next.rotations.clone(),
+        };
+        state.replace(ROTATIONS, &serde_json::to_vec_pretty(&file)?)?;
+        finish_rotation(state, next.key.public(), &next.rotations)?;
+        Ok(next)
+    }
+
+    /// All keys of the cluster that somebody may know, the newest last.
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        let former = self.rotations.iter().map(|rotation| rotation.old);
+        former.chain([self.key.public()]).collect()
     }
 
     /// The one of the directory, or a new one: of the name that is wanted, if one is.
@@ -189,7 +339,11 @@ impl Cluster {
             None => state.write_secret(KEY, &key.seed())?,
         }
         fs::write(state.path(NAME), name.as_str())?;
-        Ok(Self { name, key })
+        Ok(Self {
+            name,
+            key,
+            rotations: Vec::new(),
+        })
     }
 
     /// The one of the directory, which must be there.

@@ -116,7 +116,7 @@ impl Parts {
         let events = events::routes(self.signaling.clone(), gateway, cancel.clone());
         status::routes(self.about, self.node.clone())
             .merge(events)
-            .merge(enrolment::routes(self.node.clone()))
+            .merge(enrolment::routes(self.node.clone(), self.signaling.clone()))
             .merge(signaling::routes(self.signaling))
             .merge(gateway::routes(self.node))
             .merge(relay::routes(self.relay))

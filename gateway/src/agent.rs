@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, ServiceName};
+use portway_protocol::key::PublicKey;
 use portway_protocol::token::user::UserClaims;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -11,11 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditError, Event, Log};
 use crate::config::GatewayConfig;
-use crate::grants::{Grants, GrantsError};
+use crate::grants::{Grants, GrantsError, Issuers};
 use crate::links::{self, LinkView};
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
-use crate::session::{Audit, Context, Identity, unix_now};
+use crate::session::{Audit, Context, Identity, NodeCertificate, unix_now};
 use crate::{health, signaling};
 
 /// What the tasks of a gateway share.
@@ -60,7 +61,10 @@ impl Gateway {
             &config.grants_file,
             config.cluster.clone(),
             // Each node says who may open its own services, where the cluster key does not.
-            [config.cluster_key, config.node_key.public()],
+            Issuers::new(
+                [config.cluster_key, config.node_key.public()],
+                &config.certificate.rotations,
+            ),
             unix_now(),
         )?;
         let log = Log::open(
@@ -77,7 +81,7 @@ impl Gateway {
                 cluster: config.cluster.clone(),
                 node: config.node.clone(),
                 key: config.node_key.clone(),
-                machine_token: RwLock::new(config.machine_token.clone()),
+                certificate: RwLock::new(Arc::new(config.certificate.clone())),
             },
             services: Services::default(),
             grants,
@@ -243,15 +247,13 @@ impl GatewayHandle {
         announced.iter().any(|g| g.id == *id && g.expires > now)
     }
 
-    /// Another machine token, for signaling and clients that come.
-    pub fn renew_token(&self, token: String) {
-        *self
-            .0
-            .context
-            .identity
-            .machine_token
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = token;
+    /// Another certificate, for signaling and clients that come, by this key of the cluster. If that is
+    /// another one than before, new grants are believed by it alone; those that are here stay.
+    pub fn renew(&self, cluster_key: PublicKey, certificate: NodeCertificate) {
+        let node_key = self.0.config.node_key.public();
+        let issuers = Issuers::new([cluster_key, node_key], &certificate.rotations);
+        self.0.context.grants.believe(issuers);
+        self.0.context.identity.renew(certificate);
     }
 
     /// Whether each signaling service knows this node, in the order of the configuration.

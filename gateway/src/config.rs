@@ -9,6 +9,8 @@ use portway_protocol::key::{PublicKey, SigningKey};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 
+use crate::session::NodeCertificate;
+
 /// Checked configuration of one node.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
@@ -20,8 +22,8 @@ pub struct GatewayConfig {
     pub node: NodeId,
     /// Key of this node.
     pub node_key: SigningKey,
-    /// Token that says so.
-    pub machine_token: String,
+    /// What says so.
+    pub certificate: NodeCertificate,
     /// Where signaling is. The node is registered at each, so that the loss of one is no outage.
     pub signaling: Vec<SignalingEndpoint>,
     /// The relay in the same process, if there is one.

@@ -14,12 +14,13 @@ use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use portway_protocol::id::{ClusterName, GrantId, ServiceName};
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::MAX_GRANTS;
 use portway_protocol::reason::Reason;
+use portway_protocol::rotation::Rotation;
 use portway_protocol::signal::AnnouncedGrant;
 use portway_protocol::token::TrustedKeys;
 use portway_protocol::token::user::{Devices, UserClaims};
@@ -108,6 +109,43 @@ struct Grant {
     usage: Usage,
 }
 
+/// Who may sign grants.
+#[derive(Debug)]
+pub struct Issuers {
+    now: TrustedKeys,
+    /// And those who could once: what they signed and is kept is good to its end.
+    ever: TrustedKeys,
+}
+
+/// How a token came here.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// Somebody shows it.
+    Presented,
+    /// It was believed before, and kept.
+    Kept,
+}
+
+impl Issuers {
+    /// These, and for what they have signed already the cluster keys that gave way.
+    #[must_use]
+    pub fn new(now: impl IntoIterator<Item = PublicKey>, rotations: &[Rotation]) -> Self {
+        let now: Vec<_> = now.into_iter().collect();
+        let former = rotations.iter().map(|rotation| rotation.old);
+        Self {
+            ever: TrustedKeys::new(now.iter().copied().chain(former)),
+            now: TrustedKeys::new(now),
+        }
+    }
+
+    const fn keys(&self, standing: Standing) -> &TrustedKeys {
+        match standing {
+            Standing::Presented => &self.now,
+            Standing::Kept => &self.ever,
+        }
+    }
+}
+
 /// What is in the file, or is to be.
 #[derive(Debug, Default)]
 struct Kept {
@@ -123,7 +161,7 @@ struct Kept {
 pub struct Grants {
     path: PathBuf,
     cluster: ClusterName,
-    keys: TrustedKeys,
+    issuers: RwLock<Issuers>,
     kept: Mutex<Kept>,
     /// Changes that are in the file. Who holds this writes it.
     written: Mutex<u64>,
@@ -138,7 +176,7 @@ impl Grants {
     pub fn open(
         path: &Path,
         cluster: ClusterName,
-        issuers: impl IntoIterator<Item = PublicKey>,
+        issuers: Issuers,
         now: u64,
     ) -> Result<Self, GrantsError> {
         let mut file: File = match fs::read(path) {
@@ -157,14 +195,14 @@ impl Grants {
         let store = Self {
             path: path.to_owned(),
             cluster,
-            keys: TrustedKeys::new(issuers),
+            issuers: RwLock::new(issuers),
             kept: Mutex::default(),
             written: Mutex::default(),
             revoked: watch::Sender::default(),
         };
         store.lock().revoked = std::mem::take(&mut file.revoked);
         for token in file.tokens {
-            match store.check(&token, now) {
+            match store.check(&token, Standing::Kept, now) {
                 Ok(claims) => {
                     let usage = file.usage.remove(&claims.jti).unwrap_or_default();
                     let grant = Grant {
@@ -186,7 +224,7 @@ impl Grants {
     /// # Errors
     /// See [`GrantsError`].
     pub fn add(&self, token: String, now: u64) -> Result<UserClaims, GrantsError> {
-        let claims = self.check(&token, now)?;
+        let claims = self.check(&token, Standing::Presented, now)?;
         {
             let mut kept = self.lock();
             kept.grants.retain(|_, grant| grant.claims.exp > now);
@@ -323,8 +361,14 @@ impl Grants {
             (None, Some(presented)) => presented,
             (None, None) => return Err(Reason::GrantUnknown),
         };
-        let claims = UserClaims::verify(token, &self.cluster, service, &self.keys, now).map_err(
-            |error| {
+        let standing = match stored {
+            Some(_) => Standing::Kept,
+            None => Standing::Presented,
+        };
+        let issuers = self.issuers();
+        let keys = issuers.keys(standing);
+        let claims =
+            UserClaims::verify(token, &self.cluster, service, keys, now).map_err(|error| {
                 let reason = error.reason();
                 if reason == Reason::TokenExpired {
                     Reason::GrantExpired
@@ -333,8 +377,7 @@ impl Grants {
                 } else {
                     reason
                 }
-            },
-        )?;
+            })?;
         if claims.jti != *id {
             return Err(Reason::TokenInvalid);
         }
@@ -356,12 +399,23 @@ impl Grants {
             .collect()
     }
 
+    /// Whom to believe from now on. What is kept stays.
+    pub fn believe(&self, issuers: Issuers) {
+        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = issuers;
+    }
+
+    fn issuers(&self) -> RwLockReadGuard<'_, Issuers> {
+        self.issuers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check(
         &self,
         token: &str,
+        standing: Standing,
         now: u64,
     ) -> Result<UserClaims, portway_protocol::token::TokenError> {
-        UserClaims::verify_any_service(token, &self.cluster, &self.keys, now)
+        let issuers = self.issuers();
+        UserClaims::verify_any_service(token, &self.cluster, issuers.keys(standing), now)
     }
 
     /// Writes a new file beside the old one and puts it in its place, unless all is in it. Who waits for
@@ -470,7 +524,35 @@ mod tests {
 
     fn open(path: &Path, now: u64) -> Grants {
         let issuers = [key(1), key(4)].map(|key| key.public());
+        let issuers = Issuers::new(issuers, &[]);
         Grants::open(path, "home".parse().unwrap(), issuers, now).unwrap()
+    }
+
+    #[test]
+    fn what_a_former_key_has_signed_stays_and_grows_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grants.json");
+        let store = open(&path, 100);
+        let kept = claims(1000);
+        store.add(kept.issue(&key(1)), 100).unwrap();
+        let home = "home".parse().unwrap();
+        let rotation = [Rotation::sign(&home, 1, &key(1), key(5).public())];
+        let lab = "lab".parse().unwrap();
+        let another = UserClaims {
+            jti: GrantId::from_bytes([9; 9]),
+            ..claims(1000)
+        };
+        let again = |store: &Grants| {
+            assert!(store.claims(&kept.jti, None, &lab, 200).is_ok());
+            let token = another.issue(&key(1));
+            assert!(store.claims(&another.jti, Some(&token), &lab, 200).is_err());
+            assert!(store.add(token, 200).is_err());
+        };
+        store.believe(Issuers::new([key(5).public()], &rotation));
+        again(&store);
+        let issuers = Issuers::new([key(5).public()], &rotation);
+        again(&Grants::open(&path, home, issuers, 200).unwrap());
+        store.add(another.issue(&key(5)), 200).unwrap();
     }
 
     #[test]

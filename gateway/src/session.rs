@@ -26,7 +26,9 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::limits::MAX_STREAMS;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
+use portway_protocol::rotation::Rotation;
 use portway_protocol::session::binding::Binding;
+use portway_protocol::session::party::Certificate;
 use portway_transport::lane::{CARRIERS, Carrier, PathNews};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
@@ -83,18 +85,48 @@ pub struct Identity {
     pub node: NodeId,
     /// Its key.
     pub key: SigningKey,
-    /// The cluster's word for that: shown to signaling and to clients. May be renewed.
-    pub machine_token: RwLock<String>,
+    /// The cluster's word for that. May be renewed.
+    pub certificate: RwLock<Arc<NodeCertificate>>,
+}
+
+/// What a node shows: its machine token to signaling and to clients, and to these how the cluster key came
+/// to be the present one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeCertificate {
+    /// The cluster's word that the key is the node.
+    pub token: String,
+    /// For those who know an earlier key of the cluster.
+    pub rotations: Vec<Rotation>,
 }
 
 impl Identity {
-    /// The machine token of now.
+    /// The certificate of now.
     #[must_use]
-    pub fn machine_token(&self) -> String {
-        self.machine_token
+    pub fn certificate(&self) -> Arc<NodeCertificate> {
+        self.certificate
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Another one, for those who come.
+    pub fn renew(&self, certificate: NodeCertificate) {
+        let renewed = Arc::new(certificate);
+        *self
+            .certificate
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = renewed;
+    }
+}
+
+impl NodeCertificate {
+    /// As the protocol has it.
+    #[must_use]
+    pub fn shown(&self) -> Certificate<'_> {
+        Certificate {
+            token: &self.token,
+            rotations: &self.rotations,
+        }
     }
 }
 

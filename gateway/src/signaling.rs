@@ -190,9 +190,9 @@ pub(crate) async fn until(deadline: Option<Instant>) {
 async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, SocketError> {
     let challenge = socket.challenge().await?;
     let config = &shared.config;
-    let token = shared.context.identity.machine_token();
+    let certificate = shared.context.identity.certificate();
     let call = Call::Authenticate(Authenticate::Gateway {
-        token,
+        token: certificate.token.clone(),
         proof: sign_challenge(&config.node_key, &challenge.nonce, &config.cluster),
     });
     let _authenticated: Authenticated = socket.authenticate(&call).await?;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterName, GrantId, NodeId};
 use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::reason::Reason;
+use crate::rotation::Rotation;
 use crate::transcript::Transcript;
 
 /// Where certificates are asked for.
@@ -31,6 +32,9 @@ pub struct Invitation {
     /// The only name that the machine may have; none: any that is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Newest key of the cluster: who has a certificate of an earlier one asks for another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_key: Option<PublicKey>,
 }
 
 /// Asks that a key be a node.
@@ -50,6 +54,9 @@ pub struct Certificate {
     pub cluster: ClusterName,
     /// Key of the cluster.
     pub cluster_key: PublicKey,
+    /// How it came to be that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<Rotation>,
     /// Name of the node.
     pub node: NodeId,
     /// The machine token: the cluster's word that the key is the node.

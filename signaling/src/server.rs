@@ -9,6 +9,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portway_protocol::key::PublicKey;
 use portway_protocol::token::TrustedKeys;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -110,7 +111,7 @@ impl Signaling {
             config.ice_servers.insert(0, hosts.stun_server());
         }
         let state = AppState(Arc::new(Inner {
-            keys: TrustedKeys::new(config.cluster_keys.iter().copied()),
+            keys: RwLock::new(TrustedKeys::new(config.cluster_keys.iter().copied())),
             config,
             tls: RwLock::new(tls),
             relay: OnceLock::new(),
@@ -207,6 +208,17 @@ impl Signaling {
 }
 
 impl SignalingHandle {
+    /// Believes machine tokens of these keys from now on. Who is here stays.
+    pub fn believe(&self, cluster_keys: impl IntoIterator<Item = PublicKey>) {
+        let keys = TrustedKeys::new(cluster_keys);
+        *self
+            .state
+            .0
+            .keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
     /// The browser-visible origin of a service or page.
     #[must_use]
     pub fn origin(&self, of: &Origin) -> String {

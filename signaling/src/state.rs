@@ -1,7 +1,7 @@
 //! What handlers share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
@@ -30,7 +30,8 @@ pub(crate) struct Inner {
     pub(crate) issuers: RwLock<Vec<Arc<dyn Issuer>>>,
     pub(crate) hosts: Hosts,
     pub(crate) assets: Assets,
-    pub(crate) keys: TrustedKeys,
+    /// Of the cluster.
+    pub(crate) keys: RwLock<TrustedKeys>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
@@ -39,6 +40,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Keys of the cluster.
+    pub(crate) fn keys(&self) -> RwLockReadGuard<'_, TrustedKeys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
         let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
         tls.clone()

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::args::{self, Format, Global};
-use crate::cluster::{Cluster, Kept, MAX_MACHINE_LIFETIME};
+use crate::cluster::{Current, Kept, MAX_MACHINE_LIFETIME};
 use crate::config::File;
 use crate::config::gateway::Settings;
 use crate::control::Parts;
@@ -66,8 +66,9 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let node_key = node::key(&state)?;
     let own = Kept::find(&state)?.filter(|kept| settings.is_of(kept));
     let own = own.map(|kept| kept.open(global, &state)).transpose()?;
-    let maker = maker(&settings, own.as_ref(), joined.as_ref());
-    let certificate = match &maker {
+    let own = own.map(Current::new);
+    let mut maker = maker(&settings, own.as_ref(), joined.as_ref());
+    let certificate = match &mut maker {
         Some(maker) => certificate(maker, &settings, &node_key, &state).await?,
         None => made_by_hand(&settings, node_key.public())?,
     };
@@ -75,10 +76,10 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let mut process = Process::begin(&state).await?;
     let gateway = Gateway::new(GatewayConfig {
         cluster: settings.cluster.clone(),
-        cluster_key: settings.cluster_key,
+        cluster_key: certificate.cluster_key,
         node: settings.node.clone(),
         node_key: node_key.clone(),
-        machine_token: certificate.token.clone(),
+        certificate: certificate.shown(),
         signaling: endpoints(&settings, &tls),
         shortcut: None,
         stream_relays: Arc::new(StreamRelays::new(tls)),
@@ -93,9 +94,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     let renewed = maker.as_ref().map_or(By::Hand, |_| By::Itself);
     let standing = watch::Sender::new(certificate.standing(renewed));
     let portals: Arc<[Portal]> = settings.signaling.clone().into();
-    let owner = own
-        .clone()
-        .map(|cluster| Owner::new(cluster, &state, &handle, &portals, &settings.node));
+    let owner = own.map(|cluster| Owner::new(cluster, &state, &handle, &portals, &settings.node));
     if let Some(owner) = &owner {
         process.spawn_issuer(owner.issuer.clone()).await?;
     }
@@ -105,7 +104,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         node: Some(Node {
             gateway: handle.clone(),
             portals,
-            links: links(&settings, own.as_ref(), &node_key)?,
+            links: links(&settings, &node_key)?,
             standing: standing.subscribe(),
             owner,
         }),
@@ -140,7 +139,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         }
         if let Some((certificate, standing)) = certificate.zip(by_hand) {
             standing.send_replace(certificate.standing(By::Hand));
-            handle.renew_token(certificate.token);
+            handle.renew(certificate.cluster_key, certificate.shown());
         }
         let is_same = new.is_like(&settings);
         offered.reload(new.expose);
@@ -152,28 +151,19 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     process.run(parts, ready, reload).await
 }
 
-/// Made by the cluster key if it is here, else by this node, for its own services. Its first signaling
-/// service introduces whoever has one.
-fn links(
-    settings: &Settings,
-    own: Option<&Cluster>,
-    node_key: &SigningKey,
-) -> anyhow::Result<Links> {
+/// Made by this node, for its own services. Its first signaling service introduces whoever has one.
+fn links(settings: &Settings, node_key: &SigningKey) -> anyhow::Result<Links> {
     let portal = settings.signaling.first();
-    let portal = portal.context("signaling is configured")?.clone();
-    Ok(match own {
-        Some(cluster) => Links::of_cluster(cluster.clone(), portal),
-        None => Links {
-            cluster: settings.cluster.clone(),
-            cluster_key: settings.cluster_key,
-            issuer: node_key.clone(),
-            portal,
-        },
+    Ok(Links {
+        cluster: settings.cluster.clone(),
+        cluster_key: settings.cluster_key,
+        issuer: node_key.clone(),
+        portal: portal.context("signaling is configured")?.clone(),
     })
 }
 
 /// Who makes the certificates of this node, unless somebody does by hand.
-fn maker(settings: &Settings, own: Option<&Cluster>, joined: Option<&Enrolled>) -> Option<Maker> {
+fn maker(settings: &Settings, own: Option<&Current>, joined: Option<&Enrolled>) -> Option<Maker> {
     if settings.machine_token_file.is_some() {
         return None;
     }
@@ -186,7 +176,7 @@ fn maker(settings: &Settings, own: Option<&Cluster>, joined: Option<&Enrolled>) 
 
 /// The certificate that is there, or one that is made now.
 async fn certificate(
-    maker: &Maker,
+    maker: &mut Maker,
     settings: &Settings,
     node_key: &SigningKey,
     state: &State,
@@ -266,7 +256,8 @@ fn machine_token(settings: &Settings, node_key: PublicKey) -> Result<Certificate
         );
         needs_token(settings, node_key, &what)
     };
-    let verified = Certificate::verify(token, &settings.cluster, settings.cluster_key);
+    let keys = (settings.cluster_key, settings.rotations.clone());
+    let verified = Certificate::verify(token, &settings.cluster, keys);
     let (certificate, claims) = verified.map_err(|error| refused(error.to_string()))?;
     if claims.cnf.ed25519 != node_key {
         return Err(refused("it is for another node key".to_owned()));

@@ -1,9 +1,13 @@
 //! `portway key`: the public keys of a state directory, and the passphrase of the private one.
 
+use anyhow::Context as _;
 use serde::Serialize;
 
+use super::client::ask;
 use crate::args::{Global, Key};
 use crate::cluster::Kept;
+use crate::control;
+use crate::control::enrolment::{Rotated, Taken};
 use crate::exit::Failure;
 use crate::state::State;
 use crate::{node, output, passphrase};
@@ -25,6 +29,7 @@ pub(crate) fn run(global: &Global, args: Key) -> anyhow::Result<()> {
         Key::Show => show(global),
         Key::Encrypt => protect(global, Protection::Passphrase),
         Key::Decrypt => protect(global, Protection::None),
+        Key::Rotate => rotate(global),
     }
 }
 
@@ -49,6 +54,49 @@ fn show(global: &Global) -> anyhow::Result<()> {
         }
         text.push_str(&format!("node key     {}", keys.node_key));
         text
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Replaced {
+    cluster: String,
+    cluster_key: String,
+    cluster_words: String,
+    serial: u64,
+    /// Whether a process that runs here signs by it already.
+    running: bool,
+}
+
+/// Replaces the cluster key, here and in the process that runs.
+fn rotate(global: &Global) -> anyhow::Result<()> {
+    let state = State::locate(global)?;
+    let (cluster, passphrase) = Kept::required(&state)?.unlock(global, &state)?;
+    let next = cluster.rotate(&state, passphrase.as_ref())?;
+    let running = control::is_alive(&state.path(control::SOCKET))?;
+    if running {
+        let rotated = Rotated::new(&next);
+        let told: anyhow::Result<Taken> = ask(global, "POST", "/cluster", Some(&rotated));
+        told.context(
+            "the cluster has another key now, but the portway that runs here goes on with the old one: \
+             restart it",
+        )?;
+    }
+    let replaced = Replaced {
+        cluster: next.name.to_string(),
+        cluster_key: next.key.public().to_string(),
+        cluster_words: next.key.public().words().to_string(),
+        serial: next.rotations.last().map_or(0, |last| last.serial),
+        running,
+    };
+    output::print(global.format(), &replaced, |it| {
+        format!(
+            "cluster      {}\ncluster key  {}\n             {}\n\n\
+             Links and nodes go on; who knows the old key follows to this one. Signaling services that run\n\
+             apart need it beside the old one: [signaling] cluster_keys. Machines that have joined ask for a\n\
+             certificate of it within ten minutes; those with a token made by hand need another.",
+            it.cluster, it.cluster_key, it.cluster_words
+        )
     })?;
     Ok(())
 }

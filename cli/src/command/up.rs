@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::args::{Format, Global, Up};
-use crate::cluster::{Cluster, MAX_MACHINE_LIFETIME};
+use crate::cluster::{Cluster, Current, MAX_MACHINE_LIFETIME};
 use crate::config::{File, Settings};
 use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
@@ -61,7 +61,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         (true, false) => Stun::Own,
         (true, true) => Stun::Relay,
     };
-    let keys = vec![cluster.key.public()];
+    let keys = cluster.keys();
     let service = signaling::bind(&settings.web, &cluster.name, keys, stun, &state).await?;
     let signaling = service.handle();
     let portal = signaling::portal(&signaling)?;
@@ -69,7 +69,8 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         .then(|| start_relay(&file, &settings, &cluster, &service))
         .transpose()?;
     let (name, key) = (node::host_name(), node::key(&state)?);
-    let maker = Maker::Cluster(cluster.clone(), MAX_MACHINE_LIFETIME);
+    let current = Current::new(cluster.clone());
+    let mut maker = Maker::Cluster(current.clone(), MAX_MACHINE_LIFETIME);
     // Made anew at every start.
     let certificate = maker.make(&name, &key, &state).await?;
     let gateway = Gateway::new(GatewayConfig {
@@ -77,7 +78,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         cluster_key: cluster.key.public(),
         node: name.clone(),
         node_key: key.clone(),
-        machine_token: certificate.token.clone(),
+        certificate: certificate.shown(),
         signaling: vec![endpoint(&settings, &service, &portal)?],
         shortcut: relay.clone().map(|relay| relay as Arc<dyn Shortcut>),
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
@@ -91,13 +92,18 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let portals: Arc<[Portal]> = [portal.clone()].into();
     let owner = Owner {
         relay: relay.clone(),
-        ..Owner::new(cluster.clone(), &state, &handle, &portals, &name)
+        ..Owner::new(current, &state, &handle, &portals, &name)
     };
     process.spawn_issuer(owner.issuer.clone()).await?;
     let node = Node {
         gateway: handle.clone(),
         portals,
-        links: Links::of_cluster(cluster.clone(), portal),
+        links: Links {
+            cluster: cluster.name.clone(),
+            cluster_key: cluster.key.public(),
+            issuer: key.clone(),
+            portal,
+        },
         standing: standing.subscribe(),
         owner: Some(owner),
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::PublicKey;
+use portway_protocol::rotation::Rotation;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -41,6 +42,8 @@ struct Parsed {
 pub(crate) struct Settings {
     pub(crate) cluster: ClusterName,
     pub(crate) cluster_key: PublicKey,
+    /// How it came to be that, where this machine has joined.
+    pub(crate) rotations: Vec<Rotation>,
     pub(crate) node: NodeId,
     /// Of a token that was made by hand.
     pub(crate) machine_token_file: Option<PathBuf>,
@@ -90,6 +93,10 @@ impl Settings {
                  token where the cluster key is), or name it in the configuration file: `cluster = \"home\"`",
             )
         })?;
+        let rotations = match (parsed.cluster_key, joined) {
+            (None, Some(joined)) => joined.rotations.clone(),
+            (Some(_), _) | (None, None) => Vec::new(),
+        };
         let cluster_key = parsed.cluster_key.or(joined.map(|it| it.cluster_key));
         let cluster_key = cluster_key.ok_or_else(|| {
             Failure::configuration(
@@ -117,6 +124,7 @@ impl Settings {
         Ok(Self {
             cluster,
             cluster_key,
+            rotations,
             node: parsed
                 .node
                 .clone()
@@ -131,7 +139,7 @@ impl Settings {
 
     /// Whether its cluster is this one.
     pub(crate) fn is_of(&self, cluster: &Kept) -> bool {
-        self.cluster == cluster.name && self.cluster_key == cluster.public()
+        self.cluster == cluster.name && cluster.keys().contains(&self.cluster_key)
     }
 
     /// Whether it is as this machine has joined.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::Refusal;
 use crate::args;
-use crate::cluster::Cluster;
+use crate::cluster::Current;
 use crate::enrolment::issuer::Issuer;
 use crate::enrolment::renewal::Standing;
 use crate::exit::Failure;
@@ -34,7 +34,7 @@ pub(crate) struct Node {
     pub(crate) gateway: GatewayHandle,
     /// Where browsers find it, the first one before all.
     pub(crate) portals: Arc<[Portal]>,
-    /// Makes links: by the cluster key if there is an owner, else by the node's own.
+    /// Makes links by the node's own key: where the cluster key is elsewhere.
     pub(crate) links: Links,
     /// How the certificate of the node stands.
     pub(crate) standing: watch::Receiver<Standing>,
@@ -54,7 +54,7 @@ pub(crate) struct Owner {
 impl Owner {
     /// Without a relay beside it.
     pub(crate) fn new(
-        cluster: Cluster,
+        cluster: Current,
         state: &state::State,
         gateway: &GatewayHandle,
         portals: &Arc<[Portal]>,
@@ -168,7 +168,7 @@ impl Node {
     pub(crate) fn exposed(&self, name: &ServiceName) -> anyhow::Result<Exposed> {
         let link = match &self.owner {
             Some(owner) => {
-                let granted = self.links.owner_link(&owner.state, name)?;
+                let granted = owner.issuer.links()?.owner_link(&owner.state, name)?;
                 self.gateway.add_grant(granted.token)?;
                 Some(granted.link)
             }
@@ -184,7 +184,10 @@ impl Node {
     /// Makes a grant, which the gateway knows from then on.
     fn grant(&self, request: &GrantRequest) -> anyhow::Result<Granted> {
         request.require_people()?;
-        let granted = self.links.issue(request)?;
+        let granted = match &self.owner {
+            Some(owner) => owner.issuer.links()?.issue(request)?,
+            None => self.links.issue(request)?,
+        };
         self.gateway.add_grant(granted.token.clone())?;
         Ok(granted)
     }

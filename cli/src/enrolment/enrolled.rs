@@ -13,6 +13,7 @@ use portway_gateway::service::Trust;
 use portway_protocol::enrolment;
 use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_protocol::rotation::Rotation;
 use serde::{Deserialize, Serialize};
 
 use super::renewal::Certificate;
@@ -36,6 +37,9 @@ pub(crate) struct Enrolled {
     version: u32,
     pub(crate) cluster: ClusterName,
     pub(crate) cluster_key: PublicKey,
+    /// How it came to be that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rotations: Vec<Rotation>,
     pub(crate) node: NodeId,
     /// Portals of the signaling services.
     pub(crate) signaling: Vec<Portal>,
@@ -76,6 +80,7 @@ impl Enrolled {
             version: VERSION,
             cluster: certificate.cluster.clone(),
             cluster_key: certificate.cluster_key,
+            rotations: certificate.rotations.clone(),
             node: certificate.node.clone(),
             signaling: signaling.map_err(anyhow::Error::msg)?,
             signaling_ca,
@@ -95,7 +100,8 @@ impl Enrolled {
         let token =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let token = token.trim().to_owned();
-        Ok(Certificate::verify(token, &self.cluster, self.cluster_key)?.0)
+        let keys = (self.cluster_key, self.rotations.clone());
+        Ok(Certificate::verify(token, &self.cluster, keys)?.0)
     }
 
     /// File of the certificate.
@@ -125,6 +131,24 @@ impl Enrolled {
             }
         }
         outcome
+    }
+
+    /// Asks the issuer for the newest key of the cluster; one of an earlier version does not tell.
+    pub(crate) async fn newest_key(
+        &self,
+        key: &SigningKey,
+    ) -> Result<Option<PublicKey>, RequestError> {
+        let mut outcome = Err(RequestError::Timeout);
+        for portal in &self.signaling {
+            outcome = match self.issuer(portal, key) {
+                Ok(target) => request::invitation(&target).await,
+                Err(error) => Err(RequestError::Unprepared(error)),
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        Ok(outcome?.cluster_key)
     }
 
     /// The issuer's service, which the node key opens.
@@ -173,6 +197,7 @@ mod tests {
         let certificate = enrolment::Certificate {
             cluster: "home".parse().unwrap(),
             cluster_key: SigningKey::from_seed(&Secret::new([1; 32])).public(),
+            rotations: Vec::new(),
             node: "office".parse().unwrap(),
             token: String::new(),
             expires: 1000,

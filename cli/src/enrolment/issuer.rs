@@ -22,7 +22,7 @@ use portway_gateway::service::{ServiceSpec, Trust};
 use portway_protocol::enrolment::{
     Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
 };
-use portway_protocol::id::{GrantId, NodeId, ServiceName};
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceTarget;
@@ -33,7 +33,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Entries, Invited, Ledger, Member, OVERLAP};
-use crate::cluster::{Cluster, MAX_MACHINE_LIFETIME};
+use crate::cluster::{Current, MAX_MACHINE_LIFETIME};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, grant_id, unix_now};
 use crate::portal::Portal;
@@ -48,7 +48,7 @@ const USER_HEADER: &str = "x-portway-user";
 /// Who has the cluster key, and a gateway by which machines come.
 #[derive(Clone)]
 pub(crate) struct Issuer {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: Current,
     pub(crate) state: State,
     pub(crate) gateway: GatewayHandle,
     /// Where nodes meet browsers.
@@ -189,10 +189,10 @@ impl Issuer {
         served
     }
 
-    /// Links go by the first signaling service.
-    fn links(&self) -> anyhow::Result<Links> {
+    /// By the cluster key. Links go by the first signaling service.
+    pub(crate) fn links(&self) -> anyhow::Result<Links> {
         let portal = self.portals.first().context("signaling is configured")?;
-        Ok(Links::of_cluster(self.cluster.clone(), portal.clone()))
+        Ok(Links::of_cluster(self.cluster.get(), portal.clone()))
     }
 
     fn ledger(&self) -> Ledger {
@@ -223,7 +223,10 @@ impl Issuer {
             }
             Caller::Node(name) => Some(name.clone()),
         };
-        Ok(Invitation { node })
+        Ok(Invitation {
+            node,
+            cluster_key: Some(self.cluster.get().key.public()),
+        })
     }
 
     /// Certifies a key, which has a grant to renew the certificate from then on.
@@ -233,13 +236,13 @@ impl Issuer {
         request: &CertificateRequest,
     ) -> Result<Certificate, Refused> {
         let now = unix_now();
+        let cluster = self.cluster.get();
         let certified = self.ledger().change(now, |entries| {
-            let terms = self.judge(entries, caller, request)?;
-            let cluster = &self.cluster;
+            let terms = self.judge((entries, &cluster.name), caller, request)?;
             let made = cluster
                 .machine_token(&request.node, request.key, terms.certificate_s)
                 .map_err(anyhow::Error::from)?;
-            let grant = self.grant_of(request, now, made.expires);
+            let grant = grant_of(&cluster.name, request, now, made.expires);
             let (grant, token) = (grant.jti, grant.issue(&cluster.key));
             let added = self.gateway.add_grant(token);
             added.map_err(anyhow::Error::from)?;
@@ -262,8 +265,9 @@ impl Issuer {
         }
         tracing::info!(node = %request.node, expires = made.expires, "a node was certified");
         Ok(Certificate {
-            cluster: self.cluster.name.clone(),
-            cluster_key: self.cluster.key.public(),
+            cluster: cluster.name,
+            cluster_key: cluster.key.public(),
+            rotations: cluster.rotations,
             node: request.node.clone(),
             token: made.token,
             expires: made.expires,
@@ -274,7 +278,7 @@ impl Issuer {
     /// Whether the caller may have what it asks for.
     fn judge(
         &self,
-        entries: &Entries,
+        (entries, cluster): (&Entries, &ClusterName),
         caller: &Caller,
         request: &CertificateRequest,
     ) -> Result<Terms, Refused> {
@@ -306,7 +310,7 @@ impl Issuer {
             }
         };
         request
-            .verify(&self.cluster.name, &terms.grant)
+            .verify(cluster, &terms.grant)
             .map_err(|_| Refused::Unproven)?;
         let holder = entries.node(&request.node);
         if request.node == self.node || holder.is_some_and(|holder| holder.key != request.key) {
@@ -314,22 +318,27 @@ impl Issuer {
         }
         Ok(terms)
     }
+}
 
-    /// What lets a node renew its certificate: a grant of its own key.
-    fn grant_of(&self, request: &CertificateRequest, now: u64, expires: u64) -> UserClaims {
-        UserClaims {
-            iss: self.cluster.name.clone(),
-            aud: vec![ServiceName::enrol()],
-            sub: Caller::Node(request.node.clone()).to_string(),
-            services: vec![permission()],
-            iat: now,
-            exp: expires + OVERLAP,
-            jti: grant_id(&request.key),
-            cnf: Confirmation {
-                ed25519: request.key,
-            },
-            devices: Devices::Any,
-        }
+/// What lets a node renew its certificate: a grant of its own key.
+fn grant_of(
+    cluster: &ClusterName,
+    request: &CertificateRequest,
+    now: u64,
+    expires: u64,
+) -> UserClaims {
+    UserClaims {
+        iss: cluster.clone(),
+        aud: vec![ServiceName::enrol()],
+        sub: Caller::Node(request.node.clone()).to_string(),
+        services: vec![permission()],
+        iat: now,
+        exp: expires + OVERLAP,
+        jti: grant_id(&request.key),
+        cnf: Confirmation {
+            ed25519: request.key,
+        },
+        devices: Devices::Any,
     }
 }
 

@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use portway_gateway::GatewayHandle;
+use portway_gateway::session::NodeCertificate;
 use portway_protocol::backoff::Backoff;
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::reason::Reason;
+use portway_protocol::rotation::Rotation;
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::{TokenError, TrustedKeys};
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::enrolled::Enrolled;
 use super::request::RequestError;
-use crate::cluster::{Cluster, made_at};
+use crate::cluster::{Current, made_at};
 use crate::exit::Failure;
 use crate::links::unix_now;
 use crate::state::{State, random_bytes};
@@ -38,10 +40,18 @@ const RETRY_BASE: Duration = Duration::from_secs(1);
 /// Longest pause after a failure, and between looks at the clock, which may jump.
 const RETRY_CAP: Duration = Duration::from_secs(3600);
 
+/// Time between questions to the issuer whether the cluster has another key. New links name that: until a
+/// node has a certificate of it, it cannot serve them.
+const ROTATION_CHECK: Duration = Duration::from_secs(600);
+
 /// A certificate, and its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
-    pub(crate) token: String,
+    token: String,
+    /// Key that signed it.
+    pub(crate) cluster_key: PublicKey,
+    /// How that came to be the cluster's.
+    rotations: Vec<Rotation>,
     /// Seconds since 1970.
     made: u64,
     pub(crate) expires: u64,
@@ -52,6 +62,8 @@ pub(crate) struct Certificate {
 pub(crate) struct Standing {
     /// End of the certificate, seconds since 1970.
     pub(crate) expires: u64,
+    /// Key that signed it.
+    pub(crate) cluster_key: PublicKey,
     pub(crate) renewal: By,
     /// Why the last attempt to renew it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +84,7 @@ pub(crate) enum By {
 #[derive(Debug, Clone)]
 pub(crate) enum Maker {
     /// The cluster key is here. How long they live, seconds.
-    Cluster(Cluster, u64),
+    Cluster(Current, u64),
     /// An issuer elsewhere.
     Issuer(Enrolled),
 }
@@ -89,15 +101,17 @@ pub(crate) struct Renewal {
 }
 
 impl Certificate {
-    /// One that the cluster key has signed.
+    /// One that the cluster key has signed, which came to be that by these rotations.
     pub(crate) fn verify(
         token: String,
         cluster: &ClusterName,
-        key: PublicKey,
+        (key, rotations): (PublicKey, Vec<Rotation>),
     ) -> Result<(Self, MachineClaims), TokenError> {
         let claims = MachineClaims::verify(&token, cluster, &TrustedKeys::new([key]), unix_now())?;
         let certificate = Self {
             token,
+            cluster_key: key,
+            rotations,
             made: made_at(&claims).min(claims.exp),
             expires: claims.exp,
         };
@@ -117,9 +131,18 @@ impl Certificate {
         self.expires.saturating_sub(now) < life / OVERDUE
     }
 
+    /// What the gateway shows.
+    pub(crate) fn shown(&self) -> NodeCertificate {
+        NodeCertificate {
+            token: self.token.clone(),
+            rotations: self.rotations.clone(),
+        }
+    }
+
     /// How it stands when nothing has failed.
     pub(crate) const fn standing(&self, renewal: By) -> Standing {
         Standing {
+            cluster_key: self.cluster_key,
             expires: self.expires,
             renewal,
             failure: None,
@@ -130,26 +153,47 @@ impl Certificate {
 impl Maker {
     /// Makes one, or has it made; it is kept where the next start finds it.
     pub(crate) async fn make(
-        &self,
+        &mut self,
         node: &NodeId,
         key: &SigningKey,
         state: &State,
     ) -> anyhow::Result<Certificate> {
-        let (token, cluster, cluster_key) = match self {
-            Self::Cluster(cluster, lifetime) => {
+        let (token, cluster, keys) = match self {
+            Self::Cluster(current, lifetime) => {
+                let cluster = current.get();
                 let made = cluster.machine_token(node, key.public(), *lifetime)?;
-                (made.token, &cluster.name, cluster.key.public())
+                let keys = (cluster.key.public(), cluster.rotations);
+                (made.token, cluster.name, keys)
             }
             Self::Issuer(enrolled) => {
                 let renewed = enrolled
                     .renew(state, key)
                     .await
                     .map_err(|error| unrenewed(&error))?;
-                Enrolled::keep(state, &renewed, enrolled.signaling_ca.clone())?;
-                (renewed.token, &enrolled.cluster, enrolled.cluster_key)
+                *enrolled = Enrolled::keep(state, &renewed, enrolled.signaling_ca.clone())?;
+                let keys = (renewed.cluster_key, renewed.rotations);
+                (renewed.token, renewed.cluster, keys)
             }
         };
-        Ok(Certificate::verify(token, cluster, cluster_key)?.0)
+        Ok(Certificate::verify(token, &cluster, keys)?.0)
+    }
+
+    /// Waits until the cluster has another key than the one that signed this certificate.
+    async fn rotated(&self, certificate: &Certificate, key: &SigningKey) {
+        match self {
+            Self::Cluster(current, _) => current.rotated(certificate.cluster_key).await,
+            Self::Issuer(enrolled) => loop {
+                match enrolled.newest_key(key).await {
+                    Ok(Some(newest)) if newest != certificate.cluster_key => return,
+                    Ok(_) => {}
+                    // Who is away for long is noticed when the certificate is due.
+                    Err(error) => {
+                        tracing::debug!(%error, "the issuer did not tell the cluster key")
+                    }
+                }
+                tokio::time::sleep(ROTATION_CHECK).await;
+            },
+        }
     }
 }
 
@@ -165,11 +209,14 @@ impl Renewal {
     async fn keep(mut self) {
         let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
         loop {
-            until(self.certificate.due(random())).await;
+            tokio::select! {
+                () = until(self.certificate.due(random())) => {}
+                () = self.maker.rotated(&self.certificate, &self.key) => {}
+            }
             match self.maker.make(&self.node, &self.key, &self.state).await {
                 Ok(renewed) => {
                     backoff.reset();
-                    self.gateway.renew_token(renewed.token.clone());
+                    self.gateway.renew(renewed.cluster_key, renewed.shown());
                     self.standing.send_replace(renewed.standing(By::Itself));
                     tracing::info!(expires = renewed.expires, "the certificate was renewed");
                     self.certificate = renewed;
@@ -216,6 +263,8 @@ fn random() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use portway_protocol::secret::Secret;
+
     use super::*;
 
     #[test]
@@ -223,6 +272,8 @@ mod tests {
         const DAY: u64 = 24 * 3600;
         let certificate = Certificate {
             token: String::new(),
+            cluster_key: SigningKey::from_seed(&Secret::new([1; 32])).public(),
+            rotations: Vec::new(),
             made: 100 * DAY,
             expires: 130 * DAY,
         };

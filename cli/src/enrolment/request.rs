@@ -13,6 +13,7 @@ use portway_protocol::enrolment::{
 use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
+use portway_protocol::rotation::{self, RotationError};
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::{TokenError, TrustedKeys};
 use serde::Serialize;
@@ -57,6 +58,9 @@ pub(crate) enum RequestError {
     /// The certificate is not one for this node key and cluster.
     #[error("the issuer's certificate: {0}")]
     Certificate(#[from] TokenError),
+    /// The cluster key has not given way to another as the issuer says.
+    #[error("the issuer's keys: {0}")]
+    Rotation(#[from] RotationError),
     /// Somebody has shown us the one that we have. Any node of the cluster can answer, and knows it.
     #[error("the issuer's certificate is no newer than the present one")]
     NotNewer,
@@ -74,7 +78,9 @@ impl RequestError {
             Self::Timeout => Reason::SessionTimeout,
             Self::Refused(refusal) => refusal.reason,
             Self::Status(_) | Self::Malformed(_) => Reason::ProtocolViolation,
-            Self::Certificate(_) | Self::NotNewer | Self::OtherNode => Reason::TokenInvalid,
+            Self::Certificate(_) | Self::Rotation(_) | Self::NotNewer | Self::OtherNode => {
+                Reason::TokenInvalid
+            }
         }
     }
 
@@ -82,6 +88,18 @@ impl RequestError {
     pub(crate) fn failure(&self) -> Failure {
         Failure::because(self.reason(), self.to_string())
     }
+}
+
+/// Asks what the issuer has to tell without certifying anything.
+pub(crate) async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
+    let asked = async {
+        let session = client::connect(target).await?;
+        let told = exchange(&session, Method::GET, None::<&()>).await;
+        session.close().await;
+        told
+    };
+    let told = tokio::time::timeout(TIMEOUT, asked).await;
+    told.unwrap_or(Err(RequestError::Timeout))
 }
 
 /// Asks for a certificate for a node key. What comes is checked.
@@ -166,12 +184,14 @@ fn check(
     }: &Credential,
     key: &SigningKey,
 ) -> Result<(), RequestError> {
-    let keys = TrustedKeys::new([*cluster_key]);
+    let path = rotation::follow(cluster, *cluster_key, &certificate.rotations)?;
+    let newest = path.last().copied().unwrap_or(*cluster_key);
+    let keys = TrustedKeys::new([newest]);
     let claims = MachineClaims::verify(&certificate.token, cluster, &keys, unix_now())?;
     let is_ours = claims.cnf.ed25519 == key.public()
         && claims.node_id == certificate.node
         && claims.exp == certificate.expires;
-    if !is_ours || certificate.cluster != *cluster || certificate.cluster_key != *cluster_key {
+    if !is_ours || certificate.cluster != *cluster || certificate.cluster_key != newest {
         return Err(RequestError::OtherNode);
     }
     Ok(())

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use portway_protocol::id::{NodeId, Nonce, SessionId};
+use portway_protocol::id::{Nonce, SessionId};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::session::binding::Binding;
 use portway_protocol::session::handshake::{self, Accepted};
-use portway_protocol::session::party::{Holder, Trust};
+use portway_protocol::session::party::{Holder, Proven, Trust};
 use portway_protocol::session::resumption::{Deadlines, Resumption};
 use portway_protocol::signal::{Authenticate, Authenticated, Call, IceServer};
 use portway_protocol::transcript::sign_challenge;
@@ -183,7 +183,7 @@ impl Introduction<'_> {
         opening.channel = self.begun.elapsed();
         let binding = peer.binding().ok_or(ClientError::NoPath)?;
         let shaking = self.shake_hands(channel.as_ref(), binding);
-        let (node, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
+        let (Proven { node, .. }, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
             .await
             .unwrap_or(Err(ClientError::Timeout))?;
         Ok(Welcome {
@@ -198,7 +198,7 @@ impl Introduction<'_> {
         self,
         channel: &dyn Channel,
         binding: Binding,
-    ) -> Result<(NodeId, Accepted), ClientError> {
+    ) -> Result<(Proven, Accepted), ClientError> {
         let Target {
             address, device, ..
         } = self.target;

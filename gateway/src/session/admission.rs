@@ -102,10 +102,11 @@ async fn converse(
     let first = channel.recv().await.ok_or(Closed)?;
     let nonce = Nonce::from_bytes(random());
     let identity = &context.identity;
+    let certificate = identity.certificate();
     let node = Node {
         cluster: &identity.cluster,
         id: &identity.node,
-        certificate: &identity.machine_token(),
+        certificate: certificate.shown(),
         key: &identity.key,
     };
     let (reply, handshake) = handshake::hello(&first, &node, nonce, binding)?;

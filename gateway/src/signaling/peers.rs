@@ -235,11 +235,11 @@ impl PeerTask {
 
     fn answer(&self, offer: &Offer, description: SessionDescription, binding: &Binding) {
         let identity = &self.context.identity;
-        let certificate = identity.machine_token();
+        let certificate = identity.certificate();
         let node = Node {
             cluster: &identity.cluster,
             id: &identity.node,
-            certificate: &certificate,
+            certificate: certificate.shown(),
             key: &identity.key,
         };
         let proof = introduction(offer, identity).sign_answer(&node, binding);
@@ -247,7 +247,8 @@ impl PeerTask {
             session: self.session,
             description,
             node: identity.node.clone(),
-            certificate,
+            certificate: certificate.token.clone(),
+            rotations: certificate.rotations.clone(),
             proof,
         }));
     }

@@ -14,10 +14,10 @@ use h2::client::SendRequest;
 use h2::{Reason as H2Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use portway_gateway::audit::Log;
-use portway_gateway::grants::Grants;
+use portway_gateway::grants::{Grants, Issuers};
 use portway_gateway::service::{ServiceSpec, Services, Trust};
 use portway_gateway::session::table::Table;
-use portway_gateway::session::{self, Audit, Context, Identity, SessionError};
+use portway_gateway::session::{self, Audit, Context, Identity, NodeCertificate, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::liveness;
@@ -103,7 +103,10 @@ fn identity() -> Identity {
     Identity {
         cluster: "home".parse().unwrap(),
         node: "nas".parse().unwrap(),
-        machine_token: RwLock::new(claims.issue(&key(1))),
+        certificate: RwLock::new(Arc::new(NodeCertificate {
+            token: claims.issue(&key(1)),
+            rotations: Vec::new(),
+        })),
         key: node_key,
     }
 }
@@ -122,7 +125,7 @@ impl Node {
         let grants = Grants::open(
             &state.path().join("grants.json"),
             "home".parse().unwrap(),
-            [key(1).public()],
+            Issuers::new([key(1).public()], &[]),
             unix_now(),
         )
         .unwrap();

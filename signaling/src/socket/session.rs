@@ -222,7 +222,7 @@ impl Session {
         let checked = match params {
             Authenticate::Gateway { token, proof } => {
                 let cluster = &state.config.cluster;
-                MachineClaims::verify(&token, cluster, &state.keys, unix_now)
+                MachineClaims::verify(&token, cluster, &state.keys(), unix_now)
                     .map_err(|error| {
                         tracing::info!(%error, "a machine token was refused");
                         error.reason()

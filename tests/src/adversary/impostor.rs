@@ -7,7 +7,7 @@ use portway_protocol::id::Nonce;
 use portway_protocol::key::Signature;
 use portway_protocol::session::handshake::{self, Accepted};
 use portway_protocol::session::introduction::Introduction;
-use portway_protocol::session::party::Node;
+use portway_protocol::session::party::{Certificate, Node};
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_protocol::signal::{Candidate, Offer, SessionDescription};
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent};
@@ -76,7 +76,10 @@ async fn deceive(
     let node = Node {
         cluster: &identity.cluster,
         id: &identity.node,
-        certificate,
+        certificate: Certificate {
+            token: certificate,
+            rotations: &[],
+        },
         key: &identity.key,
     };
     let proof = identity.proof.as_ref();
@@ -117,7 +120,7 @@ fn answered(
         "session": offer.session,
         "description": description,
         "node": node.id,
-        "certificate": node.certificate,
+        "certificate": node.certificate.token,
         "proof": proof.unwrap_or(&made),
     }))
 }
