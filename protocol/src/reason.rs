@@ -239,6 +239,7 @@ impl Reason {
             Self::TokenInvalid,
             Self::ProofInvalid,
             Self::E2eAuthFailed,
+            Self::ClusterKeyChanged,
             Self::PermissionDenied,
             Self::VersionUnsupported,
         ]

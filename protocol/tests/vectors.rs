@@ -135,6 +135,7 @@ impl World {
             handshake::hello(&hello, &node, self.gateway_nonce, self.binding).unwrap();
         let trust = Trust {
             cluster_key: self.cluster_key.public(),
+            pinned: None,
             node: None,
             binding: self.binding,
             now: NOW,

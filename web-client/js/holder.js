@@ -50,10 +50,10 @@ class Holder {
   #peers = new Map();
   /** @type {MessagePort[]} ports that came before the worker */
   #waiting = [];
-  /** Whether the link has opened the service. */
-  #trusted = false;
-  /** @type {string | undefined} a link that was stopped: its cluster has another key than the pinned one */
-  #stopped;
+  /** @type {string | undefined} newest key of the cluster that has opened the service */
+  #pinned;
+  /** @type {string | undefined} a link whose cluster has another key than the pinned one, until that vouches for it */
+  #doubtful;
 
   /**
    * @param {string} service
@@ -86,13 +86,14 @@ class Holder {
     }
     // A new link may be another person's: it does not inherit the old one's cookies.
     const cookies = link === undefined || link === known?.link ? known?.cookies : undefined;
-    // The key that has opened the service once is the one to believe, until a person says otherwise.
-    const pinned = known?.trusted ? keyOf(known.link) : undefined;
-    this.#trusted = pinned === keyOf(current);
-    if (pinned === undefined || this.#trusted) await this.#keep(current, cookies ?? '');
-    else this.#stopped = current;
+    // The key that has opened the service once is the one to believe, and those that it has given way to,
+    // until a person says otherwise.
+    this.#pinned = known?.pinned;
+    const isNew = current !== known?.link && this.#pinned !== undefined && this.#pinned !== keyOf(current);
+    if (isNew) this.#doubtful = current;
+    else await this.#keep(current, cookies ?? '');
     try {
-      await this.#connect(current, cookies, pinned);
+      await this.#connect(current, cookies);
     } catch (error) {
       console.error('portway: this device has no key', error);
       this.#tell({ type: 'status', state: 'failed', reason: 'BROWSER_UNSUPPORTED', message: String(error) });
@@ -104,15 +105,14 @@ class Holder {
    * @param {string} cookies
    */
   async #keep(link, cookies) {
-    await store(this.#service, { link, cookies, trusted: this.#trusted });
+    await store(this.#service, { link, cookies, pinned: this.#pinned });
   }
 
   /**
    * @param {string} link
    * @param {string | undefined} cookies
-   * @param {string | undefined} pinned
    */
-  async #connect(link, cookies, pinned) {
+  async #connect(link, cookies) {
     const { privateKey, publicKey } = await device();
     const raw = new Uint8Array(await crypto.subtle.exportKey('raw', publicKey));
     const worker = new Worker('/_portway/worker.js', { type: 'module', name: 'portway' });
@@ -127,7 +127,7 @@ class Holder {
       service: this.#service,
       link,
       device: base64url(raw),
-      pinned: pinned ?? null,
+      pinned: this.#pinned ?? null,
       origin: this.#origin,
       cookies: cookies || null,
     };
@@ -149,9 +149,9 @@ class Holder {
       else await this.start(undefined);
     } else if (message.type === 'forget') {
       await this.#forget();
-    } else if (message.type === 'replace' && this.#stopped !== undefined) {
-      this.#trusted = false;
-      await this.#keep(this.#stopped, '');
+    } else if (message.type === 'replace' && this.#doubtful !== undefined) {
+      this.#pinned = undefined;
+      await this.#keep(this.#doubtful, '');
       this.#tell({ type: 'forgotten' });
     }
   }
@@ -174,10 +174,11 @@ class Holder {
       /** @type {import('./messages.js').StatusMessage} */
       const status = { ...JSON.parse(message.json), type: 'status' };
       this.#tell(status);
-      if (status.state === 'connected' && !this.#trusted) {
-        this.#trusted = true;
+      if (status.key !== undefined && (status.key !== this.#pinned || this.#doubtful !== undefined)) {
+        this.#pinned = status.key;
+        this.#doubtful = undefined;
         const kept = await load(this.#service);
-        if (kept?.link === link) await this.#keep(link, kept.cookies);
+        await this.#keep(link, kept?.link === link ? kept.cookies : '');
       }
     } else if (message.type === 'save-cookies') {
       await this.#keep(link, message.json);

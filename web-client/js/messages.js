@@ -61,6 +61,7 @@ export const PING_INTERVAL_MS = 10_000;
  * @property {string} [node]
  * @property {'direct'|'relayed'} [path]
  * @property {number} [rtt] milliseconds
+ * @property {string} [key] newest key of the cluster, once a session has opened
  * @property {string} [words] eight words that stand for the key of the cluster
  * @property {string} [pinned] those of the key by which the service was opened before, if that was another
  */

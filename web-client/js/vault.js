@@ -4,8 +4,8 @@
  */
 
 /**
- * `trusted`: the link has opened the service, so that the key of the cluster in it is pinned.
- * @typedef {{link: string, cookies: string, trusted: boolean}} Kept
+ * `pinned`: newest key of the cluster, once the link has opened the service.
+ * @typedef {{link: string, cookies: string, pinned?: string | undefined}} Kept
  */
 
 const DATABASE = 'portway';

@@ -90,7 +90,7 @@ struct Options {
     link: String,
     /// Key of this device.
     device: PublicKey,
-    /// Key of the cluster by which the service was opened here before, if that was another one.
+    /// Newest key of the cluster by which the service was opened here before.
     #[serde(default)]
     pinned: Option<PublicKey>,
     origin: String,
@@ -111,6 +111,9 @@ struct Status {
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt: Option<f64>,
+    /// Newest key of the cluster: the one to pin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PublicKey>,
     /// Of the cluster key, for people to compare.
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
@@ -159,6 +162,7 @@ impl Connection {
             grant: link.grant,
             key: link.grant_key(),
             cluster_key: link.cluster_key,
+            pinned: options.pinned,
             cluster: link.cluster,
             device: Device {
                 key: options.device,
@@ -180,15 +184,7 @@ impl Connection {
             status: RefCell::default(),
             jar: RefCell::new(jar),
         });
-        match inner
-            .options
-            .pinned
-            .filter(|it| *it != inner.identity.cluster_key)
-        {
-            // Nobody hears of the new link before a person has decided.
-            Some(pinned) => inner.stop(&pinned),
-            None => spawn_local(supervise(inner.clone(), receiver)),
-        }
+        spawn_local(supervise(inner.clone(), receiver));
         Ok(Self(inner))
     }
 
@@ -326,21 +322,14 @@ impl Inner {
     }
 
     fn failed(&self, state: &'static str, failure: &Failure) {
+        let has_changed = failure.reason == Reason::ClusterKeyChanged;
+        let words = |key: PublicKey| has_changed.then(|| key.words().to_string());
         self.tell(Status {
+            words: words(self.identity.cluster_key),
+            pinned: self.identity.pinned.and_then(words),
             state,
             reason: Some(failure.reason),
             message: Some(failure.message.clone()),
-            ..Status::default()
-        });
-    }
-
-    /// The link is of another cluster key than the one that is pinned.
-    fn stop(&self, pinned: &PublicKey) {
-        self.tell(Status {
-            state: "locked",
-            reason: Some(Reason::ClusterKeyChanged),
-            words: Some(self.identity.cluster_key.words().to_string()),
-            pinned: Some(pinned.words().to_string()),
             ..Status::default()
         });
     }

@@ -16,7 +16,7 @@ use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
 use portway_protocol::session::handshake::{self, HandshakeError};
-use portway_protocol::session::party::{Holder, Trust};
+use portway_protocol::session::party::{Holder, Proven, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
 use portway_protocol::signal::SessionDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -65,6 +65,8 @@ pub(crate) struct Identity {
     pub(crate) key: SigningKey,
     /// Pinned by the link.
     pub(crate) cluster_key: PublicKey,
+    /// By which the service was opened here before.
+    pub(crate) pinned: Option<PublicKey>,
     /// What this runs on.
     pub(crate) device: Device,
 }
@@ -88,6 +90,7 @@ impl Identity {
     ) -> Result<Trust<'a>, Failure> {
         Ok(Trust {
             cluster_key: self.cluster_key,
+            pinned: self.pinned,
             node,
             // Nothing opens before both are known, and who answers what was not offered is no node.
             binding: certificates
@@ -160,7 +163,7 @@ impl Certificates {
 
 /// A channel whose other end has let us in.
 pub(crate) struct Reached {
-    pub(crate) node: NodeId,
+    pub(crate) proven: Proven,
     /// What the session needs to go on over another one.
     pub(crate) resumption: Resumption,
     channel: Channel,
@@ -201,12 +204,12 @@ pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, 
         visit.certificates.shown.notified().await;
         shake_hands(&mut channel, session, identity, &trust, visit.resumption).await
     };
-    let (node, key) = tokio::select! {
+    let (proven, key) = tokio::select! {
         shaken = shaking => shaken?,
         () = timeout => return Err(Failure::new(Reason::SessionTimeout)),
     };
     Ok(Reached {
-        node,
+        proven,
         resumption: Resumption { session, key },
         channel,
     })
@@ -244,7 +247,7 @@ async fn shake_hands(
     identity: &Identity,
     trust: &Trust<'_>,
     resumption: Option<Resumption>,
-) -> Result<(NodeId, ResumptionKey), Failure> {
+) -> Result<(Proven, ResumptionKey), Failure> {
     let violation = |error: HandshakeError| {
         let reason = error.reason();
         if let HandshakeError::Refused { reason, message } = error {
@@ -270,8 +273,8 @@ async fn shake_hands(
     let (proof, state) = state.signed(by_device);
     channel.send(&proof).map_err(no_path)?;
     let verdict = channel.recv().await.map_err(no_path)?;
-    let (node, accepted) = state.receive(&verdict).map_err(violation)?;
-    Ok((node, accepted.resumption))
+    let (proven, accepted) = state.receive(&verdict).map_err(violation)?;
+    Ok((proven, accepted.resumption))
 }
 
 impl Driver {

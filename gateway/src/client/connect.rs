@@ -218,6 +218,7 @@ impl Introduction<'_> {
         let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
         let trust = Trust {
             cluster_key: credential.cluster_key,
+            pinned: None,
             node: self.target.node.as_ref(),
             binding,
             now: unix_now(),

@@ -211,6 +211,7 @@ impl Exchange {
     fn verify(&self, answer: &Answer) -> Result<(), ClientError> {
         let trust = Trust {
             cluster_key: self.target.address.credential.cluster_key,
+            pinned: None,
             node: self.target.node.as_ref(),
             binding: self.peer.bound_by(&answer.description)?,
             now: unix_now(),

@@ -359,7 +359,7 @@ mod tests {
 
     use super::*;
     use crate::audit::{Event, Log};
-    use crate::grants::Grants;
+    use crate::grants::{Grants, Issuers};
     use crate::service::Services;
     use crate::session::Audit;
 
@@ -372,12 +372,18 @@ mod tests {
         let cluster: portway_protocol::id::ClusterName = "home".parse().unwrap();
         let grants = dir.path().join("grants.json");
         let context = Context {
-            grants: Grants::open(&grants, cluster.clone(), [key.public()], 0).unwrap(),
+            grants: Grants::open(
+                &grants,
+                cluster.clone(),
+                Issuers::new([key.public()], &[]),
+                0,
+            )
+            .unwrap(),
             identity: Identity {
                 cluster,
                 node: "nas".parse().unwrap(),
                 key,
-                machine_token: RwLock::default(),
+                certificate: RwLock::default(),
             },
             services: Services::default(),
             table: session::table::Table::default(),

@@ -249,6 +249,7 @@ impl Visit<'_> {
         let grant = GrantId::from_bytes(self.grant);
         let trust = party::Trust {
             node: None,
+            pinned: None,
             cluster_key: key(1).public(),
             binding: BINDING,
             now: unix_now(),

@@ -75,6 +75,11 @@ pub enum HandshakeError {
     /// The cluster key has not given way to another as the node says.
     #[error("the keys of the cluster: {0}")]
     Rotation(#[from] RotationError),
+    /// It is not the cluster that was believed before, by its key.
+    #[error(
+        "the cluster has another key than the one that is pinned, and no word of that one for it"
+    )]
+    KeyChanged,
     /// The node has no certificate of this cluster.
     #[error("the certificate of the node: {0}")]
     Certificate(#[from] TokenError),
@@ -112,6 +117,7 @@ impl HandshakeError {
             Self::Certificate(TokenError::Expired { .. } | TokenError::FromTheFuture { .. }) => {
                 Reason::CertificateExpired
             }
+            Self::KeyChanged => Reason::ClusterKeyChanged,
             Self::Rotation(_)
             | Self::Certificate(_)
             | Self::Unproven(_)
@@ -557,6 +563,8 @@ mod tests {
         certificate: MachineClaims,
         issuer: SigningKey,
         rotations: Vec<Rotation>,
+        /// What the client knows beside its link.
+        pinned: Option<SigningKey>,
         node_key: SigningKey,
         /// As the client sees it, as the gateway does.
         channels: [Binding; 2],
@@ -597,6 +605,7 @@ mod tests {
             },
             issuer: seeded(10),
             rotations: Vec::new(),
+            pinned: None,
             node_key: seeded(11),
             channels: [channel(1, 2); 2],
             device: device().public(),
@@ -657,6 +666,7 @@ mod tests {
         let trust = Trust {
             node: None,
             cluster_key: seeded(10).public(),
+            pinned: world.pinned.as_ref().map(SigningKey::public),
             binding: world.channels[0],
             now: world.now,
         };
@@ -765,6 +775,33 @@ mod tests {
         assert_eq!(refusal(&forged), Reason::E2eAuthFailed);
         let elsewhere = refusal(&rotated(&"work".parse().unwrap(), 10));
         assert_eq!(elsewhere, Reason::E2eAuthFailed);
+    }
+
+    #[test]
+    fn what_is_pinned_and_the_link_lead_to_the_same_key() {
+        let statement = |old: u8, new: u8, serial| {
+            Rotation::sign(&cluster(), serial, &seeded(old), seeded(new).public())
+        };
+        let rotated = |rotations, pinned| World {
+            issuer: seeded(20),
+            rotations,
+            pinned: Some(seeded(pinned)),
+            ..honest()
+        };
+        // The link is of key 10; 9 came before it, 20 after.
+        let chain = vec![statement(9, 10, 1), statement(10, 20, 2)];
+        for pinned in [9, 10, 20] {
+            let world = rotated(chain.clone(), pinned);
+            meet_in(&world, None, None, |_, message| message).unwrap();
+        }
+        let another = refusal(&rotated(chain.clone(), 30));
+        assert_eq!(another, Reason::ClusterKeyChanged);
+        // A key that was given up signs for another one.
+        let back = World {
+            issuer: seeded(10),
+            ..rotated(Vec::new(), 20)
+        };
+        assert_eq!(refusal(&back), Reason::ClusterKeyChanged);
     }
 
     #[test]

@@ -191,6 +191,7 @@ mod tests {
         };
         let trust = Trust {
             cluster_key: key(10).public(),
+            pinned: None,
             node: Some(&node),
             binding: Binding {
                 client: print(1),

@@ -12,8 +12,10 @@ use crate::token::machine::MachineClaims;
 /// Whom a client believes.
 #[derive(Debug, Clone, Copy)]
 pub struct Trust<'a> {
-    /// Key of the cluster, from the link or what was pinned before.
+    /// Key of the cluster, from the link.
     pub cluster_key: PublicKey,
+    /// The one that was believed before, if it is known: both have to lead to the same newest one.
+    pub pinned: Option<PublicKey>,
     /// The node that is meant; any of the cluster if there is none.
     pub node: Option<&'a NodeId>,
     /// The channel, as the client's end sees it.
@@ -78,7 +80,7 @@ impl Trust<'_> {
     /// The key of a node, from its certificate. What it has signed is not looked at.
     ///
     /// # Errors
-    /// [`HandshakeError::Rotation`], [`HandshakeError::Certificate`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
+    /// [`HandshakeError::KeyChanged`], [`HandshakeError::Rotation`], [`HandshakeError::Certificate`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
     /// word for this node, [`HandshakeError::WrongNode`] if another one is meant.
     pub(super) fn node_key(
         &self,
@@ -88,6 +90,12 @@ impl Trust<'_> {
     ) -> Result<Certified, HandshakeError> {
         let keys = rotation::follow(cluster, self.cluster_key, certificate.rotations)?;
         let newest = keys.last().copied().unwrap_or(self.cluster_key);
+        if let Some(pinned) = self.pinned {
+            let known = rotation::follow(cluster, pinned, certificate.rotations)?;
+            if known.last() != Some(&newest) {
+                return Err(HandshakeError::KeyChanged);
+            }
+        }
         let trusted = TrustedKeys::new(keys);
         let claims = MachineClaims::verify(certificate.token, cluster, &trusted, self.now)?;
         if claims.node_id != *node {

@@ -121,6 +121,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
+        .chain(key_changes::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {

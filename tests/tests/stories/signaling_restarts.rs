@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::service::{ServiceSpec, Trust};
+use portway_gateway::session::NodeCertificate;
 use portway_gateway::{Gateway, GatewayConfig};
 use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::SigningKey;
@@ -153,7 +154,10 @@ impl Cluster {
             cluster_key: self.key.public(),
             node: self.node.clone(),
             node_key: self.node_key.clone(),
-            machine_token: machine.issue(&self.key),
+            certificate: NodeCertificate {
+                token: machine.issue(&self.key),
+                rotations: Vec::new(),
+            },
             signaling: vec![SignalingEndpoint {
                 address: Some(signaling.address),
                 host: signaling.host.clone(),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
+use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
 use portway_protocol::signal::{Call, Envelope, Heartbeat};
 use tokio::sync::{Notify, mpsc};
@@ -90,7 +91,8 @@ pub(super) async fn drive<'a>(
     reached: Reached,
     deadlines: Deadlines,
 ) -> Failure {
-    let (node, resumption) = (reached.node.clone(), reached.resumption.clone());
+    let (proven, resumption) = (reached.proven.clone(), reached.resumption.clone());
+    let Proven { node, cluster_key } = proven;
     let begun = match session::begin(reached).await {
         Ok(begun) => begun,
         Err(failure) => return failure,
@@ -98,7 +100,8 @@ pub(super) async fn drive<'a>(
     let path = inner.status.borrow().path.clone();
     inner.tell(Status {
         state: "connected",
-        words: Some(inner.identity.cluster_key.words().to_string()),
+        key: Some(cluster_key),
+        words: Some(cluster_key.words().to_string()),
         node: Some(node.to_string()),
         path,
         ..Status::default()
