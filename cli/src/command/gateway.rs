@@ -170,7 +170,7 @@ fn maker(settings: &Settings, own: Option<&Current>, joined: Option<&Enrolled>) 
     let own = own.map(|own| Maker::Cluster(own.clone(), MAX_MACHINE_LIFETIME));
     own.or_else(|| {
         let joined = joined.filter(|it| settings.has_joined(it))?;
-        Some(Maker::Issuer(joined.clone()))
+        Some(Maker::Issuer(Box::new(joined.clone())))
     })
 }
 

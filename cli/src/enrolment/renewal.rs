@@ -86,7 +86,7 @@ pub(crate) enum Maker {
     /// The cluster key is here. How long they live, seconds.
     Cluster(Current, u64),
     /// An issuer elsewhere.
-    Issuer(Enrolled),
+    Issuer(Box<Enrolled>),
 }
 
 /// The task, before it runs.
@@ -170,7 +170,7 @@ impl Maker {
                     .renew(state, key)
                     .await
                     .map_err(|error| unrenewed(&error))?;
-                *enrolled = Enrolled::keep(state, &renewed, enrolled.signaling_ca.clone())?;
+                **enrolled = Enrolled::keep(state, &renewed, enrolled.signaling_ca.clone())?;
                 let keys = (renewed.cluster_key, renewed.rotations);
                 (renewed.token, renewed.cluster, keys)
             }
