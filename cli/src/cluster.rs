@@ -241,15 +241,16 @@ fn read_rotations(state: &State) -> anyhow::Result<Vec<Rotation>> {
     }
 }
 
-/// Ends a rotation that was cut off: the statement is what counts.
+/// Ends a rotation that was cut off, if its statement was written: that is what counts. Another process may
+/// be at the same, or in the middle of one: nothing is ever taken away here.
 fn finish_rotation(state: &State, next: PublicKey, rotations: &[Rotation]) -> anyhow::Result<()> {
-    let file = state.path(NEXT_KEY);
-    if rotations.last().is_some_and(|last| last.new == next) {
-        fs::rename(file, state.path(KEY))?;
-    } else {
-        fs::remove_file(file)?;
+    if rotations.last().is_none_or(|last| last.new != next) {
+        return Ok(());
     }
-    Ok(())
+    match fs::rename(state.path(NEXT_KEY), state.path(KEY)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Cluster {
