@@ -1,5 +1,7 @@
-//! Relays that end while clients are talking: killed and started again, or dropped; and clients that
-//! end without a word.
+//! A relay that is killed while clients are talking, and is started again.
+//!
+//! Alone in its program: a process that is being started holds, for a moment, every socket of who
+//! starts it, so that no other test could say that its ports are free.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -7,14 +9,11 @@ mod client;
 mod loopback;
 
 use std::io::{self, BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Instant;
 
+use client::Client;
 use client::world::code;
-use client::{Client, PATIENCE};
 use portway_relay::Relay;
 use portway_relay::config::{Config, Listen, Transport};
 use turn_types::message::REFRESH;
@@ -83,19 +82,6 @@ fn addresses(text: &str) -> [SocketAddr; 2] {
     addresses.try_into().unwrap()
 }
 
-/// A client with a channel to a peer.
-fn talking(server: SocketAddr, peer: &UdpSocket) -> (Client, SocketAddr) {
-    let (client, relayed) = Client::allocated(server);
-    assert_eq!(client.bind(CHANNEL, peer.local_addr().unwrap()), None);
-    (client, relayed)
-}
-
-fn peer() -> UdpSocket {
-    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    peer
-}
-
 /// One message to the peer and back.
 fn echo(client: &Client, peer: &UdpSocket, relayed: SocketAddr) {
     let mut heard = [0; 16];
@@ -110,8 +96,8 @@ fn clients_go_on_when_a_killed_relay_is_back() {
     let any = "127.0.0.1:0".parse().unwrap();
     let relay = Process::start(any, any);
     let (udp, tcp) = (relay.udp, relay.tcp);
-    let peer = peer();
-    let (mut client, relayed) = talking(udp, &peer);
+    let peer = client::peer();
+    let (mut client, relayed) = Client::talking(udp, CHANNEL, &peer);
     let connected = Client::over_tcp(tcp);
     connected.allocate();
     echo(&client, &peer, relayed);
@@ -138,89 +124,9 @@ fn clients_go_on_when_a_killed_relay_is_back() {
     client.learn_nonce(&answer);
     let answer = client.ask(REFRESH, &[]);
     assert_eq!(code(&answer), Some(437), "nor its allocations");
-    let (relayed, peer) = (client.allocate(), self::peer());
+    let (relayed, peer) = (client.allocate(), client::peer());
     assert_eq!(client.bind(CHANNEL, peer.local_addr().unwrap()), None);
     echo(&client, &peer, relayed);
     Client::over_tcp(tcp).allocate();
     relay.kill();
-}
-
-#[test]
-fn a_relay_that_is_dropped_while_clients_send_leaves_its_ports() {
-    const CLIENTS: usize = 4;
-    let relay = loopback::relay(2);
-    let listening = relay.listening().to_vec();
-    let server = listening[0].address;
-    let (relayed, ports) = mpsc::channel();
-    thread::scope(|scope| {
-        for _client in 0..CLIENTS {
-            let relayed = relayed.clone();
-            scope.spawn(move || {
-                let peer = peer();
-                let (client, own) = talking(server, &peer);
-                relayed.send(own).unwrap();
-                let start = Instant::now();
-                while client.try_send_on(CHANNEL, b"there").is_ok() {
-                    assert!(start.elapsed() < PATIENCE, "somebody listens still");
-                }
-            });
-        }
-        let ports: Vec<SocketAddr> = ports.iter().take(CLIENTS).collect();
-        let before = relay.metrics().packets_to_peers;
-        wait(|| relay.metrics().packets_to_peers > before + 1000);
-        let (ended, end) = mpsc::channel();
-        thread::spawn(move || {
-            drop(relay);
-            ended.send(()).unwrap();
-        });
-        end.recv_timeout(PATIENCE).expect("the relay ends");
-        for port in ports {
-            UdpSocket::bind(port).expect("a relay port is free");
-        }
-    });
-    for listen in listening {
-        match listen.transport {
-            Transport::Udp => drop(UdpSocket::bind(listen.address).unwrap()),
-            Transport::Tcp | Transport::Tls => drop(TcpListener::bind(listen.address).unwrap()),
-        }
-    }
-}
-
-#[test]
-fn ports_come_back_from_who_leaves_and_from_who_is_gone() {
-    /// Of eight ports: how many are in use at a time.
-    const PORTS: u64 = 4;
-    let relay = Relay::start(&Config {
-        relay_ports: 65_000..=65_007,
-        ..loopback::config(1)
-    })
-    .unwrap();
-    let [udp, _, tcp, _] = relay.listening() else {
-        panic!("four listeners")
-    };
-    for _round in 0..20 {
-        let leaving: Vec<Client> = (0..2).map(|_| Client::new(udp.address)).collect();
-        let vanishing: Vec<Client> = (0..2).map(|_| Client::over_tcp(tcp.address)).collect();
-        let all = leaving.iter().chain(&vanishing);
-        let ports: Vec<SocketAddr> = all.map(Client::allocate).collect();
-        assert_eq!(relay.metrics().allocations, PORTS);
-        for client in leaving {
-            client.leave();
-        }
-        drop(vanishing);
-        wait(|| relay.metrics().allocations == 0);
-        for port in ports {
-            UdpSocket::bind(port).expect("it is free again");
-        }
-    }
-    assert_eq!(relay.metrics().sockets_total, 20 * PORTS);
-}
-
-/// Counters tell nobody when they move.
-fn wait(until: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !until() {
-        assert!(start.elapsed() < PATIENCE, "nothing happens");
-        thread::yield_now();
-    }
 }

@@ -130,6 +130,17 @@ impl Client {
         (client, relayed)
     }
 
+    /// With an allocation, and a channel to this peer.
+    pub(crate) fn talking(
+        server: SocketAddr,
+        channel: u16,
+        peer: &UdpSocket,
+    ) -> (Self, SocketAddr) {
+        let (client, relayed) = Self::allocated(server);
+        assert_eq!(client.bind(channel, peer.local_addr().unwrap()), None);
+        (client, relayed)
+    }
+
     /// A relayed IPv4 address.
     pub(crate) fn allocate(&self) -> SocketAddr {
         let answer = self.ask(
@@ -230,6 +241,13 @@ impl Client {
         assert_eq!(answered, asked, "the answer to another request");
         answer
     }
+}
+
+/// A peer that waits for no packet longer than a client does.
+pub(crate) fn peer() -> UdpSocket {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer
 }
 
 /// Relayed addresses of an allocation.
