@@ -9,7 +9,7 @@ use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::rotation::{MAX_ROTATIONS, Rotation};
 use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -358,6 +358,7 @@ impl Cluster {
         node: &NodeId,
         key: PublicKey,
         lifetime: u64,
+        revoked_by: RevokedBy,
     ) -> Result<MachineToken, Failure> {
         if lifetime > MAX_MACHINE_LIFETIME {
             return Err(Failure::configuration(
@@ -376,6 +377,7 @@ impl Cluster {
             exp: expires,
             jti: random_id(),
             cnf: Confirmation { ed25519: key },
+            revoked_by,
         };
         Ok(MachineToken {
             token: claims.issue(&self.key),

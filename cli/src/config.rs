@@ -28,6 +28,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::args::{Exposed, Global, Span, Up};
+use crate::enrolment::revocation::ListLifetime;
 use crate::exit::Failure;
 use gateway::GatewayFile;
 use relay::RelayFile;
@@ -57,6 +58,9 @@ pub(crate) struct File {
     stun: Option<bool>,
     turn_username: Option<String>,
     turn_password_file: Option<PathBuf>,
+    /// How long lists of revoked nodes are good for, where the cluster key is.
+    #[serde(rename = "revocation_lifetime")]
+    pub(crate) lists: ListLifetime,
     services: BTreeMap<String, Spanned<String>>,
     pub(crate) relay: RelayFile,
     pub(crate) signaling: SignalingFile,

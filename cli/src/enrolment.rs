@@ -9,7 +9,7 @@
 //! ```
 //! - [`issuer`]: invites and certifies. [`ledger`]: whom it has.
 //! - [`request`]: asks for a certificate. [`enrolled`]: what comes of it, and stays. [`renewal`]: asks again
-//!   in time.
+//!   in time. [`revocation`]: who is none any more.
 //!
 //! What passes is in `portway_protocol::enrolment`.
 
@@ -18,3 +18,4 @@ pub(crate) mod issuer;
 pub(crate) mod ledger;
 pub(crate) mod renewal;
 pub(crate) mod request;
+pub(crate) mod revocation;

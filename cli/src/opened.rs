@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portway_gateway::StreamRelays;
 use portway_gateway::client::address::Scheme;
-use portway_gateway::client::{ClientError, Opening, Path, ServiceAddress, Target};
+use portway_gateway::client::{ClientError, Credential, Opening, Path, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
+use portway_gateway::revocations::KnownRevocations;
 use portway_gateway::service::Trust;
 use portway_protocol::reason::Reason;
 use serde::Serialize;
@@ -66,6 +67,11 @@ pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target>
     let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
     let state = State::locate(global)?;
     state.prepare()?;
+    let Credential {
+        cluster,
+        cluster_key,
+        ..
+    } = address.credential.clone();
     Ok(Target {
         device: state.key(DEVICE_KEY)?,
         node: opened.node.clone(),
@@ -74,6 +80,7 @@ pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target>
             Scheme::Http => None,
             Scheme::Https => Some(Arc::new(tls)),
         },
+        revocations: KnownRevocations::new(cluster, cluster_key),
         address,
     })
 }

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::key::PublicKey;
+use portway_protocol::revocation::{ListError, RevocationList};
 use portway_protocol::token::user::UserClaims;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::audit::{AuditError, Event, Log};
 use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError, Issuers};
 use crate::links::{self, LinkView};
+use crate::revocations::KnownRevocations;
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
 use crate::session::{Audit, Context, Identity, NodeCertificate, unix_now};
@@ -76,6 +78,10 @@ impl Gateway {
             version: config.version.clone(),
             commit: config.commit.clone(),
         });
+        let revocations = KnownRevocations::new(config.cluster.clone(), config.cluster_key);
+        if let Some(list) = &config.revocations {
+            revocations.hear(list);
+        }
         let context = Context {
             identity: Identity {
                 cluster: config.cluster.clone(),
@@ -87,6 +93,7 @@ impl Gateway {
             grants,
             table: Table::default(),
             audit: Audit::new(log),
+            revocations,
             shortcut: config.shortcut.clone(),
             suspicion: watch::Sender::default(),
             stream_relays: config.stream_relays.clone(),
@@ -254,6 +261,23 @@ impl GatewayHandle {
         let issuers = Issuers::new([cluster_key, node_key], &certificate.rotations);
         self.0.context.grants.believe(issuers);
         self.0.context.identity.renew(certificate);
+    }
+
+    /// What is known of revoked nodes.
+    #[must_use]
+    pub fn revocations(&self) -> &KnownRevocations {
+        &self.0.context.revocations
+    }
+
+    /// Takes a list of revoked nodes, and passes it on if it is news.
+    ///
+    /// # Errors
+    /// See [`ListError`].
+    pub fn learn(&self, list: &RevocationList) -> Result<(), ListError> {
+        if self.0.context.revocations.learn(list)? {
+            self.0.changed.send_replace(());
+        }
+        Ok(())
     }
 
     /// Whether each signaling service knows this node, in the order of the configuration.

@@ -24,6 +24,8 @@ use portway_protocol::id::NodeId;
 use portway_protocol::key::SigningKey;
 use portway_transport::webrtc::StreamRelays;
 
+use crate::revocations::KnownRevocations;
+
 pub use address::{Credential, ServiceAddress};
 pub use connect::{Opening, connect};
 pub use error::ClientError;
@@ -43,4 +45,6 @@ pub struct Target {
     pub device: SigningKey,
     /// How relays are reached by TCP and TLS.
     pub stream_relays: Arc<StreamRelays>,
+    /// Which nodes are none any more.
+    pub revocations: KnownRevocations,
 }

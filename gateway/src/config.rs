@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_protocol::revocation::RevocationList;
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 
@@ -24,6 +25,8 @@ pub struct GatewayConfig {
     pub node_key: SigningKey,
     /// What says so.
     pub certificate: NodeCertificate,
+    /// Which nodes are none any more, as far as it was known when it ended.
+    pub revocations: Option<RevocationList>,
     /// Where signaling is. The node is registered at each, so that the loss of one is no outage.
     pub signaling: Vec<SignalingEndpoint>,
     /// The relay in the same process, if there is one.

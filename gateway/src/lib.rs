@@ -7,6 +7,7 @@
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
 //! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
 //! - [`audit`]: what happened, for whoever asks later.
+//! - [`revocations`]: which nodes are none any more.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
@@ -21,6 +22,7 @@ pub mod health;
 pub mod links;
 pub mod proxy;
 mod random;
+pub mod revocations;
 pub mod service;
 pub mod session;
 mod signaling;

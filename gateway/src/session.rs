@@ -42,6 +42,7 @@ use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
 use crate::grants::{Grants, Opened};
 use crate::proxy::{self, ProxyBody, Visitor};
+use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
 use admission::{Purpose, Session};
 use table::{Attachment, Claimed, Table};
@@ -186,6 +187,8 @@ pub struct Context {
     pub table: Table,
     /// Where they are recorded.
     pub audit: Audit,
+    /// Which nodes are none any more.
+    pub revocations: KnownRevocations,
     /// The relay in the same process, if there is one.
     pub shortcut: Option<Arc<dyn Shortcut>>,
     /// A session's path is silent: so may be others of this machine, that to signaling among them.

@@ -19,6 +19,7 @@ use futures_util::future::join_all;
 use portway_protocol::backoff::Backoff;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::{MAX_LIST, RevocationList};
 use portway_protocol::signal::{
     Announce, AnnouncedService, Authenticate, Authenticated, Call, Empty, Envelope, Heartbeat,
     NodeStatus, RpcError,
@@ -195,7 +196,10 @@ async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, 
         token: certificate.token.clone(),
         proof: sign_challenge(&config.node_key, &challenge.nonce, &config.cluster),
     });
-    let _authenticated: Authenticated = socket.authenticate(&call).await?;
+    let authenticated: Authenticated = socket.authenticate(&call).await?;
+    if let Some(list) = authenticated.revocations {
+        learn(shared, &list);
+    }
     Ok(Duration::from_millis(
         challenge.heartbeat_ms.clamp(1_000, 60_000),
     ))
@@ -239,6 +243,10 @@ fn receive(
             peers.bye(&bye);
             None
         }
+        Call::Revocations(list) => {
+            learn(shared, &list);
+            None
+        }
         Call::Challenge(_)
         | Call::Authenticate(_)
         | Call::Announce(_)
@@ -249,9 +257,23 @@ fn receive(
     Ok(reply)
 }
 
-/// Whether all services and grants fit into the one message that tells of them.
+/// Takes a list of revoked nodes, and passes it on to the other signaling services if it is news.
+fn learn(shared: &Shared, list: &RevocationList) {
+    if !shared.context.revocations.hear(list) {
+        return;
+    }
+    if list.names(&shared.config.node_key.public()) {
+        tracing::error!(
+            "this machine was taken out of its cluster: nobody believes it any more; join again with a new join token"
+        );
+    }
+    shared.changed.send_replace(());
+}
+
+/// Whether all services and grants fit into the one message that tells of them, whatever list of revoked
+/// nodes comes.
 pub(crate) fn can_announce(shared: &Shared) -> bool {
-    announcement(shared).to_text().len() <= MAX_SIGNAL_MESSAGE
+    announcement(shared).to_text().len() + MAX_LIST <= MAX_SIGNAL_MESSAGE
 }
 
 fn announcement(shared: &Shared) -> Envelope {
@@ -273,6 +295,7 @@ fn announcement(shared: &Shared) -> Envelope {
             })
             .collect(),
         grants: shared.context.grants.announced(),
+        revocations: shared.context.revocations.get().list().cloned(),
     };
     Envelope::call(Some(ANNOUNCE_ID.into()), &Call::Announce(announce))
 }

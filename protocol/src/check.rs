@@ -29,6 +29,8 @@ pub enum Check {
     ClientProof,
     /// What both sign covers the certificates of the channel.
     Binding,
+    /// The client: the node's certificate was not taken back.
+    Revocation,
     /// A public key is not of small order, and signatures are verified strictly.
     StrictKeys,
 }
@@ -48,6 +50,7 @@ impl Check {
         ("node-proof", Self::NodeProof),
         ("client-proof", Self::ClientProof),
         ("binding", Self::Binding),
+        ("revocation", Self::Revocation),
         ("strict-keys", Self::StrictKeys),
     ];
 

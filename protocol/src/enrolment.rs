@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterName, GrantId, NodeId};
 use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::reason::Reason;
+use crate::revocation::RevocationList;
 use crate::rotation::Rotation;
 use crate::transcript::Transcript;
 
@@ -35,6 +36,9 @@ pub struct Invitation {
     /// Newest key of the cluster: who has a certificate of an earlier one asks for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_key: Option<PublicKey>,
+    /// The newest list of revoked nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<RevocationList>,
 }
 
 /// Asks that a key be a node.

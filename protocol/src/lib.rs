@@ -24,6 +24,7 @@ pub mod link;
 pub mod liveness;
 pub mod permission;
 pub mod reason;
+pub mod revocation;
 pub mod rotation;
 pub mod secret;
 pub mod session;

@@ -129,6 +129,15 @@ reasons! {
     CertificateExpired = "NODE_CERTIFICATE_EXPIRED", Denied,
         "The machine's certificate is not valid at this time.",
         "Check the clock of this device; if it is right, the machine needs a new one (`portway token issue machine`).";
+    /// The node's certificate was taken back.
+    NodeRevoked = "NODE_REVOKED", Denied,
+        "This machine was taken out of its cluster.",
+        "If it was not you, ask its owner; `portway join` with a new join token takes it in again.";
+    /// No list of revoked nodes is in force.
+    RevocationsOutdated = "REVOCATIONS_OUTDATED", Unavailable,
+        "Nobody says which machines still belong to this cluster.",
+        "The machine with the cluster key has been away for too long, or somebody holds its word back; we try again \
+         by ourselves.";
     /// The grant does not cover this request.
     PermissionDenied = "PERMISSION_DENIED", Denied,
         "Your link does not allow this.",

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
 use crate::key::{PublicKey, Signature};
 use crate::reason::Reason;
+use crate::revocation::RevocationList;
 use crate::rotation::Rotation;
 use crate::session::party::Certificate;
 
@@ -263,6 +264,8 @@ calls! {
     Bye(Bye) = "bye";
     /// Server → client: a node of a service came or went.
     Presence(Presence) = "presence";
+    /// Server → any: a newer list of revoked nodes.
+    Revocations(RevocationList) = "revocations";
 }
 
 /// First message of the server.
@@ -310,6 +313,9 @@ pub struct Authenticated {
     pub lease_ms: Option<u64>,
     /// STUN and TURN servers to use.
     pub ice_servers: Vec<IceServer>,
+    /// The newest list of revoked nodes that the server knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<RevocationList>,
 }
 
 /// RTCIceServer.
@@ -349,6 +355,9 @@ pub struct Announce {
     pub services: Vec<AnnouncedService>,
     /// Grants that it will accept.
     pub grants: Vec<AnnouncedGrant>,
+    /// The newest list of revoked nodes that it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<RevocationList>,
 }
 
 /// State of a node as others see it.

@@ -8,6 +8,8 @@ use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, Ses
 use portway_protocol::key::SigningKey;
 use portway_protocol::link::Link;
 use portway_protocol::permission::Permission;
+use portway_protocol::revocation::{RevocationList, Revocations};
+use portway_protocol::rotation::Rotation;
 use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake::{self, Accepted};
@@ -15,7 +17,7 @@ use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Certificate, Holder, Node, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::{Devices, UserClaims};
 use portway_protocol::transcript::sign_challenge;
 use serde_json::{Value, json};
@@ -89,8 +91,18 @@ impl World {
             cnf: Confirmation {
                 ed25519: self.node_key.public(),
             },
+            revoked_by: RevokedBy::Nothing,
         };
         claims.issue(&self.cluster_key)
+    }
+
+    /// A list that the next cluster key has signed.
+    fn revocations(&self) -> RevocationList {
+        let next = seeded(13);
+        let rotation = Rotation::sign(&self.cluster, 1, &self.cluster_key, next.public());
+        let nodes = [14, 15].map(|seed| seeded(seed).public().id());
+        let ends = (NOW, NOW + 3600);
+        RevocationList::sign(&self.cluster, (&next, &[rotation]), ends, nodes.to_vec())
     }
 
     fn grant_token(&self, key: &SigningKey) -> String {
@@ -133,9 +145,11 @@ impl World {
         }
         let (reply, gateway) =
             handshake::hello(&hello, &node, self.gateway_nonce, self.binding).unwrap();
+        let revocations = Revocations::new(self.cluster.clone(), self.cluster_key.public());
         let trust = Trust {
             cluster_key: self.cluster_key.public(),
             pinned: None,
+            revocations: &revocations,
             node: None,
             binding: self.binding,
             now: NOW,
@@ -223,6 +237,8 @@ impl World {
                 "proof_of_gateway": sign_challenge(&self.node_key, &self.client_nonce, &self.cluster),
                 "proof_of_client": sign_challenge(&grant_key, &self.client_nonce, &self.cluster),
             },
+            "rotation": Rotation::sign(&self.cluster, 1, &self.cluster_key, seeded(13).public()),
+            "revocations": self.revocations(),
             "offer_proof": introduction.sign_offer((&self.grant, &grant_key), &self.binding.client),
             "answer_proof": introduction.sign_answer(&node, &self.binding),
             "handshake": self.handshake(&grant_key, None),

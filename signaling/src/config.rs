@@ -17,7 +17,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The cluster.
     pub cluster: ClusterName,
-    /// Keys that sign the cluster's machine tokens.
+    /// Keys that sign the cluster's machine tokens, the newest last.
     pub cluster_keys: Vec<PublicKey>,
     /// Domain below which the cluster's names live: `localhost`, or a real one.
     pub domain: String,

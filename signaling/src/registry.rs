@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, NodeId, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::limits::NODE_LEASE;
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::RevocationList;
 use portway_protocol::signal::{
     Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Offer, Presence,
     RpcError,
@@ -88,6 +90,8 @@ struct Entries {
 #[derive(Debug)]
 struct Node {
     outbox: Outbox,
+    /// Its key.
+    key: PublicKey,
     announced: Announce,
     since: Instant,
     heartbeat: Instant,
@@ -233,8 +237,13 @@ impl Registry {
         }
     }
 
-    /// A node says what it offers. `false` if a newer process of the same node is there.
-    pub fn announce(&self, name: &NodeId, outbox: &Outbox, announced: Announce) -> bool {
+    /// A node, by the key that it has proven, says what it offers. `false` if a newer process of the same node is there.
+    pub fn announce(
+        &self,
+        (name, key): (&NodeId, PublicKey),
+        outbox: &Outbox,
+        announced: Announce,
+    ) -> bool {
         let now = Instant::now();
         let mut entries = self.lock();
         let known = KnownNode {
@@ -265,6 +274,7 @@ impl Registry {
                 entries.forget_sessions_of(name);
                 let node = Node {
                     outbox: outbox.clone(),
+                    key,
                     announced,
                     since: now,
                     heartbeat: now,
@@ -438,6 +448,26 @@ impl Registry {
             Some(client.outbox.clone())
         } else {
             None
+        }
+    }
+
+    /// Closes the sockets of revoked nodes, which nobody remembers then, and tells everybody else.
+    pub(crate) fn shut_out(&self, list: &RevocationList) {
+        let mut guard = self.lock();
+        let entries = &mut *guard;
+        let news = Envelope::call(None, &Call::Revocations(list.clone()));
+        for (name, node) in &entries.nodes {
+            // Whom it concerns is told, too.
+            node.outbox.send(&news);
+            if list.names(&node.key) {
+                tracing::warn!(node = %name, "a revoked node is shut out");
+                node.outbox.close(Reason::NodeRevoked);
+                entries.known.remove(name);
+                self.recorder.forget(name.clone());
+            }
+        }
+        for client in entries.clients.values() {
+            client.outbox.send(&news);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use portway_protocol::key::PublicKey;
+use portway_protocol::revocation::Revocations;
 use portway_protocol::token::TrustedKeys;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -60,6 +61,9 @@ pub enum SignalingError {
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
+    /// No key of a cluster is configured.
+    #[error("no key of the cluster is known")]
+    NoKey,
     /// What was stored cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -110,8 +114,11 @@ impl Signaling {
         if config.stun != Stun::Nobody && config.domain != LOCALHOST {
             config.ice_servers.insert(0, hosts.stun_server());
         }
+        let newest = config.cluster_keys.last().copied();
+        let newest = newest.ok_or(SignalingError::NoKey)?;
         let state = AppState(Arc::new(Inner {
             keys: RwLock::new(TrustedKeys::new(config.cluster_keys.iter().copied())),
+            revocations: Mutex::new(Revocations::new(config.cluster.clone(), newest)),
             config,
             tls: RwLock::new(tls),
             relay: OnceLock::new(),

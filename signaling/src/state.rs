@@ -1,8 +1,9 @@
 //! What handlers share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use portway_protocol::revocation::{RevocationList, Revocations};
 use portway_protocol::signal::IceServer;
 use portway_protocol::token::TrustedKeys;
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) assets: Assets,
     /// Of the cluster.
     pub(crate) keys: RwLock<TrustedKeys>,
+    /// Which nodes are none any more.
+    pub(crate) revocations: Mutex<Revocations>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
@@ -43,6 +46,24 @@ impl Inner {
     /// Keys of the cluster.
     pub(crate) fn keys(&self) -> RwLockReadGuard<'_, TrustedKeys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of revoked nodes.
+    pub(crate) fn revocations(&self) -> MutexGuard<'_, Revocations> {
+        self.revocations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a list of revoked nodes from somebody who is not believed. If it is the cluster's, and news, those
+    /// whom it names are shut out, and all others told.
+    pub(crate) fn learn(&self, list: &RevocationList) {
+        let learnt = self.revocations().learn(list);
+        match learnt {
+            Ok(true) => self.registry.shut_out(list),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "a list of revoked nodes was not taken"),
+        }
     }
 
     pub(crate) fn tls(&self) -> Option<TlsAcceptor> {

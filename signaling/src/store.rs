@@ -71,6 +71,12 @@ pub trait Store: Send {
     /// See [`StoreError`].
     fn save_node(&mut self, node: &KnownNode) -> Result<(), StoreError>;
 
+    /// Forgets a node.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn forget_node(&mut self, node: &NodeId) -> Result<(), StoreError>;
+
     /// Appends to the event log, chained to the last entry. `at_ms`: milliseconds since 1970.
     ///
     /// # Errors

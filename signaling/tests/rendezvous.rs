@@ -15,11 +15,12 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use portway_protocol::id::{GrantId, Nonce, SessionId, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
+use portway_protocol::revocation::RevocationList;
 use portway_protocol::secret::Secret;
 use portway_protocol::signal::{IceServer, NodeStatus};
 use portway_protocol::stun;
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::transcript::sign_challenge;
 use portway_signaling::config::Stun;
 use portway_signaling::relay::{Issuer, Lease};
@@ -188,6 +189,7 @@ fn node_credentials(name: &str, nonce: &Nonce, expires: u64) -> Value {
         cnf: Confirmation {
             ed25519: key(3).public(),
         },
+        revoked_by: RevokedBy::Nothing,
     };
     json!({
         "role": "gateway",
@@ -444,6 +446,56 @@ async fn the_later_process_of_a_node_wins() {
     late.next_result().await;
     late.request("announce", announcement(5)).await;
     assert_eq!(late.next_reason().await, "REPLACED");
+}
+
+/// The same announcement, with a list of revoked nodes.
+fn announcement_with(list: &RevocationList) -> Value {
+    let mut announcement = announcement(1);
+    announcement["revocations"] = json!(list);
+    announcement
+}
+
+fn list(by: u8, serial: u64, node: u8) -> RevocationList {
+    let cluster = "home".parse().unwrap();
+    let ends = (serial, unix_now() + 3600);
+    let nodes = vec![key(node).public().id()];
+    RevocationList::sign(&cluster, (&key(by), &[]), ends, nodes)
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_shut_out_and_everybody_hears_of_it() {
+    let server = Server::start().await;
+    let mut gateway = server.gateway(1).await;
+    let mut client = server.client().await;
+    // The first is not the cluster's: nobody hears of it.
+    let of_others = list(3, 1, 9);
+    for list in [&of_others, &list(1, 1, 9)] {
+        let announcement = announcement_with(list);
+        gateway.request("announce", announcement).await;
+        gateway.next_result().await;
+    }
+    for socket in [&mut gateway, &mut client] {
+        let heard = socket.next().await;
+        assert_eq!(heard["method"], "revocations");
+        assert_eq!(heard["params"], json!(list(1, 1, 9)));
+    }
+    let (mut newcomer, nonce) = server.socket().await;
+    let credentials = client_credentials(&nonce, &key(2));
+    newcomer.request("authenticate", credentials).await;
+    let known = newcomer.next_result().await["revocations"].clone();
+    assert_eq!(known, json!(list(1, 1, 9)));
+
+    let another = announcement_with(&list(1, 2, 3));
+    gateway.request("announce", another).await;
+    gateway.next_result().await;
+    assert_eq!(gateway.next().await["method"], "revocations");
+    assert_eq!(gateway.closed().await.1, "NODE_REVOKED");
+    assert_eq!(client.next().await["params"]["serial"], 2);
+    let (mut again, nonce) = server.socket().await;
+    let credentials = gateway_credentials(&nonce, unix_now() + 3600);
+    again.request("authenticate", credentials).await;
+    assert_eq!(again.next_reason().await, "NODE_REVOKED");
+    assert!(server.signaling.nodes().is_empty(), "it is not remembered");
 }
 
 /// After a cut its old socket may still seem open: whoever waits for an answer there need not.

@@ -3,7 +3,7 @@
  * no app can reach. Everything that can wait for nobody happens in its worker.
  */
 import { VERSION } from './messages.js';
-import { device, load, store, forget } from './vault.js';
+import { device, load, store, update, forget } from './vault.js';
 import { PeerConnection } from './peer.js';
 import { networkInformation } from './supports.js';
 
@@ -52,6 +52,8 @@ class Holder {
   #waiting = [];
   /** @type {string | undefined} newest key of the cluster that has opened the service */
   #pinned;
+  /** @type {string | undefined} its newest list of revoked nodes, as JSON */
+  #revocations;
   /** @type {string | undefined} a link whose cluster has another key than the pinned one, until that vouches for it */
   #doubtful;
 
@@ -89,6 +91,7 @@ class Holder {
     // The key that has opened the service once is the one to believe, and those that it has given way to,
     // until a person says otherwise.
     this.#pinned = known?.pinned;
+    this.#revocations = known?.revocations;
     const isNew = current !== known?.link && this.#pinned !== undefined && this.#pinned !== keyOf(current);
     if (isNew) this.#doubtful = current;
     else await this.#keep(current, cookies ?? '');
@@ -105,7 +108,7 @@ class Holder {
    * @param {string} cookies
    */
   async #keep(link, cookies) {
-    await store(this.#service, { link, cookies, pinned: this.#pinned });
+    await store(this.#service, { link, cookies, pinned: this.#pinned, revocations: this.#revocations });
   }
 
   /**
@@ -128,6 +131,7 @@ class Holder {
       link,
       device: base64url(raw),
       pinned: this.#pinned ?? null,
+      revocations: this.#revocations ?? null,
       origin: this.#origin,
       cookies: cookies || null,
     };
@@ -151,6 +155,7 @@ class Holder {
       await this.#forget();
     } else if (message.type === 'replace' && this.#doubtful !== undefined) {
       this.#pinned = undefined;
+      this.#revocations = undefined;
       await this.#keep(this.#doubtful, '');
       this.#tell({ type: 'forgotten' });
     }
@@ -182,6 +187,10 @@ class Holder {
       }
     } else if (message.type === 'save-cookies') {
       await this.#keep(link, message.json);
+    } else if (message.type === 'save-revocations') {
+      const { json } = message;
+      this.#revocations = json;
+      await update(this.#service, (kept) => (kept.link === link ? { ...kept, revocations: json } : kept));
     } else if (message.type === 'peer') {
       await this.#steer(JSON.parse(message.json));
     }

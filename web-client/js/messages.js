@@ -135,6 +135,7 @@ export const PING_INTERVAL_MS = 10_000;
  * @typedef {{type: 'status', json: string}        // a `StatusMessage` without its type
  *   | {type: 'peer', json: string}                // a `PeerCommand`
  *   | {type: 'save-cookies', json: string}
+ *   | {type: 'save-revocations', json: string}   // the newest list of revoked nodes
  * } ConnectionToHolder
  */
 

@@ -4,8 +4,9 @@
  */
 
 /**
- * `pinned`: newest key of the cluster, once the link has opened the service.
- * @typedef {{link: string, cookies: string, pinned?: string | undefined}} Kept
+ * `pinned`: newest key of the cluster, once the link has opened the service. `revocations`: its newest list of
+ * revoked nodes, as JSON.
+ * @typedef {{link: string, cookies: string, pinned?: string | undefined, revocations?: string | undefined}} Kept
  */
 
 const DATABASE = 'portway';
@@ -61,6 +62,20 @@ export const load = (service) => transact(SERVICES, 'readonly', (store) => store
  * @param {Kept} kept
  */
 export const store = (service, kept) => transact(SERVICES, 'readwrite', (objects) => objects.put(kept, service));
+
+/**
+ * Changes what is kept of a service, if anything is.
+ * @param {string} service
+ * @param {(kept: Kept) => Kept} change
+ */
+export const update = (service, change) =>
+  transact(SERVICES, 'readwrite', (objects) => {
+    const request = objects.get(service);
+    request.onsuccess = () => {
+      if (request.result !== undefined) objects.put(change(request.result), service);
+    };
+    return request;
+  });
 
 /** @param {string} service */
 export const forget = (service) => transact(SERVICES, 'readwrite', (objects) => objects.delete(service));

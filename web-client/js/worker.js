@@ -48,6 +48,10 @@ const host = {
     for (const server of servers) server.cookiesChanged();
   },
   /** @param {string} json */
+  saveRevocations(json) {
+    tell({ type: 'save-revocations', json });
+  },
+  /** @param {string} json */
   shareCookies(json) {
     otherTabs?.postMessage(json);
   },

@@ -23,6 +23,7 @@ use portway_protocol::id::SessionId;
 use portway_protocol::key::PublicKey;
 use portway_protocol::link::Link;
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::{RevocationList, Revocations};
 use portway_protocol::session::resumption::Deadlines;
 use portway_protocol::signal::NodeStatus;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,10 @@ extern "C" {
     #[wasm_bindgen(method, js_name = saveCookies)]
     fn save_cookies(this: &Host, json: &str);
 
+    /// There is a newer list of revoked nodes, JSON; to be stored.
+    #[wasm_bindgen(method, js_name = saveRevocations)]
+    fn save_revocations(this: &Host, json: &str);
+
     /// Cookies were set here; the other tabs are to hear of it.
     #[wasm_bindgen(method, js_name = shareCookies)]
     fn share_cookies(this: &Host, json: &str);
@@ -93,8 +98,24 @@ struct Options {
     /// Newest key of the cluster by which the service was opened here before.
     #[serde(default)]
     pinned: Option<PublicKey>,
+    /// The newest list of revoked nodes that was known here before, JSON.
+    #[serde(default)]
+    revocations: Option<String>,
     origin: String,
     cookies: Option<String>,
+}
+
+impl Options {
+    /// What is known of revoked nodes to begin with. A list of another cluster's key is of no use any more.
+    fn known_revocations(&self, identity: &Identity) -> Revocations {
+        let believed = identity.pinned.unwrap_or(identity.cluster_key);
+        let mut known = Revocations::new(identity.cluster.clone(), believed);
+        let stored = self.revocations.as_deref();
+        if let Some(Ok(list)) = stored.map(serde_json::from_str) {
+            drop(known.learn(&list));
+        }
+        known
+    }
 }
 
 /// How it goes, as `messages.js` has it.
@@ -139,13 +160,15 @@ pub(crate) struct Inner {
     events: mpsc::Sender<Event>,
     requests: watch::Sender<Option<Requests>>,
     status: RefCell<Status>,
+    /// Which nodes are none any more.
+    revocations: watch::Sender<Revocations>,
     pub(crate) jar: RefCell<Jar>,
 }
 
 #[wasm_bindgen]
 impl Connection {
     /// Starts to connect. `options` is JSON: `signalUrl`, `service`, `link`, `device`, `pinned`,
-    /// `origin`, `cookies`.
+    /// `revocations`, `origin`, `cookies`.
     ///
     /// # Errors
     /// If the link is not one.
@@ -170,6 +193,7 @@ impl Connection {
             },
         };
         let (events, receiver) = mpsc::channel(QUEUE);
+        let revocations = options.known_revocations(&identity);
         let jar = options
             .cookies
             .as_deref()
@@ -182,6 +206,7 @@ impl Connection {
             events,
             requests: watch::Sender::new(None),
             status: RefCell::default(),
+            revocations: watch::Sender::new(revocations),
             jar: RefCell::new(jar),
         });
         spawn_local(supervise(inner.clone(), receiver));
@@ -293,14 +318,28 @@ impl Inner {
     /// A new socket to signaling, for a session.
     async fn meet(&self, session: SessionId) -> Result<Signaling, Failure> {
         let identity = &self.identity;
-        Signaling::connect(
+        let (signaling, revocations) = Signaling::connect(
             &self.options.signal_url,
             &identity.cluster,
             identity.grant,
             session,
             &identity.key,
         )
-        .await
+        .await?;
+        if let Some(list) = revocations {
+            self.learn(&list);
+        }
+        Ok(signaling)
+    }
+
+    /// Takes a list of revoked nodes, if it is the cluster's and a newer one. Signaling may say what it likes.
+    fn learn(&self, list: &RevocationList) {
+        let is_newer = self
+            .revocations
+            .send_if_modified(|known| known.learn(list) == Ok(true));
+        if is_newer && let Ok(json) = serde_json::to_string(list) {
+            self.host.save_revocations(&json);
+        }
     }
 
     fn tell(&self, status: Status) {

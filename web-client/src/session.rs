@@ -14,6 +14,7 @@ use portway_protocol::lane::Lane;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::Revocations;
 use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
 use portway_protocol::session::handshake::{self, HandshakeError};
 use portway_protocol::session::party::{Holder, Proven, Trust};
@@ -87,10 +88,12 @@ impl Identity {
         &self,
         node: Option<&'a NodeId>,
         certificates: &Certificates,
+        revocations: &'a Revocations,
     ) -> Result<Trust<'a>, Failure> {
         Ok(Trust {
             cluster_key: self.cluster_key,
             pinned: self.pinned,
+            revocations,
             node,
             // Nothing opens before both are known, and who answers what was not offered is no node.
             binding: certificates
@@ -112,6 +115,8 @@ pub(crate) struct Visit {
     /// tells which one was presented.
     pub(crate) certificates: Rc<Certificates>,
     pub(crate) resumption: Option<Resumption>,
+    /// Which nodes are none any more.
+    pub(crate) revocations: Revocations,
 }
 
 /// The certificates of a channel's ends, as far as they are known.
@@ -198,7 +203,7 @@ pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, 
     let session = visit.session;
     let mut channel = Channel::new(visit.channel);
     channel.opened().await.map_err(no_path)?;
-    let trust = identity.trust(visit.node.as_ref(), &visit.certificates)?;
+    let trust = identity.trust(visit.node.as_ref(), &visit.certificates, &visit.revocations)?;
     let timeout = clock::sleep(HANDSHAKE_TIMEOUT);
     let shaking = async {
         visit.certificates.shown.notified().await;

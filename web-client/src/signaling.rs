@@ -7,6 +7,7 @@ use std::time::Duration;
 use portway_protocol::id::{ClusterName, GrantId, SessionId};
 use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::RevocationList;
 use portway_protocol::signal::{
     Authenticate, Authenticated, Call, Envelope, IceServer, PATH, SUBPROTOCOL, decode_result,
 };
@@ -96,14 +97,15 @@ pub(crate) fn patience(failures: u32) -> Duration {
 }
 
 impl Signaling {
-    /// Connects and authenticates, to open a session.
+    /// Connects and authenticates, to open a session. The newest list of revoked nodes that the other end knows
+    /// comes along; nobody has checked it.
     pub(crate) async fn connect(
         url: &str,
         cluster: &ClusterName,
         grant: GrantId,
         session: SessionId,
         key: &SigningKey,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Option<RevocationList>), Failure> {
         let unreachable = |_| Failure::new(Reason::SignalingUnreachable);
         let socket = WebSocket::new_with_str(url, SUBPROTOCOL).map_err(unreachable)?;
         let (sender, incoming) = mpsc::channel(QUEUE);
@@ -135,7 +137,7 @@ impl Signaling {
         let result = reply.result.ok_or_else(violation)?;
         let authenticated: Authenticated = decode_result(&result).map_err(|_| violation())?;
         signaling.ice_servers = authenticated.ice_servers;
-        Ok(signaling)
+        Ok((signaling, authenticated.revocations))
     }
 
     /// The next message. Fails once the socket is closed.

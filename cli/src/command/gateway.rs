@@ -26,6 +26,7 @@ use crate::control::gateway::{Node, Owner};
 use crate::control::status::{Instance, Role};
 use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::renewal::{By, Certificate, Maker, Renewal};
+use crate::enrolment::revocation;
 use crate::exit::Failure;
 use crate::links::{Links, unix_now};
 use crate::portal::Portal;
@@ -80,6 +81,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         node: settings.node.clone(),
         node_key: node_key.clone(),
         certificate: certificate.shown(),
+        revocations: revocation::kept(&state),
         signaling: endpoints(&settings, &tls),
         shortcut: None,
         stream_relays: Arc::new(StreamRelays::new(tls)),
@@ -90,14 +92,17 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     })?;
     let handle = gateway.handle();
     let (mut offered, names) = process.offer(&handle, &settings.expose).await?;
-    process.spawn_gateway(gateway);
     let renewed = maker.as_ref().map_or(By::Hand, |_| By::Itself);
     let standing = watch::Sender::new(certificate.standing(renewed));
     let portals: Arc<[Portal]> = settings.signaling.clone().into();
-    let owner = own.map(|cluster| Owner::new(cluster, &state, &handle, &portals, &settings.node));
+    let owner = own.map(|cluster| {
+        let node = &settings.node;
+        Owner::new(cluster, &state, &handle, &portals, node, file.lists)
+    });
     if let Some(owner) = &owner {
         process.spawn_issuer(owner.issuer.clone()).await?;
     }
+    process.spawn_gateway(gateway, &state);
     let parts = Parts {
         about: Instance::new(Role::Gateway),
         signaling: None,

@@ -60,7 +60,10 @@ fn forget(global: &Global, node: &NodeId) -> anyhow::Result<()> {
         return Err(Failure::configuration(format!("no node `{node}` was certified")).into());
     }
     output::print(global.format(), &forgotten, |_| {
-        format!("the name `{node}` is free; the certificate that it had is good until its end")
+        format!(
+            "`{node}` is no node of the cluster any more, and its name is free: who is connected knows already, and \
+             others when they come"
+        )
     })?;
     Ok(())
 }

@@ -66,5 +66,12 @@ fn human(status: &Status) -> String {
         };
         text.push_str(&format!("certificate {left} left, {renewal}\n"));
     }
+    if let Some(list) = &status.revocations {
+        let left = duration(list.expires.saturating_sub(unix_now()));
+        text.push_str(&format!(
+            "revoked     {} nodes, by a list with {left} left\n",
+            list.nodes
+        ));
+    }
     text
 }

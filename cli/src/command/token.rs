@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use portway_protocol::limits::MAX_TOKEN;
 use portway_protocol::token::TrustedKeys;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::UserClaims;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::args::{Global, Issue, Token};
 use crate::cluster::{Cluster, Kept};
 use crate::control::gateway::{Accepted, Presented};
 use crate::enrolment::issuer::{InvitationRequest, JoinToken};
-use crate::enrolment::ledger::{Ledger, Member};
+use crate::enrolment::ledger::{Entries, Ledger, Member};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, unix_now};
 use crate::output::{self, printable};
@@ -72,7 +72,8 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
         } => {
             let state = State::locate(global)?;
             let cluster = Cluster::required(global, &state)?;
-            let token = cluster.machine_token(node, *key, lifetime.as_secs())?;
+            let token =
+                cluster.machine_token(node, *key, lifetime.as_secs(), RevokedBy::Nothing)?;
             let member = Member {
                 node: node.clone(),
                 key: *key,
@@ -80,10 +81,14 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
                 certificate_s: lifetime.as_secs(),
                 expires: token.expires,
             };
-            Ledger::new(state).change(unix_now(), |entries| {
-                entries.certify(member);
-                anyhow::Ok(())
-            })?;
+            let ledger = Ledger::new(state);
+            let certify = |entries: &mut Entries| anyhow::Ok(entries.certify(member));
+            if ledger.change(unix_now(), certify)? {
+                tracing::warn!(
+                    "this node was forgotten before: restart the instance that runs here, so that it signs a list of \
+                     revoked nodes without it"
+                );
+            }
             output::print(global.format(), &token, |token| token.token.clone())?;
         }
     }

@@ -23,6 +23,7 @@ use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
 use crate::control::status::{Instance, Role};
 use crate::enrolment::renewal::{By, Maker, Renewal};
+use crate::enrolment::revocation;
 use crate::links::Links;
 use crate::portal::Portal;
 use crate::relay::Beside;
@@ -79,6 +80,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         node: name.clone(),
         node_key: key.clone(),
         certificate: certificate.shown(),
+        revocations: revocation::kept(&state),
         signaling: vec![endpoint(&settings, &service, &portal)?],
         shortcut: relay.clone().map(|relay| relay as Arc<dyn Shortcut>),
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
@@ -92,7 +94,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let portals: Arc<[Portal]> = [portal.clone()].into();
     let owner = Owner {
         relay: relay.clone(),
-        ..Owner::new(current, &state, &handle, &portals, &name)
+        ..Owner::new(current, &state, &handle, &portals, &name, file.lists)
     };
     process.spawn_issuer(owner.issuer.clone()).await?;
     let node = Node {
@@ -111,7 +113,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         maker,
         node: name,
         key,
-        state,
+        state: state.clone(),
         gateway: handle,
         standing,
         certificate,
@@ -121,7 +123,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     if let Some(relay) = &relay {
         process.spawn_relay(relay, &node.gateway);
     }
-    process.spawn_gateway(gateway);
+    process.spawn_gateway(gateway, &state);
     let parts = Parts {
         about: Instance::new(Role::Up),
         signaling: Some(signaling.clone()),

@@ -22,6 +22,7 @@ use crate::args;
 use crate::cluster::Current;
 use crate::enrolment::issuer::Issuer;
 use crate::enrolment::renewal::Standing;
+use crate::enrolment::revocation::ListLifetime;
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, forget_owner_link};
 use crate::portal::Portal;
@@ -59,6 +60,7 @@ impl Owner {
         gateway: &GatewayHandle,
         portals: &Arc<[Portal]>,
         node: &NodeId,
+        lists: ListLifetime,
     ) -> Self {
         let issuer = Issuer {
             cluster,
@@ -66,6 +68,7 @@ impl Owner {
             gateway: gateway.clone(),
             portals: portals.clone(),
             node: node.clone(),
+            lists,
         };
         Self {
             issuer,

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use portway_gateway::audit::Head;
+use portway_protocol::revocation::RevocationList;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -61,9 +62,32 @@ pub(crate) struct Status {
     /// Of a node: how its certificate stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) certificate: Option<Standing>,
+    /// Of a node: what it knows of revoked nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revocations: Option<ListView>,
     /// Of a gateway: where its audit log ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) audit: Option<Head>,
+}
+
+/// The newest list of revoked nodes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ListView {
+    pub(crate) serial: u64,
+    /// Seconds since 1970.
+    pub(crate) expires: u64,
+    /// How many it names.
+    pub(crate) nodes: usize,
+}
+
+impl From<&RevocationList> for ListView {
+    fn from(list: &RevocationList) -> Self {
+        Self {
+            serial: list.serial,
+            expires: list.expires,
+            nodes: list.nodes.len(),
+        }
+    }
 }
 
 /// A signaling service of a gateway.
@@ -88,6 +112,7 @@ impl Instance {
         &self,
         signaling: Option<Vec<Connection>>,
         certificate: Option<Standing>,
+        revocations: Option<ListView>,
         audit: Option<Head>,
     ) -> anyhow::Result<Status> {
         let Process {
@@ -112,6 +137,7 @@ impl Instance {
             now_ms: u64::try_from(clock().as_millis()).unwrap_or(u64::MAX),
             signaling,
             certificate,
+            revocations,
             audit,
         })
     }
@@ -128,6 +154,8 @@ type Shared = State<(Instance, Option<Node>)>;
 
 async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
     let audit = node.as_ref().map(|node| node.gateway.audit().head());
+    let known = node.as_ref().map(|node| node.gateway.revocations().get());
+    let revocations = known.and_then(|known| known.list().map(Into::into));
     let is_apart = about.0.role == Role::Gateway;
     let certificate = node.as_ref().map(|node| node.standing.borrow().clone());
     let signaling = node.filter(|_| is_apart).map(|node| {
@@ -139,7 +167,9 @@ async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
             })
             .collect()
     });
-    let told = tokio::task::spawn_blocking(move || about.status(signaling, certificate, audit));
+    let told = tokio::task::spawn_blocking(move || {
+        about.status(signaling, certificate, revocations, audit)
+    });
     Ok(Json(told.await??))
 }
 

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use portway_gateway::StreamRelays;
 use portway_gateway::client::{Credential, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
+use portway_gateway::revocations::KnownRevocations;
 use portway_gateway::service::Trust;
-use portway_protocol::enrolment;
+use portway_protocol::enrolment::{self, Invitation};
 use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::rotation::Rotation;
@@ -133,11 +134,8 @@ impl Enrolled {
         outcome
     }
 
-    /// Asks the issuer for the newest key of the cluster; one of an earlier version does not tell.
-    pub(crate) async fn newest_key(
-        &self,
-        key: &SigningKey,
-    ) -> Result<Option<PublicKey>, RequestError> {
+    /// Asks the issuer for what is new.
+    pub(crate) async fn news(&self, key: &SigningKey) -> Result<Invitation, RequestError> {
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
             outcome = match self.issuer(portal, key) {
@@ -148,7 +146,7 @@ impl Enrolled {
                 break;
             }
         }
-        Ok(outcome?.cluster_key)
+        outcome
     }
 
     /// The issuer's service, which the node key opens.
@@ -166,6 +164,7 @@ impl Enrolled {
         };
         let tls = tls_config(&trust)?;
         Ok(Target {
+            revocations: KnownRevocations::new(self.cluster.clone(), self.cluster_key),
             address,
             node: None,
             device: key.clone(),

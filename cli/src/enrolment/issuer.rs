@@ -27,12 +27,14 @@ use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceTarget;
 use portway_protocol::token::Confirmation;
+use portway_protocol::token::machine::RevokedBy;
 use portway_protocol::token::user::{Devices, UserClaims};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Entries, Invited, Ledger, Member, OVERLAP};
+use super::revocation::ListLifetime;
 use crate::cluster::{Current, MAX_MACHINE_LIFETIME};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, grant_id, unix_now};
@@ -55,6 +57,8 @@ pub(crate) struct Issuer {
     pub(crate) portals: Arc<[Portal]>,
     /// The issuer's own node, whose name is taken.
     pub(crate) node: NodeId,
+    /// How long lists of revoked nodes are good for.
+    pub(crate) lists: ListLifetime,
 }
 
 /// What a join token shall be good for.
@@ -159,13 +163,16 @@ impl Issuer {
         Ok(self.ledger().read()?.nodes().to_vec())
     }
 
-    /// Frees a name. Whoever had it cannot renew its certificate. `None` if nobody had.
+    /// Frees a name. Whoever had it is no node any more. `None` if nobody had.
     pub(crate) fn forget(&self, name: &NodeId) -> anyhow::Result<Option<Member>> {
         let forgotten = self
             .ledger()
-            .change(unix_now(), |entries| anyhow::Ok(entries.forget(name)))?;
+            .change(unix_now(), |entries| entries.forget(name))?;
         if let Some(grant) = forgotten.as_ref().and_then(|member| member.grant) {
             self.gateway.revoke_grant(&grant)?;
+        }
+        if forgotten.is_some() {
+            self.publish()?;
         }
         Ok(forgotten)
     }
@@ -195,7 +202,7 @@ impl Issuer {
         Ok(Links::of_cluster(self.cluster.get(), portal.clone()))
     }
 
-    fn ledger(&self) -> Ledger {
+    pub(super) fn ledger(&self) -> Ledger {
         Ledger::new(self.state.clone())
     }
 
@@ -226,6 +233,7 @@ impl Issuer {
         Ok(Invitation {
             node,
             cluster_key: Some(self.cluster.get().key.public()),
+            revocations: self.gateway.revocations().get().list().cloned(),
         })
     }
 
@@ -240,7 +248,12 @@ impl Issuer {
         let certified = self.ledger().change(now, |entries| {
             let terms = self.judge((entries, &cluster.name), caller, request)?;
             let made = cluster
-                .machine_token(&request.node, request.key, terms.certificate_s)
+                .machine_token(
+                    &request.node,
+                    request.key,
+                    terms.certificate_s,
+                    RevokedBy::List,
+                )
                 .map_err(anyhow::Error::from)?;
             let grant = grant_of(&cluster.name, request, now, made.expires);
             let (grant, token) = (grant.jti, grant.issue(&cluster.key));
@@ -249,16 +262,19 @@ impl Issuer {
             if let Caller::Invited(id) = caller {
                 entries.redeem(id);
             }
-            entries.certify(Member {
+            let is_back = entries.certify(Member {
                 node: request.node.clone(),
                 key: request.key,
                 grant: Some(grant),
                 certificate_s: terms.certificate_s,
                 expires: made.expires,
             });
-            Ok::<_, Refused>((terms, made))
+            Ok::<_, Refused>((terms, made, is_back))
         });
-        let (terms, made) = certified?;
+        let (terms, made, is_back) = certified?;
+        if is_back {
+            self.publish()?;
+        }
         if let Some(spent) = terms.spent {
             let revoked = self.gateway.revoke_grant(&spent);
             revoked.map_err(anyhow::Error::from)?;

@@ -9,7 +9,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use anyhow::Context as _;
 use portway_protocol::id::{GrantId, NodeId};
-use portway_protocol::key::PublicKey;
+use portway_protocol::key::{KeyId, PublicKey};
+use portway_protocol::revocation::MAX_REVOKED;
+use portway_protocol::token::verify::LEEWAY;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -34,6 +36,11 @@ pub(crate) struct Entries {
     version: u32,
     invitations: Vec<Invited>,
     nodes: Vec<Member>,
+    #[serde(default)]
+    revoked: Vec<Revoked>,
+    /// Of the last list of those.
+    #[serde(default)]
+    serial: u64,
 }
 
 /// A join token that nobody has used.
@@ -64,6 +71,14 @@ pub(crate) struct Member {
     pub(crate) certificate_s: u64,
     /// End of the last one, seconds since 1970.
     pub(crate) expires: u64,
+}
+
+/// A node that was forgotten while its certificate was good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Revoked {
+    key: KeyId,
+    /// End of the certificate, seconds since 1970.
+    expires: u64,
 }
 
 impl Ledger {
@@ -154,23 +169,51 @@ impl Entries {
         self.invitations.retain(|invited| invited.id != *id);
     }
 
-    /// Takes a node, in place of the one that has its name or its key.
-    pub(crate) fn certify(&mut self, member: Member) {
+    /// Takes a node, in place of the one that has its name or its key. Returns whether it had been forgotten,
+    /// so that the next list is news.
+    pub(crate) fn certify(&mut self, member: Member) -> bool {
         self.nodes
             .retain(|node| node.node != member.node && node.key != member.key);
+        let listed = self.revoked.len();
+        self.revoked
+            .retain(|revoked| revoked.key != member.key.id());
         self.nodes.push(member);
         self.nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        self.revoked.len() < listed
     }
 
-    /// Frees a name; returns who had it.
-    pub(crate) fn forget(&mut self, name: &NodeId) -> Option<Member> {
-        let at = self.nodes.iter().position(|node| node.node == *name)?;
-        Some(self.nodes.remove(at))
+    /// Frees a name; returns who had it. Its key is revoked.
+    pub(crate) fn forget(&mut self, name: &NodeId) -> anyhow::Result<Option<Member>> {
+        let Some(at) = self.nodes.iter().position(|node| node.node == *name) else {
+            return Ok(None);
+        };
+        if self.revoked.len() >= MAX_REVOKED {
+            let message = format!(
+                "{MAX_REVOKED} nodes were forgotten whose certificates have not ended: `portway key rotate` makes \
+                 them end for all who follow"
+            );
+            return Err(Failure::configuration(message).into());
+        }
+        let forgotten = self.nodes.remove(at);
+        self.revoked.push(Revoked {
+            key: forgotten.key.id(),
+            expires: forgotten.expires,
+        });
+        Ok(Some(forgotten))
+    }
+
+    /// What the next list says: its serial, and whom it names. Serials rise even where this file was lost.
+    pub(crate) fn next_list(&mut self, now: u64) -> (u64, Vec<KeyId>) {
+        self.serial = now.max(self.serial + 1);
+        let nodes = self.revoked.iter().map(|revoked| revoked.key.clone());
+        (self.serial, nodes.collect())
     }
 
     fn forget_expired(&mut self, now: u64) {
         self.invitations.retain(|invited| invited.expires > now);
         self.nodes.retain(|node| node.expires + OVERLAP > now);
+        self.revoked
+            .retain(|revoked| revoked.expires + LEEWAY > now);
     }
 }
 

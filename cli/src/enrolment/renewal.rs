@@ -8,11 +8,12 @@ use std::time::Duration;
 use portway_gateway::GatewayHandle;
 use portway_gateway::session::NodeCertificate;
 use portway_protocol::backoff::Backoff;
+use portway_protocol::enrolment::Invitation;
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::reason::Reason;
 use portway_protocol::rotation::Rotation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::{TokenError, TrustedKeys};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -40,9 +41,9 @@ const RETRY_BASE: Duration = Duration::from_secs(1);
 /// Longest pause after a failure, and between looks at the clock, which may jump.
 const RETRY_CAP: Duration = Duration::from_secs(3600);
 
-/// Time between questions to the issuer whether the cluster has another key. New links name that: until a
-/// node has a certificate of it, it cannot serve them.
-const ROTATION_CHECK: Duration = Duration::from_secs(600);
+/// Time between questions to the issuer what is new: another cluster key, which new links name, so that a node
+/// cannot serve them until it has a certificate of it; a list of revoked nodes, if signaling has held it back.
+const NEWS_CHECK: Duration = Duration::from_secs(600);
 
 /// A certificate, and its end.
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ impl Maker {
         let (token, cluster, keys) = match self {
             Self::Cluster(current, lifetime) => {
                 let cluster = current.get();
-                let made = cluster.machine_token(node, key.public(), *lifetime)?;
+                let made = cluster.machine_token(node, key.public(), *lifetime, RevokedBy::List)?;
                 let keys = (cluster.key.public(), cluster.rotations);
                 (made.token, cluster.name, keys)
             }
@@ -178,20 +179,32 @@ impl Maker {
         Ok(Certificate::verify(token, &cluster, keys)?.0)
     }
 
-    /// Waits until the cluster has another key than the one that signed this certificate.
-    async fn rotated(&self, certificate: &Certificate, key: &SigningKey) {
+    /// Waits until the cluster has another key than the one that signed this certificate. What it hears of
+    /// revoked nodes meanwhile, the gateway learns.
+    async fn rotated(&self, certificate: &Certificate, key: &SigningKey, gateway: &GatewayHandle) {
         match self {
             Self::Cluster(current, _) => current.rotated(certificate.cluster_key).await,
             Self::Issuer(enrolled) => loop {
-                match enrolled.newest_key(key).await {
-                    Ok(Some(newest)) if newest != certificate.cluster_key => return,
-                    Ok(_) => {}
+                match enrolled.news(key).await {
+                    Ok(Invitation {
+                        cluster_key,
+                        revocations,
+                        ..
+                    }) => {
+                        let learnt = revocations.map(|list| gateway.learn(&list));
+                        if let Some(Err(error)) = learnt {
+                            tracing::warn!(%error, "the issuer's list of revoked nodes was not taken");
+                        }
+                        if cluster_key.is_some_and(|newest| newest != certificate.cluster_key) {
+                            return;
+                        }
+                    }
                     // Who is away for long is noticed when the certificate is due.
                     Err(error) => {
-                        tracing::debug!(%error, "the issuer did not tell the cluster key")
+                        tracing::debug!(%error, "the issuer did not tell the news")
                     }
                 }
-                tokio::time::sleep(ROTATION_CHECK).await;
+                tokio::time::sleep(NEWS_CHECK).await;
             },
         }
     }
@@ -211,7 +224,7 @@ impl Renewal {
         loop {
             tokio::select! {
                 () = until(self.certificate.due(random())) => {}
-                () = self.maker.rotated(&self.certificate, &self.key) => {}
+                () = self.maker.rotated(&self.certificate, &self.key, &self.gateway) => {}
             }
             match self.maker.make(&self.node, &self.key, &self.state).await {
                 Ok(renewed) => {
@@ -247,7 +260,7 @@ fn unrenewed(error: &RequestError) -> Failure {
 }
 
 /// Waits for a time of the clock, seconds since 1970.
-async fn until(due: u64) {
+pub(super) async fn until(due: u64) {
     loop {
         let left = Duration::from_secs(due.saturating_sub(unix_now()));
         if left.is_zero() {

@@ -10,6 +10,8 @@ use crate::control::gateway::NewService;
 use crate::demo::Demo;
 use crate::enrolment::issuer::{self, Issuer};
 use crate::enrolment::renewal::Renewal;
+use crate::enrolment::revocation;
+use crate::state::State;
 
 /// File in the state directory.
 pub(crate) const GRANTS: &str = "grants.json";
@@ -89,14 +91,22 @@ impl Process {
     pub(crate) async fn spawn_issuer(&mut self, issuer: Issuer) -> anyhow::Result<()> {
         let listener = issuer::bind(&issuer.state).await?;
         issuer.offer_if_awaited()?;
+        issuer.publish()?;
+        let (publisher, drain) = (issuer.clone(), self.drain.clone());
+        self.tasks.spawn(async move {
+            publisher.publish_in_time(drain).await;
+            Ok(())
+        });
         self.tasks
             .spawn(issuer.serve(listener, self.cancel.clone()));
         Ok(())
     }
 
-    /// Runs it until it is to drain; when it has drained, the rest ends.
-    pub(crate) fn spawn_gateway(&mut self, gateway: Gateway) {
+    /// Runs it until it is to drain; when it has drained, the rest ends. What it hears of revoked nodes is kept.
+    pub(crate) fn spawn_gateway(&mut self, gateway: Gateway, state: &State) {
         let (drain, cancel) = (self.drain.clone(), self.cancel.clone());
+        let kept = revocation::keep(state.clone(), gateway.handle(), drain.clone());
+        self.tasks.spawn(kept);
         self.tasks.spawn(async move {
             gateway.run(drain).await;
             cancel.cancel();

@@ -141,7 +141,14 @@ async fn meet(
         grant: credential.grant,
         session,
     });
-    let Authenticated { ice_servers, .. } = socket.authenticate(&call).await?;
+    let Authenticated {
+        ice_servers,
+        revocations,
+        ..
+    } = socket.authenticate(&call).await?;
+    if let Some(list) = revocations {
+        target.revocations.hear(&list);
+    }
     Ok((socket, heartbeat(challenge.heartbeat_ms), ice_servers))
 }
 
@@ -183,12 +190,12 @@ impl Introduction<'_> {
         opening.channel = self.begun.elapsed();
         let binding = peer.binding().ok_or(ClientError::NoPath)?;
         let shaking = self.shake_hands(channel.as_ref(), binding);
-        let (Proven { node, .. }, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
+        let (proven, accepted) = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking)
             .await
             .unwrap_or(Err(ClientError::Timeout))?;
         Ok(Welcome {
             channel,
-            node,
+            proven,
             accepted,
         })
     }
@@ -216,9 +223,11 @@ impl Introduction<'_> {
         let gone = |Closed| ClientError::NoPath;
         channel.send(hello.into()).await.map_err(gone)?;
         let reply = channel.recv().await.ok_or(ClientError::NoPath)?;
+        let revocations = self.target.revocations.get();
         let trust = Trust {
             cluster_key: credential.cluster_key,
             pinned: None,
+            revocations: &revocations,
             node: self.target.node.as_ref(),
             binding,
             now: unix_now(),

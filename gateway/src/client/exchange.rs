@@ -201,6 +201,10 @@ impl Exchange {
                 Ok(News::NodeOffline)
             }
             Ok(Call::Presence(_)) => Ok(News::NodeOnline),
+            Ok(Call::Revocations(list)) => {
+                self.target.revocations.hear(&list);
+                Ok(News::Nothing)
+            }
             Ok(_) | Err(SignalError::Method) => Ok(News::Nothing),
             Err(SignalError::Params(_) | SignalError::Parse(_)) => {
                 Err(SocketError::Violation.into())
@@ -209,9 +213,11 @@ impl Exchange {
     }
 
     fn verify(&self, answer: &Answer) -> Result<(), ClientError> {
+        let revocations = self.target.revocations.get();
         let trust = Trust {
             cluster_key: self.target.address.credential.cluster_key,
             pinned: None,
+            revocations: &revocations,
             node: self.target.node.as_ref(),
             binding: self.peer.bound_by(&answer.description)?,
             now: unix_now(),

@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portway_protocol::id::NodeId;
+use portway_protocol::key::PublicKey;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
+use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
 use portway_transport::lane::{self, Ask, CARRIERS, Carrier, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
@@ -88,7 +90,7 @@ pub enum Unanswered {
 /// What the gateway has let in.
 pub(super) struct Welcome {
     pub(super) channel: Arc<dyn Channel>,
-    pub(super) node: NodeId,
+    pub(super) proven: Proven,
     pub(super) accepted: Accepted,
 }
 
@@ -111,12 +113,14 @@ impl Session {
             .handshake::<_, RequestBody>(TokioIo::new(near))
             .await?;
         // Wherever it goes on, it is there.
-        target.node = Some(welcome.node.clone());
+        let Proven { node, key, .. } = welcome.proven;
+        target.node = Some(node.clone());
         let (asks, asked) = mpsc::channel(ASKS);
         let closing = CancellationToken::new();
         let (peer, peers) = watch::channel(exchange.peer());
         let driver = Driver {
             target,
+            node_key: key,
             resumption: Resumption {
                 session: id,
                 key: welcome.accepted.resumption.clone(),
@@ -144,7 +148,7 @@ impl Session {
         let mut tasks = JoinSet::new();
         tasks.spawn(running);
         Ok(Self {
-            node: welcome.node,
+            node,
             accepted: welcome.accepted,
             opening,
             requests: Requests(requests),
@@ -241,6 +245,8 @@ type Http = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 /// Keeps a session going.
 struct Driver {
     target: Target,
+    /// Of the node that has the session.
+    node_key: PublicKey,
     resumption: Resumption,
     deadlines: Deadlines,
     /// Of the channel in use.
@@ -271,6 +277,7 @@ impl Driver {
         closing: CancellationToken,
     ) -> ClientError {
         let traffic = Traffic::default();
+        let revocations = self.target.revocations.clone();
         let (news, mut path_news) = mpsc::channel(PATH_NEWS);
         let (carriers, next_carriers) = mpsc::channel(CARRIERS);
         let terms = lane::Terms {
@@ -287,6 +294,7 @@ impl Driver {
                 ended = &mut lane => break ended.map_or_else(Into::into, |()| ClientError::Ended),
                 ended = &mut http => break ended.map_or_else(Into::into, |()| ClientError::Ended),
                 () = closing.cancelled() => break ClientError::Ended,
+                () = revocations.revoked(&self.node_key) => break ClientError::Refused(Reason::NodeRevoked),
                 Some(news) = path_news.recv() => match news {
                     PathNews::Silent => self.replace(),
                     PathNews::Back => {

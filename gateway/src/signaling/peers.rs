@@ -360,6 +360,7 @@ mod tests {
     use super::*;
     use crate::audit::{Event, Log};
     use crate::grants::{Grants, Issuers};
+    use crate::revocations::KnownRevocations;
     use crate::service::Services;
     use crate::session::Audit;
 
@@ -379,6 +380,7 @@ mod tests {
                 0,
             )
             .unwrap(),
+            revocations: KnownRevocations::new(cluster.clone(), key.public()),
             identity: Identity {
                 cluster,
                 node: "nas".parse().unwrap(),

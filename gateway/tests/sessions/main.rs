@@ -15,6 +15,7 @@ use h2::{Reason as H2Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use portway_gateway::audit::Log;
 use portway_gateway::grants::{Grants, Issuers};
+use portway_gateway::revocations::KnownRevocations;
 use portway_gateway::service::{ServiceSpec, Services, Trust};
 use portway_gateway::session::table::Table;
 use portway_gateway::session::{self, Audit, Context, Identity, NodeCertificate, SessionError};
@@ -23,13 +24,14 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::Revocations;
 use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake::{self, Accepted, HandshakeError};
 use portway_protocol::session::party::{self, Holder};
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::{Devices, UserClaims};
 use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
@@ -99,6 +101,7 @@ fn identity() -> Identity {
         cnf: Confirmation {
             ed25519: node_key.public(),
         },
+        revoked_by: RevokedBy::Nothing,
     };
     Identity {
         cluster: "home".parse().unwrap(),
@@ -149,6 +152,7 @@ impl Node {
                 grants,
                 table: Table::default(),
                 audit,
+                revocations: KnownRevocations::new("home".parse().unwrap(), key(1).public()),
                 suspicion: tokio::sync::watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 draining: CancellationToken::new(),
@@ -247,7 +251,9 @@ impl Visit<'_> {
         channel.send(hello.into()).await.unwrap();
         let reply = channel.recv().await.unwrap();
         let grant = GrantId::from_bytes(self.grant);
+        let revocations = Revocations::new("home".parse().unwrap(), key(1).public());
         let trust = party::Trust {
+            revocations: &revocations,
             node: None,
             pinned: None,
             cluster_key: key(1).public(),

@@ -31,6 +31,7 @@ use crate::key::{KeyError, PublicKey, Signature};
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
+use crate::revocation::RevocationError;
 use crate::rotation::{Rotation, RotationError};
 use crate::session::binding::Binding;
 use crate::session::party::{Certificate, Certified, Holder, Node, Proven, Trust};
@@ -83,6 +84,9 @@ pub enum HandshakeError {
     /// The node has no certificate of this cluster.
     #[error("the certificate of the node: {0}")]
     Certificate(#[from] TokenError),
+    /// Its certificate was taken back, or nobody says that it was not.
+    #[error("the certificate of the node: {0}")]
+    Revocation(#[from] RevocationError),
     /// It is not the one of the certificate, or not the other end of this channel.
     #[error("the node did not prove itself: {0}")]
     Unproven(#[from] KeyError),
@@ -118,6 +122,7 @@ impl HandshakeError {
                 Reason::CertificateExpired
             }
             Self::KeyChanged => Reason::ClusterKeyChanged,
+            Self::Revocation(error) => error.reason(),
             Self::Rotation(_)
             | Self::Certificate(_)
             | Self::Unproven(_)
@@ -264,6 +269,7 @@ impl AwaitHello {
             device: holder.device,
             proven: Proven {
                 node: reply.node,
+                key,
                 cluster_key,
             },
         })
@@ -542,10 +548,11 @@ mod tests {
 
     use super::*;
     use crate::key::SigningKey;
+    use crate::revocation::{RevocationList, Revocations};
     use crate::secret::Secret;
     use crate::session::binding::Fingerprint;
     use crate::token::Confirmation;
-    use crate::token::machine::MachineClaims;
+    use crate::token::machine::{MachineClaims, RevokedBy};
 
     fn key() -> SigningKey {
         seeded(1)
@@ -565,6 +572,7 @@ mod tests {
         rotations: Vec<Rotation>,
         /// What the client knows beside its link.
         pinned: Option<SigningKey>,
+        revocations: Revocations,
         node_key: SigningKey,
         /// As the client sees it, as the gateway does.
         channels: [Binding; 2],
@@ -602,10 +610,12 @@ mod tests {
                 cnf: Confirmation {
                     ed25519: seeded(11).public(),
                 },
+                revoked_by: RevokedBy::Nothing,
             },
             issuer: seeded(10),
             rotations: Vec::new(),
             pinned: None,
+            revocations: Revocations::new(cluster(), seeded(10).public()),
             node_key: seeded(11),
             channels: [channel(1, 2); 2],
             device: device().public(),
@@ -667,6 +677,7 @@ mod tests {
             node: None,
             cluster_key: seeded(10).public(),
             pinned: world.pinned.as_ref().map(SigningKey::public),
+            revocations: &world.revocations,
             binding: world.channels[0],
             now: world.now,
         };
@@ -810,6 +821,31 @@ mod tests {
             let world = World { now, ..honest() };
             assert_eq!(refusal(&world), Reason::CertificateExpired);
         }
+    }
+
+    #[test]
+    fn a_node_that_was_taken_back_is_none() {
+        let knowing = |serial, nodes: &[u8], expires, revoked_by| {
+            let ids = nodes.iter().map(|seed| seeded(*seed).public().id());
+            let ends = (serial, expires);
+            let list = RevocationList::sign(&cluster(), (&seeded(10), &[]), ends, ids.collect());
+            let mut world = honest();
+            world.revocations.learn(&list).unwrap();
+            world.certificate.revoked_by = revoked_by;
+            world
+        };
+        let (later, by_list) = (NOW + 50, RevokedBy::List);
+        for revoked_by in [RevokedBy::Nothing, by_list] {
+            let revoked = refusal(&knowing(1, &[12, 11], later, revoked_by));
+            assert_eq!(revoked, Reason::NodeRevoked);
+            let other = knowing(1, &[12], later, revoked_by);
+            meet_in(&other, None, None, |_, message| message).unwrap();
+        }
+        let ended = refusal(&knowing(1, &[], NOW - 50, by_list));
+        assert_eq!(ended, Reason::RevocationsOutdated);
+        let mut unlisted = honest();
+        unlisted.certificate.revoked_by = by_list;
+        assert_eq!(refusal(&unlisted), Reason::RevocationsOutdated);
     }
 
     #[test]

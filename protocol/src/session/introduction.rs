@@ -102,11 +102,12 @@ impl Introduction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::revocation::Revocations;
     use crate::secret::Secret;
     use crate::session::party::Certificate;
     use crate::signal::{SdpKind, SessionDescription};
     use crate::token::Confirmation;
-    use crate::token::machine::MachineClaims;
+    use crate::token::machine::{MachineClaims, RevokedBy};
 
     const NOW: u64 = 1000;
 
@@ -131,6 +132,7 @@ mod tests {
             cnf: Confirmation {
                 ed25519: key(11).public(),
             },
+            revoked_by: RevokedBy::Nothing,
         };
         claims.issue(&key(10))
     }
@@ -189,9 +191,11 @@ mod tests {
             node: None,
             session: SessionId::from_bytes([2; 16]),
         };
+        let revocations = Revocations::new(home.clone(), key(10).public());
         let trust = Trust {
             cluster_key: key(10).public(),
             pinned: None,
+            revocations: &revocations,
             node: Some(&node),
             binding: Binding {
                 client: print(1),

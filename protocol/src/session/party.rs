@@ -5,6 +5,7 @@ use super::handshake::HandshakeError;
 use crate::check::Check;
 use crate::id::{ClusterName, GrantId, NodeId};
 use crate::key::{KeyError, PublicKey, SigningKey};
+use crate::revocation::Revocations;
 use crate::rotation::{self, Rotation};
 use crate::token::TrustedKeys;
 use crate::token::machine::MachineClaims;
@@ -18,6 +19,8 @@ pub struct Trust<'a> {
     pub pinned: Option<PublicKey>,
     /// The node that is meant; any of the cluster if there is none.
     pub node: Option<&'a NodeId>,
+    /// What it knows of nodes that are none any more.
+    pub revocations: &'a Revocations,
     /// The channel, as the client's end sees it.
     pub binding: Binding,
     /// Seconds since 1970.
@@ -64,6 +67,8 @@ pub struct Certificate<'a> {
 pub struct Proven {
     /// The node.
     pub node: NodeId,
+    /// Its key.
+    pub key: PublicKey,
     /// The newest key of the cluster: to be believed from now on, in place of the one that was pinned.
     pub cluster_key: PublicKey,
 }
@@ -80,7 +85,8 @@ impl Trust<'_> {
     /// The key of a node, from its certificate. What it has signed is not looked at.
     ///
     /// # Errors
-    /// [`HandshakeError::KeyChanged`], [`HandshakeError::Rotation`], [`HandshakeError::Certificate`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
+    /// [`HandshakeError::KeyChanged`], [`HandshakeError::Rotation`], [`HandshakeError::Certificate`],
+    /// [`HandshakeError::Revocation`] or [`HandshakeError::Unproven`] if the certificate is not the cluster's
     /// word for this node, [`HandshakeError::WrongNode`] if another one is meant.
     pub(super) fn node_key(
         &self,
@@ -98,6 +104,7 @@ impl Trust<'_> {
         }
         let trusted = TrustedKeys::new(keys);
         let claims = MachineClaims::verify(certificate.token, cluster, &trusted, self.now)?;
+        Check::Revocation.enforce(self.revocations.judge(&claims, self.now))?;
         if claims.node_id != *node {
             return Err(HandshakeError::Unproven(KeyError::BadSignature));
         }

@@ -30,6 +30,29 @@ pub struct MachineClaims {
     pub jti: String,
     /// The node key.
     pub cnf: Confirmation,
+    /// What takes it back before its end.
+    #[serde(default, skip_serializing_if = "RevokedBy::is_nothing")]
+    pub revoked_by: RevokedBy,
+}
+
+/// What takes a machine token back before its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevokedBy {
+    /// A [list] of revoked nodes, if somebody has one.
+    ///
+    /// [list]: crate::revocation::RevocationList
+    #[default]
+    Nothing,
+    /// The same, and without a list that is in force the token is worth nothing.
+    List,
+}
+
+impl RevokedBy {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
 }
 
 impl MachineClaims {
@@ -100,6 +123,7 @@ mod tests {
             cnf: Confirmation {
                 ed25519: key(2).public(),
             },
+            revoked_by: RevokedBy::Nothing,
         }
     }
 

@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use portway_protocol::id::{GrantId, NodeId, Nonce, ServiceName, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::limits::{
     HEARTBEAT_INTERVAL, MAX_GRANTS, MAX_SERVICES, NODE_LEASE, SIGNAL_AUTH_TIMEOUT,
 };
@@ -51,6 +52,7 @@ enum Role {
     Fresh,
     Gateway {
         node: NodeId,
+        key: PublicKey,
     },
     Client {
         lease: Lease,
@@ -135,7 +137,7 @@ impl Session {
     /// The socket is gone.
     pub(crate) fn on_closed(&self, state: &Inner) {
         state.registry.remove(self.outbox.id);
-        if let Role::Gateway { node } = &self.role {
+        if let Role::Gateway { node, .. } = &self.role {
             tracing::info!(%node, "node offline");
         }
     }
@@ -152,11 +154,10 @@ impl Session {
             (Role::Fresh, Call::Authenticate(params)) => {
                 return self.authenticate(id, params, state, now, unix_now);
             }
-            (Role::Gateway { node }, Call::Announce(announce)) => {
-                let node = node.clone();
-                return self.announce(id, &node, announce, state);
+            (Role::Gateway { node, key }, Call::Announce(announce)) => {
+                return self.announce(id, (node, key), announce, state);
             }
-            (Role::Gateway { node }, Call::Heartbeat(_)) => {
+            (Role::Gateway { node, .. }, Call::Heartbeat(_)) => {
                 state.registry.heartbeat(node, self.outbox.id);
                 self.reply(id, &Empty {});
             }
@@ -194,7 +195,7 @@ impl Session {
 
     /// A gateway's answer to our request.
     fn on_response(&self, envelope: Envelope, state: &Inner) {
-        let Role::Gateway { node } = &self.role else {
+        let Role::Gateway { node, .. } = &self.role else {
             return;
         };
         let session = envelope
@@ -230,8 +231,13 @@ impl Session {
                     .and_then(|claims| {
                         verify_challenge(&claims.cnf.ed25519, &self.nonce, cluster, &proof)
                             .map_err(|_| Reason::ProofInvalid)?;
+                        let key = claims.cnf.ed25519;
+                        if state.revocations().name(&key) {
+                            return Err(Reason::NodeRevoked);
+                        }
                         Ok(Role::Gateway {
                             node: claims.node_id,
+                            key,
                         })
                     })
             }
@@ -256,7 +262,7 @@ impl Session {
             }
         };
         let lease_ms = match &role {
-            Role::Gateway { node } => {
+            Role::Gateway { node, .. } => {
                 tracing::info!(%node, "gateway authenticated");
                 self.budget = Budget::new(now, GATEWAY_RATE, GATEWAY_BURST);
                 Some(u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX))
@@ -277,6 +283,7 @@ impl Session {
                 cluster: state.config.cluster.clone(),
                 lease_ms,
                 ice_servers,
+                revocations: state.revocations().list().cloned(),
             },
         );
         Ok(())
@@ -306,19 +313,26 @@ impl Session {
     fn announce(
         &self,
         id: Option<String>,
-        node: &NodeId,
-        announce: Announce,
+        (node, key): (&NodeId, &PublicKey),
+        mut announce: Announce,
         state: &Inner,
     ) -> Result<(), Closing> {
         if announce.services.len() > MAX_SERVICES || announce.grants.len() > MAX_GRANTS {
             self.refuse(id, Reason::RateLimited, state);
             return Ok(());
         }
-        if !state.registry.announce(node, &self.outbox, announce) {
+        let revocations = announce.revocations.take();
+        if !state
+            .registry
+            .announce((node, *key), &self.outbox, announce)
+        {
             self.refuse(id, Reason::Replaced, state);
             return Err(Reason::Replaced);
         }
         self.reply(id, &Empty {});
+        if let Some(list) = revocations {
+            state.learn(&list);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use portway_protocol::id::NodeId;
 use tokio::sync::{oneshot, watch};
 
 use super::{Entry, Event, KnownNode, Store, StoreError};
@@ -13,6 +14,7 @@ const QUEUE: usize = 1024;
 
 enum Work {
     Node(Box<KnownNode>),
+    Forget(NodeId),
     Event {
         at_ms: u64,
         event: Event,
@@ -53,6 +55,11 @@ impl Recorder {
     /// Remembers a node.
     pub fn node(&self, node: KnownNode) {
         self.hand_over(Work::Node(Box::new(node)));
+    }
+
+    /// Forgets a node.
+    pub fn forget(&self, node: NodeId) {
+        self.hand_over(Work::Forget(node));
     }
 
     /// Appends to the event log.
@@ -106,6 +113,7 @@ fn write(mut store: Box<dyn Store>, work: &Receiver<Work>, news: &watch::Sender<
     while let Ok(work) = work.recv() {
         let outcome = match work {
             Work::Node(node) => store.save_node(&node),
+            Work::Forget(node) => store.forget_node(&node),
             Work::Event { at_ms, event } => store
                 .append(at_ms, &event)
                 .inspect(|()| news.send_replace(())),

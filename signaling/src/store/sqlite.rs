@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use portway_protocol::id::NodeId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::event::{Hash, chain};
@@ -131,6 +132,12 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    fn forget_node(&mut self, node: &NodeId) -> Result<(), StoreError> {
+        self.connection
+            .execute("DELETE FROM node WHERE name = ?1", [node.as_str()])?;
+        Ok(())
+    }
+
     fn append(&mut self, at_ms: u64, event: &Event) -> Result<(), StoreError> {
         let body = serde_json::to_string(event).map_err(|_| StoreError::Damaged("an event"))?;
         let seq = self.last.0 + 1;
@@ -195,6 +202,7 @@ mod tests {
                 commit: "c".into(),
                 services: Vec::new(),
                 grants: Vec::new(),
+                revocations: None,
             },
             seen,
         }
@@ -219,6 +227,8 @@ mod tests {
 
         let mut store = Sqlite::open(&path).unwrap();
         assert_eq!(store.nodes().unwrap(), [node("nas", 7), node("pi", 6)]);
+        store.forget_node(&"nas".parse().unwrap()).unwrap();
+        assert_eq!(store.nodes().unwrap(), [node("pi", 6)]);
         store.append(101, &offline("pi")).unwrap();
         let seqs = |entries: Vec<Entry>| entries.iter().map(|e| e.seq).collect::<Vec<_>>();
         assert_eq!(seqs(store.events(10).unwrap()), [1, 2]);

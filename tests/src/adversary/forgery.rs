@@ -3,6 +3,7 @@
 use portway_protocol::id::{ClusterName, NodeId, encode};
 use portway_protocol::key::{KeyId, Signature, SigningKey};
 use portway_protocol::secret::Secret;
+use portway_protocol::token::machine::RevokedBy;
 use serde_json::json;
 
 /// Encoding of the curve's neutral element: as a public key, of order 1.
@@ -32,6 +33,8 @@ pub struct Claims {
     pub node: String,
     /// Seconds from now to its end.
     pub expires: i64,
+    /// What takes it back before.
+    pub revoked_by: RevokedBy,
 }
 
 impl Identity {
@@ -107,7 +110,7 @@ fn forge(
 ) -> String {
     const DAY: u64 = 24 * 3600;
     let header = json!({"alg": "EdDSA", "typ": "JWT", "kid": named.as_str()});
-    let body = json!({
+    let mut body = json!({
         "iss": claims.cluster,
         "aud": claims.cluster,
         "sub": claims.node,
@@ -118,6 +121,9 @@ fn forge(
         "jti": "forged",
         "cnf": {"ed25519": encode(node_key)},
     });
+    if claims.revoked_by != RevokedBy::Nothing {
+        body["revoked_by"] = json!(claims.revoked_by);
+    }
     let part = |json: &serde_json::Value| encode(json.to_string().as_bytes());
     let signed = format!("{}.{}", part(&header), part(&body));
     let signature = issuer.sign(signed.as_bytes());

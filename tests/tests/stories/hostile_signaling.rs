@@ -152,7 +152,11 @@ async fn succeed(attack: &Attack) -> anyhow::Result<()> {
                     look_again().await
                 }
             };
-            stage.until(attack, told).await?;
+            let outcome = stage.until(attack, told).await;
+            // It may have ended at once, and was one all the same.
+            if !told_us(capture) {
+                outcome?;
+            }
         }
         Goal::Answered => {
             let answers = || capture.signaling("answer").len();

@@ -4,21 +4,26 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::Context as _;
 use portway_tests::authority;
+use portway_tests::browser::Browser;
 use portway_tests::client::{Connected, LinkFile, ping};
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::Upstream;
 use portway_tests::{LOOK_AGAIN, PATIENCE};
 use serde_json::Value;
 
-use crate::{NativeStory, native};
+use crate::{APP, BOTH, NativeStory, native, story};
 
-pub(crate) const STORIES: &[NativeStory] = &[
+pub(crate) const STORIES: &[crate::Story] =
+    &[story!(BOTH, a_page_hears_that_its_machine_was_forgotten)];
+
+pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(a_machine_joins_and_serves),
     native!(a_join_token_is_good_once),
     native!(one_of_two_machines_gets_a_token_s_certificate),
     native!(a_name_has_one_machine),
     native!(certificates_are_renewed_while_sessions_go_on),
     native!(a_machine_that_was_forgotten_is_not_renewed),
+    native!(a_machine_that_was_forgotten_is_no_node),
     native!(a_gateway_with_the_cluster_key_lets_machines_join),
     native!(what_is_no_join_token_is_refused),
 ];
@@ -46,7 +51,7 @@ impl Owner {
     }
 
     /// A link to `app` of a gateway elsewhere.
-    async fn link(&self, gateway: &Portway) -> anyhow::Result<LinkFile> {
+    async fn link(&self, gateway: &Portway) -> anyhow::Result<String> {
         let portal = text(&self.portway.ready["portal"]);
         let issue = ["token", "issue", "user", "--service", "app", "--origin"];
         let granted = self
@@ -55,7 +60,7 @@ impl Owner {
             .await?;
         let token = text(&granted["token"]);
         gateway.tell(&["token", "accept"], &token).await?;
-        LinkFile::new(&text(&granted["link"]))
+        Ok(text(&granted["link"]))
     }
 
     /// How often a node came.
@@ -121,7 +126,7 @@ async fn a_machine_joins_and_serves() -> anyhow::Result<()> {
 
     let running = gateway(&office, &upstream).await?;
     assert_eq!(running.ready["node"], "office");
-    let link = owner.link(&running).await?;
+    let link = LinkFile::new(&owner.link(&running).await?)?;
     let pinged = ping(&link, &["--count", "1"]).await?;
     assert!(pinged.status.success(), "{}", pinged.error);
     assert_eq!(pinged.lines[0]["node"], "office");
@@ -221,7 +226,7 @@ async fn certificates_are_renewed_while_sessions_go_on() -> anyhow::Result<()> {
     // A gateway without a good one gets it before it starts.
     std::fs::write(office.path().join("machine.token"), "damaged")?;
     let running = gateway(&office, &upstream).await?;
-    let link = owner.link(&running).await?;
+    let link = LinkFile::new(&owner.link(&running).await?)?;
     let local = Connected::start(&link).await?;
     let before = local.request("GET / HTTP/1.1", b"").await?;
     assert!(before.0.starts_with("HTTP/1.1 200"), "{}", before.0);
@@ -270,6 +275,87 @@ async fn a_machine_that_was_forgotten_is_not_renewed() -> anyhow::Result<()> {
     };
     let failure = tokio::time::timeout(PATIENCE, told).await??;
     assert!(failure.contains("does not know this machine"), "{failure}");
+    Ok(())
+}
+
+/// A machine of the owner's cluster, with a service and a link to it.
+struct Office {
+    state: State,
+    upstream: Upstream,
+    gateway: Portway,
+    link: LinkFile,
+    /// The link, as people have it.
+    url: String,
+}
+
+impl Office {
+    async fn join(owner: &Owner) -> anyhow::Result<Self> {
+        let (state, upstream) = (State::new()?, Upstream::start().await?);
+        let token = owner.join_token(&[]).await?;
+        join(&state, &token, &["--node", "office"]).await?;
+        let gateway = gateway(&state, &upstream).await?;
+        let url = owner.link(&gateway).await?;
+        Ok(Self {
+            link: LinkFile::new(&url)?,
+            state,
+            upstream,
+            gateway,
+            url,
+        })
+    }
+}
+
+async fn a_machine_that_was_forgotten_is_no_node() -> anyhow::Result<()> {
+    let owner = Owner::up().await?;
+    let office = Office::join(&owner).await?;
+    let mut local = Connected::start(&office.link).await?;
+    let (head, _) = local.request("GET / HTTP/1.1", b"").await?;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let known = office.gateway.ask(&["status"]).await?["revocations"].clone();
+    assert_eq!(known["nodes"], 0);
+
+    owner.portway.ask(&["nodes", "forget", "office"]).await?;
+    let lost = local.event("lost").await?;
+    assert_eq!(lost["reason"], "NODE_REVOKED");
+    let pinged = ping(&office.link, &["--count", "1"]).await?;
+    assert_eq!(pinged.error["error"]["reason"], "GRANT_UNKNOWN");
+    assert_eq!(office.upstream.requests(), ["GET /"]);
+    let told = office.gateway.ask(&["status"]).await?["revocations"].clone();
+    assert_eq!(told["nodes"], 1);
+    assert!(told["serial"].as_u64() > known["serial"].as_u64());
+
+    // It does not come back by itself, whatever is started anew.
+    let Owner { state, portway } = owner;
+    let listen = text(&portway.ready["portal"]);
+    let listen = listen.trim_end_matches('/').rsplit(':').next();
+    let listen = format!("127.0.0.1:{}", listen.context("a port")?);
+    portway.kill().await?;
+    let portway = Portway::up(&state, &listen, &[]).await?;
+    let owner = Owner { state, portway };
+    let status = owner.portway.ask(&["status"]).await?;
+    assert_eq!(status["revocations"]["nodes"], 1);
+    let pinged = ping(&office.link, &["--count", "1"]).await?;
+    assert_eq!(pinged.error["error"]["reason"], "GRANT_UNKNOWN");
+
+    // Until the owner invites it again.
+    office.gateway.kill().await?;
+    let token = owner.join_token(&[]).await?;
+    join(&office.state, &token, &["--node", "office"]).await?;
+    let _gateway = gateway(&office.state, &office.upstream).await?;
+    let pinged = ping(&office.link, &["--count", "1"]).await?;
+    assert!(pinged.status.success(), "{}", pinged.error);
+    Ok(())
+}
+
+async fn a_page_hears_that_its_machine_was_forgotten(browser: &mut Browser) -> anyhow::Result<()> {
+    let owner = Owner::up().await?;
+    let office = Office::join(&owner).await?;
+    browser.open(&office.url).await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    owner.portway.ask(&["nodes", "forget", "office"]).await?;
+    let shown = "document.body.innerText.includes('GRANT_UNKNOWN')";
+    browser.wait_for(shown, PATIENCE).await?;
     Ok(())
 }
 

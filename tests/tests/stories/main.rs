@@ -116,7 +116,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for story in without_a_browser::STORIES
         .iter()
         .chain(share_a_link::NATIVE_STORIES)
-        .chain(machines_join::STORIES)
+        .chain(machines_join::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
@@ -142,6 +142,7 @@ fn main() -> anyhow::Result<ExitCode> {
             roles_apart::STORIES,
             hostile_signaling::STORIES,
             key_changes::STORIES,
+            machines_join::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

@@ -18,7 +18,7 @@ use portway_protocol::link::Link;
 use portway_protocol::permission::Permission;
 use portway_protocol::secret::Secret;
 use portway_protocol::token::Confirmation;
-use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::{Devices, UserClaims};
 use portway_signaling::config::Stun;
 use portway_signaling::host::Origin;
@@ -146,6 +146,7 @@ impl Cluster {
             cnf: Confirmation {
                 ed25519: self.node_key.public(),
             },
+            revoked_by: RevokedBy::Nothing,
         };
         let gateway = Gateway::new(GatewayConfig {
             shortcut: None,
@@ -154,6 +155,7 @@ impl Cluster {
             cluster_key: self.key.public(),
             node: self.node.clone(),
             node_key: self.node_key.clone(),
+            revocations: None,
             certificate: NodeCertificate {
                 token: machine.issue(&self.key),
                 rotations: Vec::new(),

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
+use portway_protocol::revocation::Revocations;
 use portway_protocol::session::binding::Fingerprint;
 use portway_protocol::session::introduction;
 use portway_protocol::session::resumption::Resumption;
@@ -65,8 +66,9 @@ impl Introduction {
         answer: &Answer,
         identity: &Identity,
         certificates: &Certificates,
+        revocations: &Revocations,
     ) -> Result<(), Failure> {
-        let trust = identity.trust(self.node.as_ref(), certificates)?;
+        let trust = identity.trust(self.node.as_ref(), certificates, revocations)?;
         let verified = self.asked(identity).verify_answer(answer, &trust);
         verified.map_err(|error| Failure::with(error.reason(), error))
     }
@@ -105,6 +107,7 @@ pub(super) async fn introduce<'a>(
                         node: introduction.node.clone(),
                         certificates: certificates.clone(),
                         resumption: resumption.clone(),
+                        revocations: inner.revocations.borrow().clone(),
                     };
                     opening = Some(Box::pin(async move { session::reach(visit, &identity).await }));
                 }
@@ -131,7 +134,8 @@ pub(super) async fn introduce<'a>(
             message = signaling.next() => {
                 if let Some(answer) = hear(inner, session, message?)? {
                     certificates.answered(&answer.description)?;
-                    introduction.verify(&answer, &inner.identity, &certificates)?;
+                    let revocations = inner.revocations.borrow().clone();
+                    introduction.verify(&answer, &inner.identity, &certificates, &revocations)?;
                     inner.holder(&ToHolder::Answer {
                         session,
                         description: &answer.description,
@@ -201,6 +205,10 @@ pub(super) fn hear(
                 session: current,
                 candidate: &candidate.candidate,
             });
+            Ok(None)
+        }
+        Ok(Call::Revocations(list)) => {
+            inner.learn(&list);
             Ok(None)
         }
         Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),

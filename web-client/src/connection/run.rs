@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use portway_protocol::id::{NodeId, SessionId};
+use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
@@ -92,7 +93,11 @@ pub(super) async fn drive<'a>(
     deadlines: Deadlines,
 ) -> Failure {
     let (proven, resumption) = (reached.proven.clone(), reached.resumption.clone());
-    let Proven { node, cluster_key } = proven;
+    let Proven {
+        node,
+        key,
+        cluster_key,
+    } = proven;
     let begun = match session::begin(reached).await {
         Ok(begun) => begun,
         Err(failure) => return failure,
@@ -128,6 +133,7 @@ pub(super) async fn drive<'a>(
     loop {
         let outcome = tokio::select! {
             ended = &mut running => return ended,
+            () = revoked(inner, key) => return Failure::new(Reason::NodeRevoked),
             Some(news) = path_news.recv() => {
                 run.learn(news);
                 Ok(())
@@ -379,6 +385,13 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// Waits until a node's key is revoked.
+async fn revoked(inner: &Inner, key: PublicKey) {
+    let mut known = inner.revocations.subscribe();
+    // The sender lives as long as the connection, so waiting cannot fail.
+    drop(known.wait_for(|known| known.name(&key)).await);
 }
 
 async fn next_message(signaling: &mut Option<Signaling>) -> Result<Envelope, Failure> {

@@ -1,6 +1,8 @@
 //! The lies, and what refuses each.
 
-use portway_protocol::key::SigningKey;
+use portway_protocol::key::{KeyId, SigningKey};
+use portway_protocol::revocation::RevocationList;
+use portway_protocol::token::machine::RevokedBy;
 use portway_tests::adversary::forgery::{Claims, Identity, foreign_cluster_key, own_key};
 use portway_tests::adversary::middle::Alteration;
 use portway_tests::adversary::{Capture, Scheme, Toward, changing, impostor, middle};
@@ -282,6 +284,29 @@ pub(super) const ATTACKS: &[Attack] = &[
     .asking(&["--node", NODE])
     .refused_by(&[("node", E2E)])
     .wants(Goal::Believed),
+    Attack::new("a revoked node", |spoils, capture| {
+        let impostor = impostor::scheme(stolen(spoils, RevokedBy::Nothing)?, capture);
+        let nodes = vec![own_key().public().id()];
+        let list = list(&spoils.cluster_key, nodes, (spoils.now, 3600))?;
+        Ok(announcing(&list, capture, impostor))
+    })
+    .refused_by(&[("revocation", "NODE_REVOKED")])
+    .wants(Goal::Believed),
+    Attack::new("a list of revoked nodes is held back", |spoils, capture| {
+        let impostor = impostor::scheme(stolen(spoils, RevokedBy::List)?, capture);
+        let last = list(&spoils.cluster_key, Vec::new(), (spoils.now, -3600))?;
+        Ok(announcing(&last, capture, impostor))
+    })
+    .refused_by(&[("revocation", "REVOCATIONS_OUTDATED")])
+    .wants(Goal::Believed),
+    Attack::new("a list of revoked nodes is forged", |spoils, capture| {
+        let impostor = impostor::scheme(stolen(spoils, RevokedBy::List)?, capture);
+        let forged = list(&foreign_cluster_key(), Vec::new(), (spoils.now, 3600))?;
+        Ok(telling(&forged, impostor))
+    })
+    .next_to_the_client()
+    .refused_by(&[("revocation", "REVOCATIONS_OUTDATED")])
+    .wants(Goal::Believed),
     Attack::new("the node's certificate without its key", |_, capture| {
         Ok(impostor::scheme(Identity::of_the_gateway(NODE)?, capture))
     })
@@ -294,7 +319,55 @@ fn claims(cluster: &'static str, node: &str, expires: i64) -> Claims {
         cluster,
         node: node.to_owned(),
         expires,
+        revoked_by: RevokedBy::Nothing,
     }
+}
+
+/// A node that the cluster has certified, with a key that was stolen say.
+fn stolen(spoils: &Spoils, revoked_by: RevokedBy) -> anyhow::Result<Identity> {
+    let claims = Claims {
+        revoked_by,
+        ..claims("home", NODE, 3600)
+    };
+    let named = spoils.cluster_key.public().id();
+    Identity::new(&claims, &spoils.cluster_key, &named, spoils.now)
+}
+
+/// A list of revoked nodes that ends so many seconds from now.
+fn list(
+    by: &SigningKey,
+    nodes: Vec<KeyId>,
+    (now, expires): (u64, i64),
+) -> anyhow::Result<RevocationList> {
+    let ends = (now, now.saturating_add_signed(expires));
+    let cluster = "home".parse()?;
+    Ok(RevocationList::sign(&cluster, (by, &[]), ends, nodes))
+}
+
+/// Signaling hears of a list when an offer comes, by what the gateway announces; the rest is as it is.
+fn announcing(list: &RevocationList, capture: &Capture, mut scheme: Scheme) -> Scheme {
+    let (list, capture) = (json!(list), capture.clone());
+    Box::new(move |toward, message, outlet| {
+        let announced = capture.signaling("announce").pop();
+        if message["method"] == "offer"
+            && let Some(mut announcement) = announced
+        {
+            announcement["params"]["revocations"] = list.clone();
+            outlet.send(Toward::Client, announcement);
+        }
+        scheme(toward, message, outlet);
+    })
+}
+
+/// The client gets a list that nobody has checked, the rest is as it is.
+fn telling(list: &RevocationList, mut scheme: Scheme) -> Scheme {
+    let list = json!(list);
+    Box::new(move |toward, mut message, outlet| {
+        if message["result"]["ice_servers"].is_array() {
+            message["result"]["revocations"] = list.clone();
+        }
+        scheme(toward, message, outlet);
+    })
 }
 
 const FINGERPRINT: &str = "a=fingerprint:sha-256 ";
