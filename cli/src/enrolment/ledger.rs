@@ -202,9 +202,10 @@ impl Entries {
         Ok(Some(forgotten))
     }
 
-    /// What the next list says: its serial, and whom it names. Serials rise even where this file was lost.
-    pub(crate) fn next_list(&mut self, now: u64) -> (u64, Vec<KeyId>) {
-        self.serial = now.max(self.serial + 1);
+    /// What the next list says: its serial, and whom it names. `last`: the highest serial that is known.
+    /// Serials rise even where this file was lost.
+    pub(crate) fn next_list(&mut self, last: u64, now: u64) -> (u64, Vec<KeyId>) {
+        self.serial = now.max(self.serial.max(last) + 1);
         let nodes = self.revoked.iter().map(|revoked| revoked.key.clone());
         (self.serial, nodes.collect())
     }
@@ -271,6 +272,27 @@ mod tests {
         entries.certify(member("cellar", 2, 1000));
         let names: Vec<&str> = entries.nodes().iter().map(|it| it.node.as_str()).collect();
         assert_eq!(names, ["cellar", "office"]);
+    }
+
+    #[test]
+    fn who_was_forgotten_is_listed_until_its_certificate_ends_or_it_is_back() {
+        let mut entries = Entries::default();
+        let (office, attic) = (member("office", 1, 1000), member("attic", 2, 2000));
+        for it in [&office, &attic] {
+            assert!(!entries.certify(it.clone()));
+            let forgotten = entries.forget(&it.node).unwrap();
+            assert_eq!(forgotten.as_ref(), Some(it));
+            assert_eq!(entries.forget(&it.node).unwrap(), None);
+        }
+        let (both, one) = (vec![office.key.id(), attic.key.id()], vec![attic.key.id()]);
+        assert_eq!(entries.next_list(0, 10), (10, both.clone()));
+        assert_eq!(entries.next_list(20, 10), (21, both.clone()));
+        entries.forget_expired(1000 + LEEWAY - 1);
+        assert_eq!(entries.next_list(20, 10), (22, both));
+        entries.forget_expired(1000 + LEEWAY);
+        assert_eq!(entries.next_list(0, 10), (23, one));
+        assert!(entries.certify(member("cellar", 2, 3000)), "the same key");
+        assert_eq!(entries.next_list(0, 10), (24, Vec::new()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::issuer::Issuer;
+use super::ledger::Entries;
 use super::renewal::until;
 use crate::args::Span;
 use crate::cluster::MAX_MACHINE_LIFETIME;
@@ -62,7 +63,9 @@ impl Issuer {
     /// Signs a list of those who were forgotten, and passes it on.
     pub(crate) fn publish(&self) -> anyhow::Result<()> {
         let (now, cluster) = (unix_now(), self.cluster.get());
-        let listed = |entries: &mut super::ledger::Entries| anyhow::Ok(entries.next_list(now));
+        let known = self.gateway.revocations().get();
+        let last = known.list().map_or(0, |list| list.serial);
+        let listed = |entries: &mut Entries| anyhow::Ok(entries.next_list(last, now));
         let (serial, nodes) = self.ledger().change(now, listed)?;
         let list = RevocationList::sign(
             &cluster.name,
