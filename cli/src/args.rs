@@ -322,7 +322,8 @@ impl std::str::FromStr for Rate {
 /// `portway expose`.
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
-    /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock
+    /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
+    /// ssh=tcp://127.0.0.1:22
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -360,10 +361,18 @@ pub(crate) struct Ping {
 pub(crate) struct Connect {
     #[command(flatten)]
     pub(crate) opened: Opened,
-    /// Where programs of this machine find the service; port 0 stands for any free one
+    /// Where programs of this machine find the service; port 0 stands for any free one; may be repeated
     /// [default address: 127.0.0.1]
-    #[arg(long = "listen", short = 'L', value_name = "[ADDR:]PORT")]
-    pub(crate) listen: LocalAddress,
+    #[arg(
+        long = "listen",
+        short = 'L',
+        value_name = "[ADDR:]PORT",
+        required_unless_present = "stdio"
+    )]
+    pub(crate) listen: Vec<LocalAddress>,
+    /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) stdio: bool,
 }
 
 /// `[ADDR:]PORT`, on loopback unless an address is given.
@@ -395,9 +404,9 @@ pub(crate) struct Nodes {
 pub(crate) enum NodesCommand {
     /// Whom this cluster key has certified: name, key, end of the certificate
     Enrolled,
-    /// Free the name of a node: it can no longer renew its certificate
+    /// Take a node out of the cluster: nobody believes its certificate any more, and its name is free
     ///
-    /// The certificate that it has is good until its end.
+    /// It may join again with a new join token.
     Forget {
         /// Name of the node
         #[arg(value_name = "NAME")]

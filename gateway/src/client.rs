@@ -7,6 +7,7 @@
 //! ```
 //! - [`address`]: from a link's URL to whom to ask for what. [`mod@connect`]: one attempt.
 //! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
+//! - `stream`: bytes both ways over it, where the service speaks something else than HTTP.
 //! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
 //!
 //! What this shares with its twin in the browser (`web-client`) are the machines of `protocol`.
@@ -17,6 +18,7 @@ pub mod error;
 mod exchange;
 pub mod keeper;
 pub mod session;
+pub(crate) mod stream;
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! The strict reverse proxy: one HTTP/2 request of a session becomes exactly one HTTP/1.1 request
-//! to a local service.
+//! to a local service, or one connection to a service that speaks something else.
 //!
 //! - [`connect`]: the way to a service. [`headers`]: what may pass in each direction.
-//! - [`http`]: ordinary requests. [`upgrade`]: WebSockets. [`page`]: our own answers.
+//! - [`http`]: ordinary requests. [`upgrade`]: WebSockets. [`tunnel`]: bytes both ways. [`page`]: our own
+//!   answers.
 //!
 //! Security: nothing a client sends chooses the target; it comes from the node's configuration.
 //! Requests are re-serialised from typed values by hyper, which alone writes framing, so that no
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod headers;
 pub mod http;
 pub mod page;
+pub mod tunnel;
 pub mod upgrade;
 
 use ::http::{Method, Request, Response};
@@ -19,6 +21,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use portway_transport::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +42,7 @@ pub struct Visitor {
     pub path: watch::Receiver<Option<Path>>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
-    /// Owner of what outlives a request: open WebSockets.
+    /// Owner of what outlives a request: open WebSockets and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the session ends.
     pub ended: CancellationToken,
@@ -54,24 +57,33 @@ pub(crate) async fn handle(
 ) -> Response<ProxyBody> {
     log.request();
     let wants_page = page::is_wanted(request.headers());
-    let path = request.uri().path();
     let is_websocket = request.extensions().get::<hyper::ext::Protocol>().is_some();
-    // A WebSocket opens with a GET as far as permissions are concerned (RFC 8441 §5).
-    let method = if is_websocket {
-        &Method::GET
-    } else {
-        request.method()
+    let kind = service.spec.target.kind();
+    let method = match kind {
+        // A WebSocket opens with a GET as far as permissions are concerned (RFC 8441 §5).
+        ServiceKind::Http if is_websocket => &Method::GET,
+        ServiceKind::Http => request.method(),
+        // No request says which bytes are harmless.
+        ServiceKind::Tcp => &Method::CONNECT,
+    };
+    let path = match kind {
+        ServiceKind::Http => request.uri().path(),
+        ServiceKind::Tcp => "",
     };
     if !visitor.permission.allows(method.as_str(), path) {
         log.denied(method, path, Reason::PermissionDenied);
         return page::error(Reason::PermissionDenied, wants_page);
     }
-    let outcome = if is_websocket {
-        upgrade::forward(service, visitor, request).await
-    } else if request.method() == Method::CONNECT || request.method() == Method::TRACE {
-        Err(Reason::RequestInvalid)
-    } else {
-        http::forward(service, visitor, request).await
+    let outcome = match kind {
+        ServiceKind::Http if is_websocket => upgrade::forward(service, visitor, request).await,
+        ServiceKind::Http if [Method::CONNECT, Method::TRACE].contains(request.method()) => {
+            Err(Reason::RequestInvalid)
+        }
+        ServiceKind::Http => http::forward(service, visitor, request).await,
+        ServiceKind::Tcp if request.method() == Method::POST => {
+            tunnel::open(service, visitor, request).await
+        }
+        ServiceKind::Tcp => Err(Reason::ServiceNotHttp),
     };
     outcome.unwrap_or_else(|reason| page::error(reason, wants_page))
 }

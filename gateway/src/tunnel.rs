@@ -1,15 +1,15 @@
 //! Services of others as if they were local.
 //!
 //! ```text
-//! local program ── HTTP/1.1 ──► listen ──► forward ──► session ──► the service, wherever it is
+//! local program ── HTTP/1.1 ──► listen ──► forward ──► way ──► session ──► the service, wherever it is
+//!                ── bytes ─────►        └─► stream ──┘
 //! ```
-//! - [`listen`]: the local listener and who may ask it. `forward`: one request over whatever session
-//!   there is.
-//!
-//! The session is `client`'s; what is spoken here is HTTP. Other kinds of services will have rooms
-//! beside these.
+//! - [`listen`]: the local listener and who may ask it. `forward`: one HTTP request. `stream`: one connection
+//!   of whatever else. `way`: over whatever session there is, which is `client`'s.
 
 mod forward;
 pub mod listen;
+mod stream;
+mod way;
 
 pub use listen::Listener;

@@ -198,6 +198,14 @@ reasons! {
     RequestInvalid = "REQUEST_INVALID", Usage,
         "The request is malformed.",
         "";
+    /// The service speaks something else than HTTP.
+    ServiceNotHttp = "SERVICE_NOT_HTTP", Usage,
+        "This service is no web page.",
+        "Programs reach it through `portway connect`.";
+    /// The service speaks HTTP.
+    ServiceIsHttp = "SERVICE_IS_HTTP", Usage,
+        "This service speaks HTTP: it has no plain stream.",
+        "Use `portway connect -L PORT`, and ask there.";
     /// Nothing listens at the service's address.
     UpstreamRefused = "UPSTREAM_REFUSED", Unavailable,
         "The service is not running.",

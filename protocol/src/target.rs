@@ -16,6 +16,32 @@ pub enum ServiceTarget {
     Https(HostPort),
     /// `unix:/path`: HTTP over a Unix socket.
     Unix(PathBuf),
+    /// `tcp://host:port`: bytes both ways, whatever they mean.
+    Tcp(HostPort),
+    /// `tcp+unix:/path`: the same over a Unix socket.
+    TcpUnix(PathBuf),
+}
+
+/// What a service speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceKind {
+    /// HTTP: requests, and WebSockets.
+    #[default]
+    Http,
+    /// Bytes both ways.
+    Tcp,
+}
+
+impl ServiceKind {
+    /// Whether it is the one that goes without saying.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub(crate) const fn is_http(&self) -> bool {
+        match self {
+            Self::Http => true,
+            Self::Tcp => false,
+        }
+    }
 }
 
 /// Host and port of a target.
@@ -31,8 +57,14 @@ pub struct HostPort {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The scheme is missing or not one of ours.
-    #[error("`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH")]
+    #[error(
+        "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
+         tcp://HOST:PORT or tcp+unix:/PATH for everything else"
+    )]
     Scheme(String),
+    /// There is no port, and none goes without saying.
+    #[error("`{0}`: expected HOST:PORT after the scheme")]
+    NoPort(String),
     /// Host or port is missing or malformed.
     #[error("`{0}`: expected HOST or HOST:PORT after the scheme")]
     Authority(String),
@@ -52,23 +84,38 @@ impl FromStr for ServiceTarget {
             return Err(TargetError::Scheme(text.escape_debug().to_string()));
         }
         if let Some(rest) = text.strip_prefix("http://") {
-            return parse_authority(text, rest, 80).map(Self::Http);
+            return parse_authority(text, rest, Some(80)).map(Self::Http);
         }
         if let Some(rest) = text.strip_prefix("https://") {
-            return parse_authority(text, rest, 443).map(Self::Https);
+            return parse_authority(text, rest, Some(443)).map(Self::Https);
+        }
+        if let Some(rest) = text.strip_prefix("tcp://") {
+            return parse_authority(text, rest, None).map(Self::Tcp);
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            if !path.is_absolute() {
-                return Err(TargetError::RelativePath(text.to_owned()));
-            }
-            return Ok(Self::Unix(path));
+            return parse_path(text, path).map(Self::Unix);
+        }
+        if let Some(path) = text.strip_prefix("tcp+unix:") {
+            return parse_path(text, path).map(Self::TcpUnix);
         }
         Err(TargetError::Scheme(text.to_owned()))
     }
 }
 
-fn parse_authority(text: &str, rest: &str, default_port: u16) -> Result<HostPort, TargetError> {
+fn parse_path(text: &str, path: &str) -> Result<PathBuf, TargetError> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(TargetError::RelativePath(text.to_owned()))
+    }
+}
+
+fn parse_authority(
+    text: &str,
+    rest: &str,
+    default_port: Option<u16>,
+) -> Result<HostPort, TargetError> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '@', '\\']) {
         return Err(TargetError::Extra(text.to_owned()));
@@ -90,7 +137,7 @@ fn parse_authority(text: &str, rest: &str, default_port: u16) -> Result<HostPort
         },
     };
     let port = match port.ok_or_else(malformed)? {
-        "" => default_port,
+        "" => default_port.ok_or_else(|| TargetError::NoPort(text.to_owned()))?,
         digits => digits.parse().map_err(|_| malformed())?,
     };
     if host.is_empty() || port == 0 {
@@ -120,6 +167,19 @@ impl fmt::Display for ServiceTarget {
             Self::Http(at) => write!(f, "http://{}", at.authority()),
             Self::Https(at) => write!(f, "https://{}", at.authority()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(at) => write!(f, "tcp://{}", at.authority()),
+            Self::TcpUnix(path) => write!(f, "tcp+unix:{}", path.display()),
+        }
+    }
+}
+
+impl ServiceTarget {
+    /// What is spoken there.
+    #[must_use]
+    pub const fn kind(&self) -> ServiceKind {
+        match self {
+            Self::Http(_) | Self::Https(_) | Self::Unix(_) => ServiceKind::Http,
+            Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
         }
     }
 }
@@ -152,6 +212,8 @@ mod tests {
             ("https://nas.lan/", "https://nas.lan:443"),
             ("http://[::1]:3000", "http://[::1]:3000"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("tcp://[::1]:5432", "tcp://[::1]:5432"),
+            ("tcp+unix:/run/db.sock", "tcp+unix:/run/db.sock"),
         ] {
             assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
         }
@@ -170,6 +232,10 @@ mod tests {
             "http://u@a",
             "http://a:1#x",
             "unix:rel",
+            "tcp+unix:rel",
+            "tcp://nas",
+            "tcp://nas/",
+            "tcp://:22",
             "http://[::1",
             "http://a b",
             "http://a\r\nb",
@@ -181,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_and_parsing_agree(text in "(http|https)://[a-z0-9.:\\[\\]]{1,20}") {
+        fn printing_and_parsing_agree(text in "(http|https|tcp)://[a-z0-9.:\\[\\]]{1,20}") {
             if let Ok(target) = text.parse::<ServiceTarget>() {
                 prop_assert_eq!(target.to_string().parse::<ServiceTarget>(), Ok(target));
             }

@@ -16,6 +16,7 @@ use portway_protocol::session::handshake::{self, Accepted};
 use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Certificate, Holder, Node, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
+use portway_protocol::target::ServiceKind;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::{Devices, UserClaims};
@@ -172,6 +173,7 @@ impl World {
             expires: NOW + 3600,
             services: vec![Permission::all(self.service.clone())],
             resumption: ResumptionKey::from_bytes(RESUMPTION_KEY),
+            kind: ServiceKind::Http,
         });
         client.receive(&accepted).unwrap();
         json!({

@@ -1,6 +1,6 @@
 //! The native client: `portway ping` and `portway connect` as real processes.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -30,6 +30,39 @@ impl LinkFile {
             link: file,
             device: tempfile::tempdir()?,
         })
+    }
+
+    /// For ssh's `ProxyCommand`.
+    #[must_use]
+    pub fn proxy_command(&self) -> String {
+        let command = Program::default().command();
+        format!(
+            "{} connect --stdio --link-file {} --state {}",
+            command.as_std().get_program().display(),
+            self.link.path().display(),
+            self.device.path().display()
+        )
+    }
+
+    /// Runs `portway connect --stdio` to its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn stdio(&self, input: &[u8]) -> anyhow::Result<Output> {
+        let mut command = self.command(&Program::default(), "connect", &["--stdio"]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = command.spawn()?;
+        let mut stdin = process.stdin.take().context("stdin is piped")?;
+        let said = async {
+            // It may end without reading all.
+            drop(stdin.write_all(input).await);
+            drop(stdin);
+            process.wait_with_output().await
+        };
+        Ok(tokio::time::timeout(PATIENCE, said).await??)
     }
 
     fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {

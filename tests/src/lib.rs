@@ -14,6 +14,7 @@ pub mod lab;
 pub mod portway;
 mod ready;
 pub mod relay;
+pub mod sshd;
 pub mod upstream;
 
 use std::time::Duration;

@@ -51,6 +51,8 @@ const BROWSERS: &[(&str, &str)] = &[
     ("firefox-esr", "firefox-esr"),
     ("certutil", "libnss3-tools"),
     ("ip", "iproute2"),
+    ("ssh", "openssh-client"),
+    ("/usr/sbin/sshd", "openssh-server"),
 ];
 
 /// For labs, and for the scenarios in them.

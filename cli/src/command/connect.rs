@@ -1,5 +1,7 @@
 //! `portway connect`: a service of another machine as if it were local.
 
+mod stdio;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -8,12 +10,13 @@ use portway_gateway::client::{ClientError, Target};
 use portway_gateway::tunnel::Listener;
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Connect, Format, Global};
+use crate::args::{Connect, Format, Global, LocalAddress};
 use crate::exit::Failure;
 use crate::opened::{self, Reached, Took, millis};
 use crate::output;
@@ -30,6 +33,7 @@ enum Line {
     Ready {
         listen: SocketAddr,
         service: ServiceName,
+        kind: ServiceKind,
         #[serde(flatten)]
         session: Connected,
     },
@@ -49,7 +53,7 @@ enum Line {
 }
 
 /// A session that is there.
-#[derive(Serialize)]
+#[derive(Serialize, Clone)]
 struct Connected {
     node: NodeId,
     #[serde(flatten)]
@@ -64,18 +68,28 @@ pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(global.format(), args, target))
+    let outcome = if args.stdio {
+        runtime.block_on(stdio::run(target))
+    } else {
+        runtime.block_on(serve(global.format(), args, target))
+    };
+    // Whoever reads standard input cannot be interrupted.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::hear()?;
-    let address = args.listen.0;
-    let listener = Listener::bind(address)
-        .await
-        .map_err(|error| Failure::configuration(format!("cannot listen on {address}: {error}")))?;
+    let mut listeners = Vec::new();
+    for LocalAddress(address) in &args.listen {
+        let bound = Listener::bind(*address).await.map_err(|error| {
+            Failure::configuration(format!("cannot listen on {address}: {error}"))
+        });
+        listeners.push(bound?);
+    }
     let mut printer = Printer {
         format,
-        listen: listener.address(),
+        listen: listeners.iter().map(Listener::address).collect(),
         service: target.address.service.clone(),
         is_ready: false,
     };
@@ -83,7 +97,9 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     let cancel = CancellationToken::new();
     let keeper = Keeper::new(target, events);
     let mut listening = JoinSet::new();
-    listening.spawn(listener.run(printer.service.clone(), keeper.watch(), cancel.clone()));
+    for listener in listeners {
+        listening.spawn(listener.run(printer.service.clone(), keeper.watch(), cancel.clone()));
+    }
     let closing = CancellationToken::new();
     let mut keeping: JoinSet<Result<(), ClientError>> = JoinSet::new();
     keeping.spawn(keeper.run(closing.clone()));
@@ -96,7 +112,7 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
             },
             Some(ended) = listening.join_next() => {
                 ended?;
-                break Err(anyhow::anyhow!("the listener ended by itself"));
+                break Err(anyhow::anyhow!("a listener ended by itself"));
             }
             asked = signals.end() => break Ok(asked.code()),
         }
@@ -119,7 +135,7 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
 /// Tells what happens.
 struct Printer {
     format: Format,
-    listen: SocketAddr,
+    listen: Vec<SocketAddr>,
     service: ServiceName,
     is_ready: bool,
 }
@@ -129,6 +145,7 @@ impl Printer {
         let line = match event {
             Event::Connected {
                 node,
+                kind,
                 path,
                 opening,
             } => {
@@ -137,16 +154,11 @@ impl Printer {
                     reached: path.map(Reached::of),
                     took: Took::of(&opening),
                 };
-                if self.is_ready {
-                    Line::Connected(session)
-                } else {
+                if !self.is_ready {
                     self.is_ready = true;
-                    Line::Ready {
-                        listen: self.listen,
-                        service: self.service.clone(),
-                        session,
-                    }
+                    return self.ready(kind, &session);
                 }
+                Line::Connected(session)
             }
             Event::Path(path) => Line::Path {
                 reached: path.map(Reached::of),
@@ -159,6 +171,19 @@ impl Printer {
         };
         output::print(self.format, &line, human)
     }
+
+    /// A line for each address.
+    fn ready(&self, kind: ServiceKind, session: &Connected) -> std::io::Result<()> {
+        self.listen.iter().try_for_each(|listen| {
+            let line = Line::Ready {
+                listen: *listen,
+                service: self.service.clone(),
+                kind,
+                session: session.clone(),
+            };
+            output::print(self.format, &line, human)
+        })
+    }
 }
 
 fn human(line: &Line) -> String {
@@ -166,8 +191,15 @@ fn human(line: &Line) -> String {
         Line::Ready {
             listen,
             service,
+            kind,
             session,
-        } => format!("{service} is at http://{listen}/, {}", session.words()),
+        } => {
+            let address = match kind {
+                ServiceKind::Http => format!("http://{listen}/"),
+                ServiceKind::Tcp => listen.to_string(),
+            };
+            format!("{service} is at {address}, {}", session.words())
+        }
         Line::Connected(session) => format!("connected again, {}", session.words()),
         Line::Path { reached } => format!("now {}", words(reached.as_ref())),
         Line::Lost {

@@ -10,6 +10,7 @@ use portway_gateway::client::session::{RequestBody, Unanswered};
 use portway_gateway::client::{self, ClientError, Session, Target};
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use serde::Serialize;
 
 use crate::args::{Format, Global, Ping};
@@ -141,9 +142,12 @@ struct Run {
 
 impl Run {
     async fn measure(&mut self, session: &Session, args: &Ping) -> anyhow::Result<()> {
-        let answered = request(session).await?;
-        self.request = Some(answered);
-        print(self.format, &Line::Request(answered))?;
+        // Who speaks something else than HTTP is not to be disturbed.
+        if session.accepted.kind == ServiceKind::Http {
+            let answered = request(session).await?;
+            self.request = Some(answered);
+            print(self.format, &Line::Request(answered))?;
+        }
         let mut ticks = tokio::time::interval(args.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for seq in 1..=args.count {

@@ -1,5 +1,7 @@
 //! Why there is no session, or no longer one.
 
+use std::io;
+
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::FingerprintError;
 use portway_protocol::session::handshake::HandshakeError;
@@ -38,6 +40,9 @@ pub enum ClientError {
     /// HTTP/2 ended.
     #[error("the session was lost: HTTP/2: {0}")]
     Http(#[from] hyper::Error),
+    /// Nobody here takes what comes.
+    #[error("nobody takes what comes: {0}")]
+    Local(#[source] io::Error),
     /// The other end ended the session.
     #[error("the machine ended the session")]
     Ended,
@@ -58,6 +63,7 @@ impl ClientError {
             | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
             Self::Handshake(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
+            Self::Local(_) => Reason::BodyTruncated,
             Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
             | Self::Http(_)
             | Self::Ended => Reason::SessionLost,

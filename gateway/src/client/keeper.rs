@@ -5,6 +5,7 @@ use std::time::Duration;
 use portway_protocol::backoff::Backoff;
 use portway_protocol::id::NodeId;
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,8 @@ pub enum Event {
     Connected {
         /// The node that serves it.
         node: NodeId,
+        /// What the service speaks.
+        kind: ServiceKind,
         /// How it is reached.
         path: Option<Path>,
         /// How long it took.
@@ -52,6 +55,8 @@ pub struct Current {
     pub requests: Option<Requests>,
     /// Why there was none, the last time.
     pub failure: Option<Reason>,
+    /// What the service speaks, once there was a session.
+    pub kind: Option<ServiceKind>,
 }
 
 /// Keeps a session to one service.
@@ -99,9 +104,9 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
-            self.current.send_replace(Current {
-                requests: None,
-                failure: Some(error.reason()),
+            self.current.send_modify(|current| {
+                current.requests = None;
+                current.failure = Some(error.reason());
             });
             if error.is_final() {
                 return Err(error);
@@ -121,9 +126,11 @@ impl Keeper {
         self.current.send_replace(Current {
             requests: Some(session.requests()),
             failure: None,
+            kind: Some(session.accepted.kind),
         });
         self.tell(Event::Connected {
             node: session.node.clone(),
+            kind: session.accepted.kind,
             path,
             opening: session.opening,
         })

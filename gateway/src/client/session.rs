@@ -17,10 +17,11 @@ use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
 use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
+use portway_protocol::target::ServiceKind;
 use portway_transport::lane::{self, Ask, CARRIERS, Carrier, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
 use portway_transport::{Channel, Path};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connect::{Reached, reach};
 use super::exchange::{Exchange, News};
+use super::stream;
 use super::{ClientError, Opening, Target};
 use crate::executor::TrackedExecutor;
 
@@ -157,6 +159,28 @@ impl Session {
             closing,
             driver: tasks,
         })
+    }
+
+    /// Connects a reader and a writer with a service that speaks something else than HTTP, until that has
+    /// written all.
+    ///
+    /// # Errors
+    /// [`Reason::ServiceIsHttp`], the gateway's reason, or what cut the connection off.
+    pub async fn join(
+        &self,
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), ClientError> {
+        if self.accepted.kind == ServiceKind::Http {
+            return Err(ClientError::Refused(Reason::ServiceIsHttp));
+        }
+        let (request, _) = stream::request(reader);
+        let response = self.requests().send(request).await;
+        let response = response.map_err(|unanswered| match unanswered {
+            Unanswered::NotSent(_) => ClientError::Ended,
+            Unanswered::Lost(error) => error.into(),
+        })?;
+        stream::receive(response, writer).await
     }
 
     /// Where its requests go.

@@ -79,6 +79,8 @@ impl Upstream {
                 (Route::Tcp(at.clone(), Some(tls)), host(at, 443), "https")
             }
             ServiceTarget::Unix(path) => (Route::Unix(path.clone()), "localhost".into(), "http"),
+            ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
+            ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),
@@ -217,6 +219,20 @@ pub enum Stream {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     /// A Unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// Cuts it off: who is at the other end gets an error, where the system has a way to say so.
+    pub(crate) fn reset(self) {
+        let tcp = match &self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Unix(_) => return,
+        };
+        if let Err(error) = tcp.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
 }
 
 /// Calls the same method on whatever stream it is.

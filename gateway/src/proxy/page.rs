@@ -55,7 +55,7 @@ pub fn with_status(status: StatusCode, reason: Reason, as_page: bool) -> Respons
 fn status(reason: Reason) -> StatusCode {
     if reason == Reason::PermissionDenied {
         StatusCode::FORBIDDEN
-    } else if reason == Reason::RequestInvalid {
+    } else if [Reason::RequestInvalid, Reason::ServiceNotHttp].contains(&reason) {
         StatusCode::BAD_REQUEST
     } else if reason == Reason::ServiceUnknown {
         StatusCode::NOT_FOUND

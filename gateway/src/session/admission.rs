@@ -11,6 +11,7 @@ use portway_protocol::session::binding::Binding;
 use portway_protocol::session::handshake::{self, Accepted, Claim, HandshakeError};
 use portway_protocol::session::party::Node;
 use portway_protocol::session::resumption::ResumptionKey;
+use portway_protocol::target::ServiceKind;
 use portway_protocol::token::user::UserClaims;
 use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
@@ -156,15 +157,17 @@ async fn judge(context: &Arc<Context>, claim: Claim) -> Result<(Admitted, Accept
             Purpose::New(session)
         }
     };
-    let key = match &purpose {
-        Purpose::New(session) => session.registered.key(),
-        Purpose::Resumed(entry) => entry.key(),
+    let (key, kind) = match &purpose {
+        Purpose::New(session) => (session.registered.key(), session.service.spec.target.kind()),
+        // It was told when the session began.
+        Purpose::Resumed(entry) => (entry.key(), ServiceKind::default()),
     };
     let verdict = Accepted {
         user: claims.sub,
         expires: claims.exp,
         services: vec![permission],
         resumption: key.clone(),
+        kind,
     };
     let admitted = Admitted {
         introduction,

@@ -1,9 +1,4 @@
-//! One local request over whatever session there is.
-//!
-//! A request that comes while there is none waits for one. A request that was not sent goes over the
-//! next session; one that may have been is never sent twice.
-
-use std::time::Duration;
+//! One local request to an `http` service.
 
 use ::http::header::{self, HeaderMap, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -12,53 +7,27 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
-use portway_protocol::id::ServiceName;
 use portway_protocol::reason::Reason;
-use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::keeper::Current;
-use crate::client::session::{RequestBody, Requests, Unanswered};
+use super::way::{Failure, Way};
+use crate::client::session::RequestBody;
 use crate::proxy::{ProxyBody, headers, page};
-
-/// How long a request waits for a session.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Forwards requests to one service.
 pub(super) struct Forwarder {
-    service: ServiceName,
-    current: watch::Receiver<Current>,
+    way: Way,
     /// Owner of open WebSockets.
     tasks: TaskTracker,
     /// Ends them.
     ended: CancellationToken,
 }
 
-/// Why there is no response of the service.
-#[derive(Debug, Clone, Copy)]
-enum Failure {
-    /// There is no session.
-    NoSession(Reason),
-    /// It cannot be forwarded, or was lost on its way.
-    Failed(Reason),
-}
-
 impl Forwarder {
-    pub(super) const fn new(
-        service: ServiceName,
-        current: watch::Receiver<Current>,
-        tasks: TaskTracker,
-        ended: CancellationToken,
-    ) -> Self {
-        Self {
-            service,
-            current,
-            tasks,
-            ended,
-        }
+    pub(super) const fn new(way: Way, tasks: TaskTracker, ended: CancellationToken) -> Self {
+        Self { way, tasks, ended }
     }
 
     /// The service's response, or why there is none.
@@ -88,7 +57,8 @@ impl Forwarder {
         parts.extensions.clear();
         to_gateway(&mut parts.headers);
         let body: RequestBody = body.map_err(Into::into).boxed_unsync();
-        self.send(Request::from_parts(parts, body))
+        self.way
+            .send(Request::from_parts(parts, body))
             .await
             .map(to_local)
     }
@@ -101,7 +71,7 @@ impl Forwarder {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
         let key = key.ok_or(Failure::Failed(Reason::RequestInvalid))?;
         let accept = derive_accept_key(key.as_bytes());
-        let mut response = self.send(self.connect(&request)?).await?;
+        let mut response = self.way.send(self.connect(&request)?).await?;
         if response.status() != StatusCode::OK {
             return Ok(to_local(response));
         }
@@ -144,47 +114,12 @@ impl Forwarder {
         Ok(connect)
     }
 
-    /// Sends a request as soon as there is a session; over the next one if it was not sent.
-    async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut requests = self.requests(deadline).await?;
-            match requests.send(request).await {
-                Ok(response) => return Ok(response),
-                Err(Unanswered::NotSent(unsent)) => request = *unsent,
-                Err(Unanswered::Lost(error)) => {
-                    tracing::debug!(%error, "a request was lost");
-                    return Err(Failure::Failed(Reason::SessionLost));
-                }
-            }
-        }
-    }
-
-    /// The session's, as soon as there is one.
-    async fn requests(&self, deadline: Instant) -> Result<Requests, Failure> {
-        let mut current = self.current.clone();
-        let is_there = |current: &Current| {
-            let requests = current.requests.as_ref();
-            requests.is_some_and(|requests| !requests.is_closed())
-        };
-        let waited = tokio::time::timeout_at(deadline, current.wait_for(is_there)).await;
-        let requests = match waited {
-            Ok(Ok(current)) => current.requests.clone(),
-            // In vain, or there will be none any more.
-            Ok(Err(_)) | Err(_) => None,
-        };
-        requests.ok_or_else(|| {
-            let failure = self.current.borrow().failure;
-            Failure::NoSession(failure.unwrap_or(Reason::SessionTimeout))
-        })
-    }
-
     /// Path and query at the service.
     fn target(&self, uri: &Uri) -> Result<Uri, Failure> {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Uri::builder()
             .scheme("http")
-            .authority(self.service.as_str())
+            .authority(self.way.service.as_str())
             .path_and_query(path)
             .build()
             .map_err(|_| Failure::Failed(Reason::RequestInvalid))

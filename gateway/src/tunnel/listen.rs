@@ -1,8 +1,9 @@
-//! The local listener of an `http` service.
+//! The local listener of a service.
 //!
 //! Security: whoever can connect to the listener has the rights of the link, so it listens on loopback
 //! unless told otherwise. A web page can make a browser ask it under a name of its own that leads here
-//! (DNS rebinding): requests for any other host than this machine's own names get 421.
+//! (DNS rebinding): HTTP requests for any other host than this machine's own names get 421. Who speaks
+//! something else has to know strangers by itself, as on any port of this machine.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,12 +19,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portway_protocol::id::ServiceName;
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::forward::Forwarder;
+use super::stream;
+use super::way::Way;
 use crate::client::keeper::Current;
 use crate::proxy::{headers, page};
 
@@ -47,6 +51,7 @@ pub struct Listener {
 
 /// What its connections share.
 struct Shared {
+    way: Way,
     forwarder: Forwarder,
     hosts: Hosts,
     ended: CancellationToken,
@@ -79,8 +84,10 @@ impl Listener {
     ) {
         let tasks = TaskTracker::new();
         let ended = CancellationToken::new();
+        let way = Way::new(service, current);
         let shared = Arc::new(Shared {
-            forwarder: Forwarder::new(service, current, tasks.clone(), ended.clone()),
+            forwarder: Forwarder::new(way.clone(), tasks.clone(), ended.clone()),
+            way,
             hosts: Hosts::of(self.address),
             ended: ended.clone(),
         });
@@ -127,6 +134,18 @@ async fn accept(
 
 /// Serves one connection to its end.
 async fn serve(stream: TcpStream, shared: Arc<Shared>, cancel: CancellationToken) {
+    let ended = shared.ended.clone();
+    let Some(kind) = ended.run_until_cancelled(shared.way.kind()).await else {
+        return;
+    };
+    match kind {
+        Some(ServiceKind::Tcp) => stream::join(stream, &shared.way, &ended).await,
+        // Where there was no session ever, HTTP can say so.
+        Some(ServiceKind::Http) | None => serve_http(stream, shared, cancel).await,
+    }
+}
+
+async fn serve_http(stream: TcpStream, shared: Arc<Shared>, cancel: CancellationToken) {
     let ended = shared.ended.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = shared.clone();

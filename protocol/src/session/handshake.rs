@@ -36,6 +36,7 @@ use crate::rotation::{Rotation, RotationError};
 use crate::session::binding::Binding;
 use crate::session::party::{Certificate, Certified, Holder, Node, Proven, Trust};
 use crate::session::resumption::{Resumption, ResumptionKey};
+use crate::target::ServiceKind;
 use crate::token::TokenError;
 use crate::transcript::{
     Transcript, device_proof, sign_node, sign_session, verify_device, verify_node, verify_session,
@@ -188,6 +189,9 @@ pub struct Accepted {
     pub services: Vec<Permission>,
     /// What it needs to go on with this session over another channel.
     pub resumption: ResumptionKey,
+    /// What the service speaks.
+    #[serde(default, skip_serializing_if = "ServiceKind::is_http")]
+    pub kind: ServiceKind,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -701,6 +705,7 @@ mod tests {
             expires: 9,
             services: vec![Permission::all(claim.service)],
             resumption: ResumptionKey::from_bytes([6; 32]),
+            kind: ServiceKind::Http,
         });
         let (proven, accepted) = client.receive(&tamper(3, verdict))?;
         assert_eq!(proven.node.as_str(), "nas");

@@ -10,6 +10,7 @@ use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Certificate, Node};
 use portway_protocol::session::resumption::ResumptionKey;
 use portway_protocol::signal::{Candidate, Offer, SessionDescription};
+use portway_protocol::target::ServiceKind;
 use portway_transport::webrtc::{Peer, PeerConfig, PeerEvent};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -151,6 +152,7 @@ async fn talk(
         expires: u64::MAX,
         services: Vec::new(),
         resumption: ResumptionKey::from_bytes([2; 32]),
+        kind: ServiceKind::Http,
     });
     channel.send(accepted.into()).await?;
     while let Some(message) = channel.recv().await {

@@ -18,6 +18,7 @@ mod roles_apart;
 mod secrets;
 mod share_a_link;
 mod signaling_restarts;
+mod tunnels;
 mod without_a_browser;
 
 use std::process::ExitCode;
@@ -122,6 +123,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
+        .chain(tunnels::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -143,6 +145,7 @@ fn main() -> anyhow::Result<ExitCode> {
             hostile_signaling::STORIES,
             key_changes::STORIES,
             machines_join::STORIES,
+            tunnels::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

@@ -1,0 +1,113 @@
+//! Bytes both ways: a request to a service that speaks something else than HTTP becomes a connection to it.
+//! The request's body is what the service reads, the response's is what it writes.
+//!
+//! Each direction ends by itself, as TCP's do. What is cut off on one side is reset on the other, and never
+//! looks like an end: who copies a file over this has to know.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::http::{Request, Response};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
+use portway_protocol::reason::Reason;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use super::connect::Stream;
+use super::http::io_reason;
+use super::{ProxyBody, Visitor};
+use crate::service::Service;
+
+/// Bytes taken from a service at a time.
+const CHUNK: usize = 32 * 1024;
+
+/// Chunks that wait for HTTP/2, which has a buffer of its own.
+const CHUNKS: usize = 2;
+
+/// Connects to the service; the response comes when it has.
+///
+/// # Errors
+/// Why it has not.
+pub async fn open(
+    service: &Service,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Result<Response<ProxyBody>, Reason> {
+    let connected = service.upstream.connect().await;
+    let stream = connected.map_err(|error| io_reason(&error, true))?;
+    let (chunks, written) = mpsc::channel(CHUNKS);
+    let ended = visitor.ended.clone();
+    drop(visitor.tasks.spawn(async move {
+        let joined = join(stream, request.into_body(), chunks);
+        ended.run_until_cancelled(joined).await;
+    }));
+    let written = Written(Some(written));
+    Ok(Response::new(written.map_err(Into::into).boxed_unsync()))
+}
+
+/// What a service has written.
+enum Chunk {
+    Data(Bytes),
+    End,
+}
+
+/// Copies both ways until both directions have ended, or one was cut off.
+async fn join(stream: Stream, body: Incoming, chunks: mpsc::Sender<Chunk>) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let joined = async { tokio::try_join!(send(body, &mut write), receive(&mut read, &chunks)) };
+    if let Err(error) = joined.await {
+        tracing::debug!(%error, "a tunnel was cut off");
+        read.unsplit(write).reset();
+    }
+}
+
+/// From the client to the service.
+async fn send(mut body: Incoming, write: &mut WriteHalf<Stream>) -> io::Result<()> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            write.write_all(&data).await?;
+        }
+    }
+    write.shutdown().await
+}
+
+/// From the service to the client.
+async fn receive(read: &mut ReadHalf<Stream>, chunks: &mpsc::Sender<Chunk>) -> io::Result<()> {
+    let gone = |_| io::ErrorKind::BrokenPipe.into();
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(CHUNK);
+        if read.read_buf(&mut buffer).await? == 0 {
+            return chunks.send(Chunk::End).await.map_err(gone);
+        }
+        let data = buffer.split().freeze();
+        chunks.send(Chunk::Data(data)).await.map_err(gone)?;
+    }
+}
+
+/// The body of the response. Chunks that end without [`Chunk::End`] were cut off.
+struct Written(Option<mpsc::Receiver<Chunk>>);
+
+impl Body for Written {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Some(chunks) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let chunk = ready!(chunks.poll_recv(cx));
+        if let Some(Chunk::Data(data)) = chunk {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        self.0 = None;
+        let cut = io::Error::from(io::ErrorKind::ConnectionAborted);
+        Poll::Ready(chunk.is_none().then_some(Err(cut)))
+    }
+}

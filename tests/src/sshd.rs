@@ -1,0 +1,97 @@
+//! OpenSSH: a service that is no web page, and its client.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::PATIENCE;
+use crate::ready::until_it_says;
+
+/// Where Debian's sshd keeps its privileges apart; systemd makes it elsewhere.
+const PRIVILEGES: &str = "/run/sshd";
+
+/// A running sshd on loopback, which lets one key in. Ends when dropped.
+pub struct Sshd {
+    /// Where it listens.
+    pub address: SocketAddr,
+    home: TempDir,
+    _process: Child,
+    /// Reads its log.
+    _drain: JoinSet<()>,
+}
+
+impl Sshd {
+    /// Starts it on a free port.
+    ///
+    /// # Errors
+    /// If it is not installed or does not become ready; carries what it said.
+    pub async fn start() -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let home = tempfile::tempdir()?;
+        let file = |name: &str| home.path().join(name).display().to_string();
+        for name in ["host", "user"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f", &file(name)])
+                .status()
+                .await;
+            ensure!(made.context(MISSING)?.success(), "no key was made");
+        }
+        let config = format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\n\
+             Subsystem sftp internal-sftp\n",
+            file("host"),
+            file("user.pub")
+        );
+        std::fs::write(home.path().join("config"), config)?;
+        if !Path::new(PRIVILEGES).exists() {
+            // Only root needs it, and only root can.
+            drop(std::fs::create_dir(PRIVILEGES));
+        }
+        let mut process = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-e", "-f", &file("config")])
+            .args(["-o", &format!("ListenAddress {address}")])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context(MISSING)?;
+        let log = process.stderr.take().context("stderr is piped")?;
+        let mut drain = JoinSet::new();
+        let ready = until_it_says("Server listening", "sshd", log, &mut drain);
+        tokio::time::timeout(PATIENCE, ready)
+            .await
+            .context("sshd does not become ready")??;
+        Ok(Self {
+            address,
+            home,
+            _process: process,
+            _drain: drain,
+        })
+    }
+
+    /// A client with the key that is let in, ssh or scp; it believes the host whatever it is called.
+    #[must_use]
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let options = [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "BatchMode=yes",
+        ];
+        command.args(["-F", "none"]);
+        command.arg("-i").arg(self.home.path().join("user"));
+        for option in options {
+            command.args(["-o", option]);
+        }
+        command.kill_on_drop(true);
+        command
+    }
+}
+
+const MISSING: &str = "cannot run OpenSSH: run `cargo xtask test` once";
