@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::PATIENCE;
 use crate::portway::Program;
+use crate::process::signal;
 
 /// A file with a link, and the device that opens it.
 pub struct LinkFile {
@@ -201,10 +202,7 @@ impl Connected {
     /// # Errors
     /// If it does not end.
     pub async fn terminate(mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -TERM {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "TERM").await?;
         Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
     }
 }

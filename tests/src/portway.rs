@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::process::signal;
 use crate::{LOOK_AGAIN, PATIENCE};
 
 /// Unit of processor time in `/proc`, the same on all of Linux.
@@ -53,10 +54,7 @@ impl Follower {
     /// # Errors
     /// If it does not end.
     pub async fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -INT {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "INT").await?;
         Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
     }
 }
@@ -354,14 +352,27 @@ impl Portway {
     /// # Errors
     /// If it has ended.
     pub async fn terminate(&self) -> anyhow::Result<()> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -TERM {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "TERM").await?;
         while self.ask(&["nodes"]).await?["nodes"][0]["status"] != "draining" {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
+    }
+
+    /// Stops it as it is, without an end: whoever waits for it hears nothing.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        signal(&self.process, "STOP").await
+    }
+
+    /// Lets it go on after [`Portway::pause`].
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn unpause(&self) -> anyhow::Result<()> {
+        signal(&self.process, "CONT").await
     }
 
     /// Waits until it has ended by itself.

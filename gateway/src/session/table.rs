@@ -15,7 +15,6 @@ use portway_transport::Path;
 use portway_transport::lane::{Carrier, Traffic};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 /// Sessions at a time, with those that wait for their client to come back.
 const MAX_SESSIONS: usize = 1024;
@@ -30,8 +29,6 @@ pub struct Entry {
     traffic: Traffic,
     key: ResumptionKey,
     attachments: mpsc::Sender<Attachment>,
-    /// The client has said goodbye when its channel had closed already.
-    goodbye: CancellationToken,
 }
 
 /// Whose a session is, and what for.
@@ -51,8 +48,6 @@ pub(super) struct Attachment {
     /// By what signaling knows it.
     pub(super) introduction: SessionId,
     pub(super) path: Option<Path>,
-    /// Cancelled when whoever is at the other end of this channel says goodbye.
-    pub(super) ended: CancellationToken,
 }
 
 /// A session as others see it.
@@ -111,7 +106,6 @@ impl Entry {
             traffic: Traffic::default(),
             key,
             attachments,
-            goodbye: CancellationToken::new(),
         }
     }
 
@@ -126,10 +120,6 @@ impl Entry {
 
     pub(super) const fn key(&self) -> &ResumptionKey {
         &self.key
-    }
-
-    pub(super) const fn goodbye(&self) -> &CancellationToken {
-        &self.goodbye
     }
 
     /// Goes on over another channel, unless it has ended.
@@ -175,17 +165,6 @@ impl Table {
         let mut views: Vec<_> = self.lock().values().map(|entry| entry.view()).collect();
         views.sort_by_key(|view| std::cmp::Reverse(view.age_s));
         views
-    }
-
-    /// Ends the session that waits for its client to come back after this channel, for it does not.
-    pub fn goodbye(&self, introduction: &SessionId) {
-        let entries = self.lock();
-        let left = entries
-            .values()
-            .find(|entry| *entry.introduction() == *introduction);
-        if let Some(entry) = left {
-            entry.goodbye.cancel();
-        }
     }
 
     /// # Errors

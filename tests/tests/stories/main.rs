@@ -121,6 +121,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
+        .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
     {
         let stage = stage.clone();
@@ -141,6 +142,7 @@ fn main() -> anyhow::Result<ExitCode> {
             behind_a_relay::STORIES,
             roles_apart::STORIES,
             hostile_signaling::STORIES,
+            hostile_signaling::live_sessions::STORIES,
             key_changes::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
