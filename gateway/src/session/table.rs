@@ -83,7 +83,14 @@ pub struct SessionView {
 
 /// All sessions of a gateway.
 #[derive(Debug, Clone, Default)]
-pub struct Table(Arc<Mutex<HashMap<SessionId, Arc<Entry>>>>);
+pub struct Table(Arc<Sessions>);
+
+#[derive(Debug, Default)]
+struct Sessions {
+    entries: Mutex<HashMap<SessionId, Arc<Entry>>>,
+    /// Changes whenever one is over.
+    ended: watch::Sender<()>,
+}
 
 /// Removes its entry when the session is over.
 #[derive(Debug)]
@@ -167,6 +174,19 @@ impl Table {
         views
     }
 
+    /// Waits until no session of a grant is left.
+    pub(crate) async fn until_ended(&self, grant: &GrantId) {
+        let mut ended = self.0.ended.subscribe();
+        let is_there = || {
+            let entries = self.lock();
+            entries.values().any(|entry| entry.claimed.grant == *grant)
+        };
+        while is_there() {
+            // The sender lives in `self`, so waiting cannot fail.
+            drop(ended.changed().await);
+        }
+    }
+
     /// # Errors
     /// There are too many, or there is one of that id.
     pub(super) fn insert(&self, entry: Entry) -> Result<Registered, Reason> {
@@ -190,7 +210,8 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Entry>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let entries = self.0.entries.lock();
+        entries.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,5 +247,6 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.table.lock().remove(&self.entry.claimed.session);
+        self.table.0.ended.send_replace(());
     }
 }

@@ -62,8 +62,12 @@ fn broken() -> Value {
     json!([])
 }
 
-/// Refuses every attempt to move the first session, in one of these ways, then is honest.
-const REFUSALS: &[(&str, fn(&Value) -> Value)] = &[
+/// What signaling answers to what a client has asked.
+type Refusal = fn(&Value) -> Value;
+
+/// How it refuses attempts to move the first session, and by which message each: one after the other, then it
+/// is honest.
+const REFUSALS: &[(&str, Refusal)] = &[
     ("authenticate", |asked| {
         refusal(&asked["id"], "SESSION_LOST")
     }),
