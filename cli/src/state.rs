@@ -9,12 +9,13 @@
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
 //! have.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portway_gateway::private_file;
 use portway_protocol::id::{decode_array, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::secret::Secret;
@@ -128,14 +129,8 @@ impl State {
         let path = self.path(name);
         let draft = self.path(&format!("{name}.{}.new", std::process::id()));
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)?;
-            writeln!(file, "{}", line.expose())?;
-            file.sync_all()?;
+            let line = Secret::new(format!("{}\n", line.expose()));
+            private_file::draft(&draft, line.expose().as_bytes())?;
             match fs::hard_link(&draft, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 linked => linked,
@@ -153,18 +148,8 @@ impl State {
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         let path = self.path(name);
         let new = self.path(&format!("{name}.new"));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        private_file::replace(&path, &new, content)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`audit`]: what happened, for whoever asks later.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
+//! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
 pub mod agent;
@@ -19,6 +20,7 @@ mod executor;
 pub mod grants;
 pub mod health;
 pub mod links;
+pub mod private_file;
 pub mod proxy;
 mod random;
 pub mod service;

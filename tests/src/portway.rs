@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::process::signal;
+use crate::process::{Events, signal};
 use crate::{LOOK_AGAIN, PATIENCE};
 
 /// Unit of processor time in `/proc`, the same on all of Linux.
@@ -28,7 +28,7 @@ pub struct Portway {
 /// A running `portway events --follow`. Killed when dropped.
 pub struct Follower {
     process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    events: Events,
 }
 
 impl Follower {
@@ -37,16 +37,7 @@ impl Follower {
     /// # Errors
     /// If none comes.
     pub async fn next(&mut self, kind: &str) -> anyhow::Result<Value> {
-        let wanted = async {
-            while let Some(line) = self.lines.next_line().await? {
-                let line: Value = serde_json::from_str(&line)?;
-                if line["event"] == kind {
-                    return Ok(line);
-                }
-            }
-            bail!("it ended before `{kind}`")
-        };
-        tokio::time::timeout(PATIENCE, wanted).await?
+        self.events.next(kind).await
     }
 
     /// Ctrl-C, then waits for its end.
@@ -332,11 +323,8 @@ impl Portway {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let stdout = process.stdout.take().context("stdout is piped")?;
-        Ok(Follower {
-            process,
-            lines: BufReader::new(stdout).lines(),
-        })
+        let events = Events::of(&mut process)?;
+        Ok(Follower { process, events })
     }
 
     /// The same for a command that reads standard input.
