@@ -57,7 +57,7 @@ pub(super) struct Peers {
 /// The way to a peer's task.
 pub(super) struct Known {
     inbox: mpsc::Sender<Option<IceCandidate>>,
-    /// The introduction, by signaling or whoever is behind it. Whoever was let in goes on.
+    /// Cancelled by signaling, or whoever is behind it. Of no effect once they were let in.
     called_off: CancellationToken,
     authenticated: bool,
 }
@@ -173,7 +173,7 @@ impl Peers {
         }
     }
 
-    /// An introduction is called off. It may be signaling that says so: a session does not end by that.
+    /// An introduction is called off. It may be signaling itself that says so: a session does not end by that.
     pub(super) fn bye(&self, bye: &Bye) {
         if let Some(known) = self.lock().peers.get(&(self.via, bye.session)) {
             known.called_off.cancel();
