@@ -115,16 +115,23 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let rotations = read_rotations(state)?;
-        if let Some(next) = KeptKey::read(state, NEXT_KEY)? {
-            finish_rotation(state, next.public(), &rotations)?;
+        let mut rotations = read_rotations(state)?;
+        loop {
+            if let Some(next) = KeptKey::read(state, NEXT_KEY)? {
+                finish_rotation(state, next.public(), &rotations)?;
+            }
+            let key = KeptKey::read(state, KEY)?;
+            let now = read_rotations(state)?;
+            if now == rotations {
+                return Ok(key.map(|key| Self {
+                    name,
+                    key,
+                    rotations,
+                }));
+            }
+            // Another process has replaced the key meanwhile: what was read may not belong together.
+            rotations = now;
         }
-        let key = KeptKey::read(state, KEY)?;
-        Ok(key.map(|key| Self {
-            name,
-            key,
-            rotations,
-        }))
     }
 
     /// The one of the directory, which must be there.
@@ -401,6 +408,9 @@ impl Cluster {
 mod tests {
     use super::*;
 
+    /// Enough for somebody who looks all the time to meet every instant of one.
+    const ROTATED: usize = 200;
+
     /// What a command finds that looks at the directory now.
     fn found(state: &State) -> Vec<PublicKey> {
         Kept::find(state).unwrap().unwrap().keys()
@@ -422,5 +432,35 @@ mod tests {
         finish_rotation(&state, both[1], &next.rotations).unwrap();
         assert_eq!(found(&state), both);
         assert!(!state.path(NEXT_KEY).exists());
+    }
+
+    #[test]
+    fn a_key_is_found_with_the_statements_that_lead_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().join("state"));
+        state.prepare().unwrap();
+        let first = Cluster::make(&state, None, None).unwrap();
+        let mut cluster = first.rotate(&state, None).unwrap();
+        // Gets something across only while the other end waits for it.
+        let (looked, wait) = std::sync::mpsc::sync_channel(0);
+        std::thread::scope(|scope| {
+            // Ends with this thread, if that panics.
+            let looked = looked;
+            let shared = &state;
+            let rotating = scope.spawn(move || {
+                for _ in 0..ROTATED {
+                    cluster = cluster.rotate(shared, None).unwrap();
+                    // Nobody rotates twice while a command looks.
+                    if wait.recv().is_err() {
+                        return;
+                    }
+                }
+            });
+            while !rotating.is_finished() {
+                let kept = Kept::find(&state).unwrap().unwrap();
+                assert_eq!(kept.rotations.last().unwrap().new, kept.public());
+                let _unheard = looked.try_send(());
+            }
+        });
     }
 }

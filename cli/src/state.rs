@@ -60,7 +60,9 @@ impl State {
             .mode(0o700)
             .create(&self.dir)
             .with_context(|| format!("cannot create the state directory {}", self.dir.display()))?;
-        refuse_if_shared(&self.dir, "state directory", 0o022)
+        let metadata = fs::metadata(&self.dir)
+            .with_context(|| format!("cannot read {}", self.dir.display()))?;
+        refuse_if_shared((&self.dir, &metadata), "state directory", 0o022)
     }
 
     /// The directory.
@@ -99,15 +101,17 @@ impl State {
     /// Reads a file that only its owner may read, if it is there.
     pub(crate) fn read_private(&self, name: &str) -> anyhow::Result<Option<Secret<String>>> {
         let path = self.path(name);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Secret::new(text),
+        let cannot_read = || format!("cannot read {}", path.display());
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
+            Err(error) => return Err(error).with_context(cannot_read),
         };
-        refuse_if_shared(&path, "key file", 0o077)?;
-        Ok(Some(text))
+        // Of the file that is read: another one may take its place meanwhile.
+        let metadata = file.metadata().with_context(cannot_read)?;
+        refuse_if_shared((&path, &metadata), "key file", 0o077)?;
+        let text = io::read_to_string(file).with_context(cannot_read)?;
+        Ok(Some(Secret::new(text)))
     }
 
     /// A key file that cannot be understood.
@@ -179,10 +183,12 @@ fn default_dir() -> Option<PathBuf> {
         .map(|dir| dir.join("portway"))
 }
 
-fn refuse_if_shared(path: &Path, what: &str, forbidden: u32) -> anyhow::Result<()> {
-    let mode = fs::metadata(path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .mode();
+fn refuse_if_shared(
+    (path, metadata): (&Path, &fs::Metadata),
+    what: &str,
+    forbidden: u32,
+) -> anyhow::Result<()> {
+    let mode = metadata.mode();
     if mode & forbidden == 0 {
         return Ok(());
     }
