@@ -115,16 +115,23 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let rotations = read_rotations(state)?;
-        if let Some(next) = KeptKey::read(state, NEXT_KEY)? {
-            finish_rotation(state, next.public(), &rotations)?;
+        let mut rotations = read_rotations(state)?;
+        loop {
+            if let Some(next) = KeptKey::read(state, NEXT_KEY)? {
+                finish_rotation(state, next.public(), &rotations)?;
+            }
+            let key = KeptKey::read(state, KEY)?;
+            let now = read_rotations(state)?;
+            if now == rotations {
+                return Ok(key.map(|key| Self {
+                    name,
+                    key,
+                    rotations,
+                }));
+            }
+            // Another process has replaced the key meanwhile: what was read may not belong together.
+            rotations = now;
         }
-        let key = KeptKey::read(state, KEY)?;
-        Ok(key.map(|key| Self {
-            name,
-            key,
-            rotations,
-        }))
     }
 
     /// The one of the directory, which must be there.
@@ -163,8 +170,7 @@ impl Kept {
 
     /// All keys of the cluster that somebody may know, the newest last.
     pub(crate) fn keys(&self) -> Vec<PublicKey> {
-        let former = self.rotations.iter().map(|rotation| rotation.old);
-        former.chain([self.public()]).collect()
+        keys(&self.rotations, self.public())
     }
 
     /// Whether its key is under a passphrase.
@@ -229,6 +235,12 @@ impl KeptKey {
     }
 }
 
+/// The keys that statements lead away from, and the one that they lead to.
+fn keys(rotations: &[Rotation], newest: PublicKey) -> Vec<PublicKey> {
+    let former = rotations.iter().map(|rotation| rotation.old);
+    former.chain([newest]).collect()
+}
+
 fn read_rotations(state: &State) -> anyhow::Result<Vec<Rotation>> {
     match fs::read(state.path(ROTATIONS)) {
         Ok(json) => {
@@ -283,31 +295,39 @@ impl Cluster {
         state: &State,
         passphrase: Option<&Passphrase>,
     ) -> anyhow::Result<Self> {
+        let next = self.vouch_for_another();
+        next.keep_as(state, NEXT_KEY, passphrase)?;
+        next.write_rotations(state)?;
+        finish_rotation(state, next.key.public(), &next.rotations)?;
+        Ok(next)
+    }
+
+    /// The same cluster with a new key, and a statement for it. Nothing is written.
+    fn vouch_for_another(&self) -> Self {
         let key = SigningKey::from_seed(&random_secret());
         let serial = self.rotations.last().map_or(1, |last| last.serial + 1);
         let mut rotations = self.rotations.clone();
         rotations.push(Rotation::sign(&self.name, serial, &self.key, key.public()));
         let oldest = rotations.len().saturating_sub(MAX_ROTATIONS);
         rotations.drain(..oldest);
-        let next = Self {
+        Self {
             name: self.name.clone(),
             key,
             rotations,
-        };
-        next.keep_as(state, NEXT_KEY, passphrase)?;
+        }
+    }
+
+    fn write_rotations(&self, state: &State) -> anyhow::Result<()> {
         let file = RotationsFile {
             version: 1,
-            rotations: next.rotations.clone(),
+            rotations: self.rotations.clone(),
         };
-        state.replace(ROTATIONS, &serde_json::to_vec_pretty(&file)?)?;
-        finish_rotation(state, next.key.public(), &next.rotations)?;
-        Ok(next)
+        state.replace(ROTATIONS, &serde_json::to_vec_pretty(&file)?)
     }
 
     /// All keys of the cluster that somebody may know, the newest last.
     pub(crate) fn keys(&self) -> Vec<PublicKey> {
-        let former = self.rotations.iter().map(|rotation| rotation.old);
-        former.chain([self.key.public()]).collect()
+        keys(&self.rotations, self.key.public())
     }
 
     /// The one of the directory, or a new one: of the name that is wanted, if one is.
@@ -383,5 +403,66 @@ impl Cluster {
             token: claims.issue(&self.key),
             expires,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enough for somebody who looks all the time to meet every instant of one.
+    const ROTATED: usize = 200;
+
+    /// What a command finds that looks at the directory now.
+    fn found(state: &State) -> Vec<PublicKey> {
+        Kept::find(state).unwrap().unwrap().keys()
+    }
+
+    #[test]
+    fn whoever_looks_in_the_middle_of_a_rotation_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().join("state"));
+        state.prepare().unwrap();
+        let old = Cluster::make(&state, None, None).unwrap();
+        let next = old.vouch_for_another();
+        let both = [old.key.public(), next.key.public()];
+
+        next.keep_as(&state, NEXT_KEY, None).unwrap();
+        assert_eq!(found(&state), both[..1]);
+        next.write_rotations(&state).unwrap();
+        assert_eq!(found(&state), both, "the statement is what counts");
+        finish_rotation(&state, both[1], &next.rotations).unwrap();
+        assert_eq!(found(&state), both);
+        assert!(!state.path(NEXT_KEY).exists());
+    }
+
+    #[test]
+    fn a_key_is_found_with_the_statements_that_lead_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().join("state"));
+        state.prepare().unwrap();
+        let first = Cluster::make(&state, None, None).unwrap();
+        let mut cluster = first.rotate(&state, None).unwrap();
+        // Gets something across only while the other end waits for it.
+        let (looked, wait) = std::sync::mpsc::sync_channel(0);
+        std::thread::scope(|scope| {
+            // Ends with this thread, if that panics.
+            let looked = looked;
+            let shared = &state;
+            let rotating = scope.spawn(move || {
+                for _ in 0..ROTATED {
+                    cluster = cluster.rotate(shared, None).unwrap();
+                    // Nobody rotates twice while a command looks.
+                    if wait.recv().is_err() {
+                        return;
+                    }
+                }
+            });
+            while !rotating.is_finished() {
+                let kept = Kept::find(&state).unwrap().unwrap();
+                assert_eq!(kept.rotations.last().unwrap().new, kept.public());
+                let _unheard = looked.try_send(());
+            }
+        });
     }
 }

@@ -9,12 +9,13 @@
 //! Security: key files that others may read are refused, not repaired: whoever could read them may
 //! have.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portway_gateway::private_file;
 use portway_protocol::id::{decode_array, encode};
 use portway_protocol::key::SigningKey;
 use portway_protocol::secret::Secret;
@@ -59,7 +60,9 @@ impl State {
             .mode(0o700)
             .create(&self.dir)
             .with_context(|| format!("cannot create the state directory {}", self.dir.display()))?;
-        refuse_if_shared(&self.dir, "state directory", 0o022)
+        let metadata = fs::metadata(&self.dir)
+            .with_context(|| format!("cannot read {}", self.dir.display()))?;
+        refuse_if_shared((&self.dir, &metadata), "state directory", 0o022)
     }
 
     /// The directory.
@@ -98,15 +101,17 @@ impl State {
     /// Reads a file that only its owner may read, if it is there.
     pub(crate) fn read_private(&self, name: &str) -> anyhow::Result<Option<Secret<String>>> {
         let path = self.path(name);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Secret::new(text),
+        let cannot_read = || format!("cannot read {}", path.display());
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
+            Err(error) => return Err(error).with_context(cannot_read),
         };
-        refuse_if_shared(&path, "key file", 0o077)?;
-        Ok(Some(text))
+        // Of the file that is read: another one may take its place meanwhile.
+        let metadata = file.metadata().with_context(cannot_read)?;
+        refuse_if_shared((&path, &metadata), "key file", 0o077)?;
+        let text = io::read_to_string(file).with_context(cannot_read)?;
+        Ok(Some(Secret::new(text)))
     }
 
     /// A key file that cannot be understood.
@@ -128,14 +133,8 @@ impl State {
         let path = self.path(name);
         let draft = self.path(&format!("{name}.{}.new", std::process::id()));
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)?;
-            writeln!(file, "{}", line.expose())?;
-            file.sync_all()?;
+            let line = Secret::new(format!("{}\n", line.expose()));
+            private_file::draft(&draft, line.expose().as_bytes())?;
             match fs::hard_link(&draft, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 linked => linked,
@@ -153,18 +152,8 @@ impl State {
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         let path = self.path(name);
         let new = self.path(&format!("{name}.new"));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        private_file::replace(&path, &new, content)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -194,10 +183,12 @@ fn default_dir() -> Option<PathBuf> {
         .map(|dir| dir.join("portway"))
 }
 
-fn refuse_if_shared(path: &Path, what: &str, forbidden: u32) -> anyhow::Result<()> {
-    let mode = fs::metadata(path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .mode();
+fn refuse_if_shared(
+    (path, metadata): (&Path, &fs::Metadata),
+    what: &str,
+    forbidden: u32,
+) -> anyhow::Result<()> {
+    let mode = metadata.mode();
     if mode & forbidden == 0 {
         return Ok(());
     }

@@ -108,7 +108,7 @@ impl World {
             5 => {
                 self.server.revoke(USERS[who % USERS.len()], 0, self.now);
             }
-            6 => self.has_ports = who % 2 == 0,
+            6 => self.has_ports = who.is_multiple_of(2),
             _ => self.reload(who, bytes),
         }
         self.settle();

@@ -1,10 +1,12 @@
-//! Any text on the signaling socket; what is understood survives a round trip.
+//! Any text on the signaling socket, or as a description; what is understood survives a round trip.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use portway_protocol::session::binding::Fingerprint;
 use portway_protocol::signal::{Call, Envelope};
 
 fuzz_target!(|text: &str| {
+    let _named = Fingerprint::of_description(text);
     let Ok(envelope) = Envelope::parse(text) else {
         return;
     };

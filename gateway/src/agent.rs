@@ -240,6 +240,12 @@ impl GatewayHandle {
         Ok(revoked?.then_some(ended))
     }
 
+    /// Waits until no session of a grant is left. Those of one that was revoked say goodbye to their clients
+    /// before they end.
+    pub async fn sessions_ended(&self, id: &GrantId) {
+        self.0.context.table.until_ended(id).await;
+    }
+
     /// All grants, what became of them, and how many sessions each has now; the newest first.
     #[must_use]
     pub fn links(&self) -> Vec<LinkView> {

@@ -9,10 +9,9 @@
 //! presents its token. A device that a grant is bound to is on disk before it is let in.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -27,6 +26,8 @@ use portway_protocol::token::user::{Devices, UserClaims};
 use portway_protocol::token::verify::LEEWAY;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::private_file;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -432,15 +433,7 @@ impl Grants {
         let new = self.path.with_extension("new");
         let write = || {
             let json = serde_json::to_vec_pretty(&file)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&json)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)
+            private_file::replace(&self.path, &new, &json)
         };
         write().map_err(|source| GrantsError::Io {
             path: self.path.clone(),

@@ -10,6 +10,7 @@
 //! - [`revocations`]: which nodes are none any more.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
+//! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
 pub mod agent;
@@ -20,6 +21,7 @@ mod executor;
 pub mod grants;
 pub mod health;
 pub mod links;
+pub mod private_file;
 pub mod proxy;
 mod random;
 pub mod revocations;

@@ -29,7 +29,7 @@ use portway_protocol::reason::Reason;
 use portway_protocol::rotation::Rotation;
 use portway_protocol::session::binding::Binding;
 use portway_protocol::session::party::Certificate;
-use portway_transport::lane::{CARRIERS, Carrier, PathNews};
+use portway_transport::lane::{Ask, CARRIERS, Carrier, FAREWELL, PathNews};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 use portway_transport::{Channel, Path, lane};
@@ -44,7 +44,7 @@ use crate::grants::{Grants, Opened};
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
-use admission::{Purpose, Session};
+use admission::{Admitted, Purpose, Session};
 use table::{Attachment, Claimed, Table};
 
 pub use admission::SessionError;
@@ -76,6 +76,9 @@ const GRANT_CHECK: Duration = Duration::from_secs(1);
 
 /// News of a path that may wait.
 const PATH_NEWS: usize = 4;
+
+/// Wishes that may wait for a lane: there is only one, to leave.
+const ASKS: usize = 1;
 
 /// Who this node is.
 #[derive(Debug)]
@@ -201,43 +204,56 @@ pub struct Context {
     pub draining: CancellationToken,
 }
 
-/// Admits whoever is at the other end of a channel, and returns when their session uses it no more: it
-/// has ended, or goes on over another one. `binding`: the certificates of the channel's ends. `ended`:
-/// cancelled if they say goodbye while it uses this one.
+/// Somebody who was let in, with the channel that they came by.
+pub struct Arrival {
+    channel: Arc<dyn Channel>,
+    path: Option<Path>,
+    admitted: Admitted,
+}
+
+/// Lets in whoever is at the other end of a channel. `binding`: the certificates of the channel's ends.
 ///
 /// # Errors
-/// If they were not let in.
-pub async fn run(
-    context: Arc<Context>,
+/// If they were not.
+pub async fn admit(
+    context: &Arc<Context>,
     channel: Arc<dyn Channel>,
     binding: Binding,
     path: Option<Path>,
-    ended: CancellationToken,
-) -> Result<(), SessionError> {
-    let admitted = match admission::admit(&context, channel.as_ref(), binding, path).await {
-        Ok(admitted) => admitted,
+) -> Result<Arrival, SessionError> {
+    match admission::admit(context, channel.as_ref(), binding, path).await {
+        Ok(admitted) => Ok(Arrival {
+            channel,
+            path,
+            admitted,
+        }),
         Err(error) => {
             channel.close().await;
-            return Err(error);
+            Err(error)
         }
-    };
-    let (carrier, released) = Carrier::new(channel.clone());
-    let attachment = Attachment {
-        carrier,
-        introduction: admitted.introduction,
-        path,
-        ended,
-    };
-    match admitted.purpose {
-        Purpose::New(session) => {
-            let serving = serve(context.clone(), session, attachment);
-            drop(context.tasks.spawn(serving));
-        }
-        Purpose::Resumed(entry) => entry.attach(attachment).await,
     }
-    released.cancelled().await;
-    channel.close().await;
-    Ok(())
+}
+
+impl Arrival {
+    /// Serves them, and returns when their session uses the channel no more: it has ended, or goes on over
+    /// another one.
+    pub async fn serve(self, context: &Arc<Context>) {
+        let (carrier, released) = Carrier::new(self.channel.clone());
+        let attachment = Attachment {
+            carrier,
+            introduction: self.admitted.introduction,
+            path: self.path,
+        };
+        match self.admitted.purpose {
+            Purpose::New(session) => {
+                let serving = serve(context.clone(), session, attachment);
+                drop(context.tasks.spawn(serving));
+            }
+            Purpose::Resumed(entry) => entry.attach(attachment).await,
+        }
+        released.cancelled().await;
+        self.channel.close().await;
+    }
 }
 
 /// Runs one session to its end, over whatever channels it gets.
@@ -279,25 +295,27 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let http = serve_http(near, handling, tasks.clone(), &context.draining);
     let (news, path_news) = mpsc::channel(PATH_NEWS);
     let (carriers, next_carriers) = mpsc::channel(CARRIERS);
+    let (asks, asked) = mpsc::channel(ASKS);
     let terms = lane::Terms {
         traffic: registered.traffic(),
         patience: liveness::GATEWAY,
-        asks: None,
+        asks: Some(asked),
         news: Some(news),
         carriers: Some(next_carriers),
     };
-    let mut ended = first.ended;
     let mut served = Box::pin(served(http, lane::run(first.carrier, far, terms)));
     let suspecting = suspect(&context, path_news);
     let expiring = grant_ends(&context, registered.claimed(), token.as_deref());
     tokio::pin!(suspecting, expiring);
     let why = loop {
         tokio::select! {
-            () = ended.cancelled() => break Ending::ClientLeft,
-            () = registered.entry().goodbye().cancelled() => break Ending::ClientLeft,
             () = &mut suspecting => break Ending::Failed,
-            () = &mut expiring => {
-                tracing::info!(session = %id, "a grant ended, and its session with it");
+            reason = &mut expiring => {
+                tracing::info!(session = %id, %reason, "a grant ended, and its session with it");
+                let told = asks.try_send(Ask::Leave(reason));
+                if told.is_err() || tokio::time::timeout(FAREWELL, &mut served).await.is_err() {
+                    tracing::debug!(session = %id, "its client has not heard why");
+                }
                 break Ending::GrantEnded;
             }
             ended = &mut served => {
@@ -310,7 +328,6 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
                 tracing::info!(session = %id, "a session goes on by another path");
                 registered.moved(next.introduction, next.path);
                 log.moved(next.path);
-                ended = next.ended;
                 if carriers.try_send(next.carrier).is_err() {
                     tracing::debug!(session = %id, "a session moves too often");
                 }
@@ -340,7 +357,7 @@ fn ending(context: &Context, lane: Result<(), lane::EndedBy>) -> Ending {
         return Ending::GatewayEnded;
     }
     match lane {
-        Ok(()) => Ending::ClientLeft,
+        Ok(()) | Err(lane::EndedBy::Bye(_)) => Ending::ClientLeft,
         Err(lane::EndedBy::Closed(_) | lane::EndedBy::Silence) => Ending::PathLost,
         Err(lane::EndedBy::Violation(_) | lane::EndedBy::Overrun | lane::EndedBy::Pipe(_)) => {
             Ending::Failed
@@ -374,15 +391,15 @@ async fn served(
     }
 }
 
-/// Waits until the grant has expired or was revoked.
-async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) {
+/// Waits until the grant has expired or was revoked, and tells which.
+async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) -> Reason {
     let mut revoked = context.grants.revoked();
     loop {
         let valid = context
             .grants
             .claims(&claimed.grant, token, &claimed.service, unix_now());
-        if valid.is_err() {
-            return;
+        if let Err(reason) = valid {
+            return reason;
         }
         tokio::select! {
             () = tokio::time::sleep(GRANT_CHECK) => {}

@@ -24,10 +24,11 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 
 use crate::limits::{ACK_EVERY, MAX_MESSAGE, MAX_REPLAY};
+use crate::reason::Reason;
 use frame::{DATA_HEADER, Frame, FrameError};
 use window::Window;
 
-/// Why a lane broke.
+/// Why a lane broke off.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaneError {
     /// Not a frame.
@@ -55,6 +56,9 @@ pub enum LaneError {
     /// A handshake message, or a lane other than 0.
     #[error("unexpected frame")]
     Unexpected,
+    /// The other end has ended the session.
+    #[error("the other end said goodbye: {0}")]
+    Bye(Reason),
 }
 
 /// Both directions of one lane.
@@ -192,7 +196,7 @@ impl Lane {
     /// Takes one message of the other end.
     ///
     /// # Errors
-    /// See [`LaneError`]; the lane is broken then.
+    /// See [`LaneError`]; the lane is over then.
     pub fn receive(&mut self, message: Bytes, now: Duration) -> Result<(), LaneError> {
         match frame::parse(message)? {
             Frame::Data {
@@ -202,6 +206,7 @@ impl Lane {
             } => self.receive_data(offset, payload),
             Frame::Ack { lane: 0, offset } => self.receive_ack(offset, now),
             Frame::End { lane: 0, offset } => self.receive_end(offset),
+            Frame::Bye(reason) => Err(LaneError::Bye(reason)),
             Frame::Ping(token) => {
                 self.control.push_back(frame::pong(token));
                 Ok(())

@@ -245,6 +245,14 @@ reasons! {
 }
 
 impl Reason {
+    /// The reason of a code; one of a newer version is [`Reason::Unknown`].
+    #[must_use]
+    pub fn from_code(code: &[u8]) -> Self {
+        let mut all = Self::ALL.iter();
+        let known = all.find(|reason| reason.code().as_bytes() == code);
+        known.copied().unwrap_or(Self::Unknown)
+    }
+
     /// Whether trying to connect again is pointless until somebody does something.
     #[must_use]
     pub fn is_final(self) -> bool {

@@ -540,10 +540,11 @@ pub struct IceCandidate {
     pub username_fragment: Option<String>,
 }
 
-/// End of a session.
+/// An introduction is called off. A session that was accepted ends otherwise: by
+/// [`Frame::Bye`](crate::lane::frame::Frame::Bye) on its channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bye {
-    /// The session.
+    /// What was introduced.
     pub session: SessionId,
     /// Why.
     pub reason: Reason,

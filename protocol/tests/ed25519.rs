@@ -1,8 +1,13 @@
-//! Ed25519 as others test it: the vectors of Wycheproof, and the public keys that vouch for anything.
+//! Ed25519 as others test it: the vectors of Wycheproof, that of RFC 8037 for JWS, and the public keys that vouch
+//! for anything.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use portway_protocol::key::{KeyError, PublicKey, Signature};
+use portway_protocol::id::{decode_array, encode};
+use portway_protocol::key::{KeyError, PublicKey, Signature, SigningKey};
+use portway_protocol::secret::Secret;
+use portway_protocol::token::machine::MachineClaims;
+use portway_protocol::token::{TokenError, TrustedKeys};
 use wycheproof::TestResult;
 use wycheproof::eddsa::{TestName, TestSet};
 
@@ -106,4 +111,35 @@ fn the_vectors_of_wycheproof_are_judged_as_they_say() {
         }
     }
     assert_eq!((accepted, refused), (88, 63));
+}
+
+/// RFC 8037, appendix A.1 and A.2: a key.
+const JWK_D: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+const JWK_X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+/// RFC 8037, appendix A.4: its signature of "Example of Ed25519 signing".
+const JWS_INPUT: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+const JWS_SIGNATURE: &str =
+    "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+
+#[test]
+fn the_jws_of_rfc_8037_is_signed_and_checked_byte_by_byte() {
+    let key = SigningKey::from_seed(&Secret::new(decode_array(JWK_D).unwrap()));
+    assert_eq!(encode(key.public().as_bytes()), JWK_X);
+    let signed = key.sign(JWS_INPUT.as_bytes());
+    assert_eq!(encode(signed.as_bytes()), JWS_SIGNATURE);
+    let public: PublicKey = JWK_X.parse().unwrap();
+    let signature = Signature::from_bytes(decode_array(JWS_SIGNATURE).unwrap());
+    assert_eq!(public.verify(JWS_INPUT.as_bytes(), &signature), Ok(()));
+    let other = JWS_INPUT.replacen("RXhh", "RXhi", 1);
+    assert!(public.verify(other.as_bytes(), &signature).is_err());
+}
+
+/// It names no key and says nothing that a token has to say.
+#[test]
+fn the_jws_of_rfc_8037_is_no_token_although_its_key_is_trusted() {
+    let keys = TrustedKeys::new([JWK_X.parse().unwrap()]);
+    let token = format!("{JWS_INPUT}.{JWS_SIGNATURE}");
+    let refused = MachineClaims::verify(&token, &"home".parse().unwrap(), &keys, 0);
+    assert_eq!(refused.unwrap_err(), TokenError::Malformed("header"));
 }

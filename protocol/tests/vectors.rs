@@ -106,6 +106,18 @@ impl World {
         RevocationList::sign(&self.cluster, (&next, &[rotation]), ends, nodes.to_vec())
     }
 
+    fn node<'a>(&'a self, certificate: &'a str) -> Node<'a> {
+        Node {
+            cluster: &self.cluster,
+            id: &self.node,
+            certificate: Certificate {
+                token: certificate,
+                rotations: &[],
+            },
+            key: &self.node_key,
+        }
+    }
+
     fn grant_token(&self, key: &SigningKey) -> String {
         let claims = UserClaims {
             iss: self.cluster.clone(),
@@ -126,15 +138,7 @@ impl World {
     /// The messages of a handshake, and what of it is signed.
     fn handshake(&self, grant_key: &SigningKey, resumption: Option<&Resumption>) -> Value {
         let certificate = self.certificate();
-        let node = Node {
-            cluster: &self.cluster,
-            id: &self.node,
-            certificate: Certificate {
-                token: &certificate,
-                rotations: &[],
-            },
-            key: &self.node_key,
-        };
+        let node = self.node(&certificate);
         let (hello, mut client) = handshake::start(
             self.session,
             self.cluster.clone(),
@@ -200,15 +204,7 @@ impl World {
             session: self.session,
         };
         let certificate = self.certificate();
-        let node = Node {
-            cluster: &self.cluster,
-            id: &self.node,
-            certificate: Certificate {
-                token: &certificate,
-                rotations: &[],
-            },
-            key: &self.node_key,
-        };
+        let node = self.node(&certificate);
         let key = |key: &SigningKey| {
             json!({
                 "seed": encode(key.seed().expose()),

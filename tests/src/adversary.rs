@@ -2,12 +2,13 @@
 //! client, who reads, changes, drops and makes up whatever it likes. To both ends that is the same as a
 //! hostile service.
 //!
-//! - [`middle`]: a man in the middle with a peer connection to each end.
+//! - [`middle`]: a man in the middle with a peer connection to each end. `pages`: what a browser needs besides.
 //! - [`impostor`]: one who answers in the gateway's place. [`forgery`]: what it shows for that.
 
 pub mod forgery;
 pub mod impostor;
 pub mod middle;
+mod pages;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use portway_protocol::signal::{PATH, SUBPROTOCOL};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -57,6 +58,11 @@ impl Outlet {
     /// Sends one. A scheme that sends more than fit in the queue loses some.
     pub fn send(&self, toward: Toward, message: Value) {
         drop(self.0.try_send((toward, message)));
+    }
+
+    /// Waits until either side has closed the socket.
+    pub async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// Sends a notification.
@@ -119,6 +125,7 @@ pub struct Adversary {
     pub address: SocketAddr,
     /// What it has seen.
     pub capture: Capture,
+    outlet: watch::Receiver<Option<Outlet>>,
     _tasks: JoinSet<()>,
 }
 
@@ -134,72 +141,93 @@ impl Adversary {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let capture = Capture::default();
-        let mut scheme = scheme(&capture);
-        let (signaling, seen) = (signaling.to_owned(), capture.clone());
+        let (present, outlet) = watch::channel(None);
+        let between = Arc::new(Between {
+            near,
+            signaling: signaling.to_owned(),
+            scheme: Mutex::new(scheme(&capture)),
+            capture: capture.clone(),
+            present,
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            // An end has one socket at a time.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _peer)) = listener.accept().await {
-                if let Err(error) = meddle((near, stream), &signaling, &seen, &mut scheme).await {
-                    eprintln!("adversary: {error:#}");
-                }
+                let between = between.clone();
+                connections.spawn(async move {
+                    if let Err(error) = between.take(stream).await {
+                        eprintln!("adversary: {error:#}");
+                    }
+                });
             }
         });
         Ok(Self {
             address,
             capture,
+            outlet,
             _tasks: tasks,
         })
     }
+
+    /// The way to both sides of the latest socket, for words that no message calls for.
+    #[must_use]
+    pub fn outlet(&self) -> Option<Outlet> {
+        self.outlet.borrow().clone()
+    }
 }
 
-/// Serves one socket of the near end.
-async fn meddle(
-    (near, stream): (Toward, TcpStream),
-    signaling: &str,
-    capture: &Capture,
-    scheme: &mut Scheme,
-) -> anyhow::Result<()> {
-    let far = near.other();
-    let mut end = accept(stream).await?;
-    let mut service = connect(signaling).await?;
-    let (outgoing, mut made) = mpsc::channel(OUTGOING);
-    let outlet = Outlet(outgoing);
-    loop {
-        tokio::select! {
-            message = end.next() => match message.transpose()? {
-                Some(Message::Text(text)) => take(far, &text, capture, scheme, &outlet)?,
-                Some(Message::Close(_)) | None => return Ok(()),
-                Some(_) => {}
-            },
-            message = service.next() => match message.transpose()? {
-                Some(Message::Text(text)) => take(near, &text, capture, scheme, &outlet)?,
-                Some(Message::Close(_)) | None => return Ok(()),
-                Some(_) => {}
-            },
-            Some((toward, message)) = made.recv() => {
-                let text = Message::text(message.to_string());
-                if toward == near {
-                    end.send(text).await?;
-                } else {
-                    service.send(text).await?;
+/// What the connections of the near end share.
+struct Between {
+    near: Toward,
+    signaling: String,
+    scheme: Mutex<Scheme>,
+    capture: Capture,
+    /// To the latest socket.
+    present: watch::Sender<Option<Outlet>>,
+}
+
+impl Between {
+    /// Serves one connection: a socket, or the pages that a browser wants first.
+    async fn take(&self, stream: TcpStream) -> anyhow::Result<()> {
+        if pages::are_wanted(&stream).await? {
+            return pages::pass(stream, &self.signaling).await;
+        }
+        let mut end = accept(stream).await?;
+        let mut service = connect(&self.signaling).await?;
+        let (outgoing, mut made) = mpsc::channel(OUTGOING);
+        let outlet = Outlet(outgoing);
+        self.present.send_replace(Some(outlet.clone()));
+        loop {
+            tokio::select! {
+                message = end.next() => match message.transpose()? {
+                    Some(Message::Text(text)) => self.meddle(self.near.other(), &text, &outlet)?,
+                    Some(Message::Close(_)) | None => return Ok(()),
+                    Some(_) => {}
+                },
+                message = service.next() => match message.transpose()? {
+                    Some(Message::Text(text)) => self.meddle(self.near, &text, &outlet)?,
+                    Some(Message::Close(_)) | None => return Ok(()),
+                    Some(_) => {}
+                },
+                Some((toward, message)) = made.recv() => {
+                    let text = Message::text(message.to_string());
+                    if toward == self.near {
+                        end.send(text).await?;
+                    } else {
+                        service.send(text).await?;
+                    }
                 }
             }
         }
     }
-}
 
-fn take(
-    toward: Toward,
-    text: &str,
-    capture: &Capture,
-    scheme: &mut Scheme,
-    outlet: &Outlet,
-) -> anyhow::Result<()> {
-    let message: Value = serde_json::from_str(text)?;
-    capture.lock().signaling.push(message.clone());
-    scheme(toward, message, outlet);
-    Ok(())
+    fn meddle(&self, toward: Toward, text: &str, outlet: &Outlet) -> anyhow::Result<()> {
+        let message: Value = serde_json::from_str(text)?;
+        self.capture.lock().signaling.push(message.clone());
+        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        scheme(toward, message, outlet);
+        Ok(())
+    }
 }
 
 #[allow(

@@ -2,15 +2,16 @@
 
 use std::process::{ExitStatus, Output, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, Command};
 
 use crate::PATIENCE;
 use crate::portway::Program;
+use crate::process::{Events, signal};
 
 /// A file with a link, and the device that opens it.
 pub struct LinkFile {
@@ -123,7 +124,7 @@ pub async fn ping_as(program: &Program, link: &LinkFile, args: &[&str]) -> anyho
 /// A running `portway connect`. Killed when dropped.
 pub struct Connected {
     process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    events: Events,
     /// The line that it printed when it was ready.
     pub ready: Value,
 }
@@ -152,14 +153,13 @@ impl Connected {
             &[&["-L", "0"], args].concat(),
         );
         let mut process = command.stdout(Stdio::piped()).stderr(log).spawn()?;
-        let stdout = process.stdout.take().context("stdout is piped")?;
-        let mut connected = Self {
+        let mut events = Events::of(&mut process)?;
+        let ready = events.next("ready").await?;
+        Ok(Self {
             process,
-            lines: BufReader::new(stdout).lines(),
-            ready: Value::Null,
-        };
-        connected.ready = connected.event("ready").await?;
-        Ok(connected)
+            events,
+            ready,
+        })
     }
 
     /// Waits for an event of this kind.
@@ -167,16 +167,7 @@ impl Connected {
     /// # Errors
     /// If none comes.
     pub async fn event(&mut self, kind: &str) -> anyhow::Result<Value> {
-        let wanted = async {
-            while let Some(line) = self.lines.next_line().await? {
-                let line: Value = serde_json::from_str(&line)?;
-                if line["event"] == kind {
-                    return Ok(line);
-                }
-            }
-            bail!("it ended before `{kind}`")
-        };
-        tokio::time::timeout(PATIENCE, wanted).await?
+        self.events.next(kind).await
     }
 
     /// What every process of the machine may read of its command line.
@@ -234,10 +225,7 @@ impl Connected {
     /// # Errors
     /// If it does not end.
     pub async fn terminate(mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -TERM {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "TERM").await?;
         Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
     }
 }

@@ -12,6 +12,7 @@ pub mod coturn;
 pub mod jupyter;
 pub mod lab;
 pub mod portway;
+mod process;
 mod ready;
 pub mod relay;
 pub mod sshd;

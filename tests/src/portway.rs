@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::process::{Events, signal};
 use crate::{LOOK_AGAIN, PATIENCE};
 
 /// Unit of processor time in `/proc`, the same on all of Linux.
@@ -27,7 +28,7 @@ pub struct Portway {
 /// A running `portway events --follow`. Killed when dropped.
 pub struct Follower {
     process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    events: Events,
 }
 
 impl Follower {
@@ -36,16 +37,7 @@ impl Follower {
     /// # Errors
     /// If none comes.
     pub async fn next(&mut self, kind: &str) -> anyhow::Result<Value> {
-        let wanted = async {
-            while let Some(line) = self.lines.next_line().await? {
-                let line: Value = serde_json::from_str(&line)?;
-                if line["event"] == kind {
-                    return Ok(line);
-                }
-            }
-            bail!("it ended before `{kind}`")
-        };
-        tokio::time::timeout(PATIENCE, wanted).await?
+        self.events.next(kind).await
     }
 
     /// Ctrl-C, then waits for its end.
@@ -53,10 +45,7 @@ impl Follower {
     /// # Errors
     /// If it does not end.
     pub async fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -INT {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "INT").await?;
         Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
     }
 }
@@ -334,11 +323,8 @@ impl Portway {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let stdout = process.stdout.take().context("stdout is piped")?;
-        Ok(Follower {
-            process,
-            lines: BufReader::new(stdout).lines(),
-        })
+        let events = Events::of(&mut process)?;
+        Ok(Follower { process, events })
     }
 
     /// The same for a command that reads standard input.
@@ -354,14 +340,27 @@ impl Portway {
     /// # Errors
     /// If it has ended.
     pub async fn terminate(&self) -> anyhow::Result<()> {
-        let pid = self.process.id().context("it has ended")?;
-        let kill = format!("kill -TERM {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        anyhow::ensure!(sent.success(), "{kill}: {sent}");
+        signal(&self.process, "TERM").await?;
         while self.ask(&["nodes"]).await?["nodes"][0]["status"] != "draining" {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
+    }
+
+    /// Stops it as it is, without an end: whoever waits for it hears nothing.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        signal(&self.process, "STOP").await
+    }
+
+    /// Lets it go on after [`Portway::pause`].
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn unpause(&self) -> anyhow::Result<()> {
+        signal(&self.process, "CONT").await
     }
 
     /// Waits until it has ended by itself.

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use portway_protocol::lane::{Lane, LaneError};
+use portway_protocol::lane::{Lane, LaneError, frame};
 use portway_protocol::liveness::{Liveness, Patience, Sign, Verdict};
+use portway_protocol::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -46,7 +47,12 @@ pub enum Ask {
     Ping(oneshot::Sender<Duration>),
     /// To look soon whether the other end is still there: something suggests that it is not.
     Doubt,
+    /// To end the session, and tell the other end why. What is under way is cut.
+    Leave(Reason),
 }
+
+/// Time for a goodbye to reach the other end.
+pub const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A channel that a lane runs over.
 pub struct Carrier {
@@ -100,12 +106,15 @@ pub struct Terms<'a> {
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
 pub enum EndedBy {
+    /// The other end has ended the session.
+    #[error("the other end has ended it: {0}")]
+    Bye(Reason),
     /// The channel closed, and there is no other one.
     #[error(transparent)]
     Closed(#[from] Closed),
     /// The other end broke the protocol.
     #[error(transparent)]
-    Violation(#[from] LaneError),
+    Violation(LaneError),
     /// The other end ignores the windows of what runs over the lane.
     #[error("the other end sent more than its windows allow")]
     Overrun,
@@ -117,7 +126,21 @@ pub enum EndedBy {
     Pipe(#[from] std::io::Error),
 }
 
-/// Runs until this end is done and the other end has all of it (`Ok`), or either end is gone.
+impl From<LaneError> for EndedBy {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Bye(reason) => Self::Bye(reason),
+            LaneError::Frame(_)
+            | LaneError::Gap { .. }
+            | LaneError::AckBeyond { .. }
+            | LaneError::AfterEnd
+            | LaneError::Unexpected => Self::Violation(error),
+        }
+    }
+}
+
+/// Runs until this end is done and the other end has all of it, or this end was asked to leave (`Ok`), or
+/// either end is gone.
 ///
 /// # Errors
 /// See [`EndedBy`].
@@ -199,7 +222,15 @@ impl<'a> Shell<'a> {
                     }
                 }
                 Some(ask) = next(&mut self.asks), if self.pings.len() < MAX_PINGS => {
-                    self.heed(ask);
+                    match ask {
+                        Ask::Ping(asker) => self.pings.push_back((self.now(), asker)),
+                        Ask::Doubt => self.liveness.doubt(self.now()),
+                        Ask::Leave(reason) => {
+                            self.leave(reason).await;
+                            return Ok(());
+                        }
+                    }
+                    self.ping();
                     timeout.as_mut().reset(self.timeout());
                 }
                 () = &mut timeout => {
@@ -266,13 +297,19 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    fn heed(&mut self, ask: Ask) {
-        let now = self.now();
-        match ask {
-            Ask::Ping(asker) => self.pings.push_back((now, asker)),
-            Ask::Doubt => self.liveness.doubt(now),
+    /// Says goodbye, and waits until the other end has read it: it closes the channel then.
+    async fn leave(self, reason: Reason) {
+        let Some(carrier) = self.carrier else {
+            return;
+        };
+        let said = async {
+            if carrier.channel.send(frame::bye(reason)).await.is_ok() {
+                while carrier.channel.recv().await.is_some() {}
+            }
+        };
+        if tokio::time::timeout(FAREWELL, said).await.is_err() {
+            tracing::debug!(%reason, "nobody has taken our goodbye");
         }
-        self.ping();
     }
 
     fn ping(&mut self) {

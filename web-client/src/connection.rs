@@ -36,7 +36,7 @@ use crate::clock;
 use crate::cookie::{Change, Jar, News};
 use crate::device::Device;
 use crate::error::Failure;
-use crate::session::{self, Identity, Requests};
+use crate::session::{self, Identity, Requests, Unreached};
 use crate::signaling::{Signaling, is_there};
 use holder::{FromHolder, ToHolder};
 use introduce::{Introduction, introduce, presence};
@@ -467,7 +467,7 @@ async fn attempt(
     };
     let opened = tokio::select! {
         opened = introduce(inner, signaling, events, introduction, None) => opened,
-        () = timeout => Err(Failure::new(Reason::IceFailed)),
+        () = timeout => Err(Failure::new(Reason::IceFailed).into()),
     };
     match opened {
         Ok((held, reached)) => {
@@ -476,7 +476,7 @@ async fn attempt(
             let deadlines = Deadlines::after(met - begun, clock::now() - met);
             drive(inner, slot, events, held, reached, deadlines).await
         }
-        Err(failure) => failure,
+        Err(Unreached { failure, .. }) => failure,
     }
 }
 

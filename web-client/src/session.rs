@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use h2::client::SendRequest;
 use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::{PublicKey, SigningKey};
-use portway_protocol::lane::Lane;
+use portway_protocol::lane::{Lane, LaneError};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
@@ -18,7 +18,7 @@ use portway_protocol::revocation::Revocations;
 use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
 use portway_protocol::session::handshake::{self, HandshakeError};
 use portway_protocol::session::party::{Holder, Proven, Trust};
-use portway_protocol::session::resumption::{Resumption, ResumptionKey};
+use portway_protocol::session::resumption::{FailedBy, Resumption, ResumptionKey};
 use portway_protocol::signal::SessionDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, mpsc};
@@ -174,6 +174,19 @@ pub(crate) struct Reached {
     channel: Channel,
 }
 
+/// An attempt that has reached nothing.
+pub(crate) struct Unreached {
+    pub(crate) by: FailedBy,
+    pub(crate) failure: Failure,
+}
+
+impl From<Failure> for Unreached {
+    fn from(failure: Failure) -> Self {
+        let by = FailedBy::Way;
+        Self { by, failure }
+    }
+}
+
 /// A session that has begun.
 pub(crate) struct Begun {
     pub(crate) requests: Requests,
@@ -199,7 +212,7 @@ pub(crate) struct Driver {
 }
 
 /// Waits for the channel and runs the handshake: for a new session, or for one that goes on.
-pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, Failure> {
+pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, Unreached> {
     let session = visit.session;
     let mut channel = Channel::new(visit.channel);
     channel.opened().await.map_err(no_path)?;
@@ -211,7 +224,7 @@ pub(crate) async fn reach(visit: Visit, identity: &Identity) -> Result<Reached, 
     };
     let (proven, key) = tokio::select! {
         shaken = shaking => shaken?,
-        () = timeout => return Err(Failure::new(Reason::SessionTimeout)),
+        () = timeout => return Err(Failure::new(Reason::SessionTimeout).into()),
     };
     Ok(Reached {
         proven,
@@ -240,8 +253,7 @@ pub(crate) async fn begin(reached: Reached) -> Result<Begun, Failure> {
     Ok(Begun { requests, driver })
 }
 
-/// A channel that closes before the gateway's verdict: only the gateway itself says that a session is
-/// lost.
+/// A channel that closes before the gateway's verdict: that is none.
 fn no_path(_closed: Failure) -> Failure {
     Failure::new(Reason::IceFailed)
 }
@@ -252,13 +264,16 @@ async fn shake_hands(
     identity: &Identity,
     trust: &Trust<'_>,
     resumption: Option<Resumption>,
-) -> Result<(Proven, ResumptionKey), Failure> {
+) -> Result<(Proven, ResumptionKey), Unreached> {
     let violation = |error: HandshakeError| {
         let reason = error.reason();
         if let HandshakeError::Refused { reason, message } = error {
-            return Failure { reason, message };
+            return Unreached {
+                by: FailedBy::Gateway,
+                failure: Failure { reason, message },
+            };
         }
-        Failure::with(reason, error)
+        Failure::with(reason, error).into()
     };
     let (hello, mut state) = handshake::start(
         session,
@@ -402,9 +417,7 @@ impl Pump {
         let before = self.lane.progress();
         let mut next = Some(first);
         while let Some(message) = next {
-            self.lane
-                .receive(message, now)
-                .map_err(|error| Failure::with(Reason::ProtocolViolation, error))?;
+            self.lane.receive(message, now).map_err(ended_by)?;
             next = recv(&mut self.channel).now_or_never().and_then(Result::ok);
         }
         let sign = if self.lane.progress() > before {
@@ -477,6 +490,18 @@ impl Pump {
     fn full(&self) -> Option<Rc<Notify>> {
         let channel = self.channel.as_ref().filter(|channel| channel.is_full())?;
         Some(channel.changed.clone())
+    }
+}
+
+/// What it means that a lane has broken off.
+fn ended_by(error: LaneError) -> Failure {
+    match error {
+        LaneError::Bye(reason) => Failure::new(reason),
+        LaneError::Frame(_)
+        | LaneError::Gap { .. }
+        | LaneError::AckBeyond { .. }
+        | LaneError::AfterEnd
+        | LaneError::Unexpected => Failure::with(Reason::ProtocolViolation, error),
     }
 }
 

@@ -68,6 +68,21 @@ pub(crate) fn run() -> anyhow::Result<()> {
         ),
     )?;
     step(
+        "clippy of the fuzz targets, a workspace of their own",
+        &mut command(
+            "cargo",
+            &[
+                "clippy",
+                "--locked",
+                "--manifest-path",
+                "fuzz/Cargo.toml",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+    )?;
+    step(
         "docs",
         command(
             "cargo",

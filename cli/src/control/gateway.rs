@@ -1,6 +1,7 @@
 //! What a gateway is asked: services, sessions, grants, links.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::{Path as UrlPath, State};
@@ -300,6 +301,10 @@ async fn revoke(
     let node = node.context(NO_GATEWAY)?;
     let known = node.gateway.links().into_iter().find(|link| link.id == id);
     let ended = node.gateway.revoke_grant(&id);
+    let left = tokio::time::timeout(GOODBYES, node.gateway.sessions_ended(&id));
+    if left.await.is_err() {
+        tracing::warn!(grant = %id, "what was revoked takes long to end");
+    }
     if let Some(Owner { state, relay, .. }) = node.owner {
         if let Some(relay) = relay {
             tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
@@ -314,6 +319,10 @@ async fn revoke(
         sessions: ended.unwrap_or_default(),
     }))
 }
+
+/// Time for the sessions of a link that is revoked to tell their clients why they end: the relay that carries
+/// them ends what is left after it.
+const GOODBYES: Duration = Duration::from_millis(1500);
 
 pub(super) const NO_GATEWAY: &str =
     "the running portway has no gateway: ask where one runs (`portway gateway` or `portway up`)";

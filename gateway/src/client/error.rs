@@ -5,6 +5,7 @@ use std::io;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::FingerprintError;
 use portway_protocol::session::handshake::HandshakeError;
+use portway_protocol::session::resumption::FailedBy;
 use portway_transport::lane::EndedBy;
 use portway_transport::webrtc::PeerError;
 
@@ -54,7 +55,7 @@ impl ClientError {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Signaling(error) => error.reason(),
-            Self::Refused(reason) => *reason,
+            Self::Refused(reason) | Self::Lane(EndedBy::Bye(reason)) => *reason,
             Self::Fingerprint(_) | Self::Peer(PeerError::Fingerprint(_)) => Reason::E2eAuthFailed,
             Self::Peer(PeerError::Stack(_)) | Self::NoPath => Reason::IceFailed,
             Self::Peer(
@@ -67,6 +68,24 @@ impl ClientError {
             Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
             | Self::Http(_)
             | Self::Ended => Reason::SessionLost,
+        }
+    }
+
+    /// By whom it is, if it is that of an attempt to go on with a session.
+    pub(super) const fn failed_by(&self) -> FailedBy {
+        match self {
+            Self::Handshake(HandshakeError::Refused { .. }) => FailedBy::Gateway,
+            Self::Handshake(_)
+            | Self::Signaling(_)
+            | Self::Refused(_)
+            | Self::Peer(_)
+            | Self::Fingerprint(_)
+            | Self::NoPath
+            | Self::Timeout
+            | Self::Lane(_)
+            | Self::Http(_)
+            | Self::Local(_)
+            | Self::Ended => FailedBy::Way,
         }
     }
 

@@ -105,7 +105,8 @@ impl Exchange {
     /// Does what an event asks for.
     ///
     /// # Errors
-    /// The other end refused, or has ended the session.
+    /// The introduction has failed: it was refused, or signaling does not say what it should. What is
+    /// connected goes on, see [`Exchange::hang_up`].
     pub(super) async fn handle(&mut self, event: Event) -> Result<News, ClientError> {
         match event {
             Event::Signaling(Ok(envelope)) => self.hear(envelope).await,
@@ -159,7 +160,12 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye by every way there is, and ends.
+    /// Hears no more of signaling, which speaks for nobody but itself.
+    pub(super) fn hang_up(&mut self) {
+        self.socket = None;
+    }
+
+    /// Calls the introduction off.
     pub(super) async fn leave(mut self, reason: Reason) {
         let session = self.id;
         let bye = Call::Bye(Bye { session, reason });

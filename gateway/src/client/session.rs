@@ -18,7 +18,7 @@ use portway_protocol::session::handshake::Accepted;
 use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
 use portway_protocol::target::ServiceKind;
-use portway_transport::lane::{self, Ask, CARRIERS, Carrier, PathNews, Traffic};
+use portway_transport::lane::{self, Ask, CARRIERS, Carrier, FAREWELL, PathNews, Traffic};
 use portway_transport::webrtc::Peer;
 use portway_transport::{Channel, Path};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -55,8 +55,10 @@ const ASKS: usize = 16;
 /// News of the path that may wait.
 const PATH_NEWS: usize = 4;
 
-/// Time for an orderly end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for an orderly end: a goodbye, and the end of the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const _: () = assert!(CLOSE_TIMEOUT.as_millis() > FAREWELL.as_millis());
 
 /// What a request may carry.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -317,7 +319,14 @@ impl Driver {
             tokio::select! {
                 ended = &mut lane => break ended.map_or_else(Into::into, |()| ClientError::Ended),
                 ended = &mut http => break ended.map_or_else(Into::into, |()| ClientError::Ended),
-                () = closing.cancelled() => break ClientError::Ended,
+                () = closing.cancelled() => {
+                    if self.ask(Ask::Leave(Reason::SessionLost))
+                        && tokio::time::timeout(FAREWELL, &mut lane).await.is_err()
+                    {
+                        tracing::debug!("nobody has heard our goodbye");
+                    }
+                    break ClientError::Ended;
+                }
                 () = revocations.revoked(&self.node_key) => break ClientError::Refused(Reason::NodeRevoked),
                 Some(news) = path_news.recv() => match news {
                     PathNews::Silent => self.replace(),
@@ -327,10 +336,10 @@ impl Driver {
                         self.failures = 0;
                     }
                 },
-                // An attempt that panicked has found nothing: only the gateway says that a session is lost.
+                // An attempt that panicked has found nothing.
                 Some(reached) = self.replacing.join_next() => match reached.unwrap_or(Err(ClientError::NoPath)) {
                     Ok(reached) => self.go_on(reached, &carriers),
-                    Err(error) if is_over(error.reason(), self.silence()) => break error,
+                    Err(error) if is_over(error.failed_by(), error.reason(), self.silence()) => break error,
                     Err(error) => {
                         tracing::debug!(%error, "no other path yet");
                         self.failures += 1;
@@ -345,16 +354,21 @@ impl Driver {
                     // the first sign that this has gone.
                     Ok(News::SignalingLost(error)) => {
                         tracing::info!(%error, "signaling is away");
-                        doubt(&self.asks);
+                        self.doubt();
                     }
-                    Ok(News::NodeOffline | News::NodeOnline) => doubt(&self.asks),
+                    Ok(News::NodeOffline | News::NodeOnline) => self.doubt(),
                     // The lane notices itself that its channel has closed.
                     Ok(News::PeerEnded | News::Answered | News::Connected | News::Nothing) => {}
-                    Err(error) => break error,
+                    // Whatever it wants: it may lie.
+                    Err(error) => {
+                        tracing::warn!(%error, "signaling is not heard any more: it cannot end this session");
+                        self.exchange.hang_up();
+                        self.doubt();
+                    }
                 },
             }
         };
-        self.exchange.leave(Reason::SessionLost).await;
+        self.exchange.peer().close().await;
         error
     }
 
@@ -373,6 +387,19 @@ impl Driver {
             .spawn(async move { reach(&target, resumption, deadlines).await });
     }
 
+    /// Has the lane look soon. A lane that cannot even take this has pings to wait for.
+    fn doubt(&self) {
+        if !self.ask(Ask::Doubt) {
+            tracing::debug!("the lane has enough to look for");
+        }
+    }
+
+    /// Returns whether the lane will hear of it.
+    fn ask(&self, wish: Ask) -> bool {
+        let asks = self.asks.upgrade();
+        asks.is_some_and(|asks| asks.try_send(wish).is_ok())
+    }
+
     fn silence(&self) -> Duration {
         self.silent.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -386,14 +413,5 @@ impl Driver {
         self.peer.send_replace(self.exchange.peer());
         self.leaving
             .spawn(async move { before.peer().close().await });
-    }
-}
-
-/// Has the lane look soon. A lane that cannot even take this has pings to wait for.
-fn doubt(asks: &mpsc::WeakSender<Ask>) {
-    if let Some(asks) = asks.upgrade()
-        && asks.try_send(Ask::Doubt).is_err()
-    {
-        tracing::debug!("the lane has enough to look for");
     }
 }

@@ -15,7 +15,6 @@ use portway_transport::Path;
 use portway_transport::lane::{Carrier, Traffic};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 /// Sessions at a time, with those that wait for their client to come back.
 const MAX_SESSIONS: usize = 1024;
@@ -30,8 +29,6 @@ pub struct Entry {
     traffic: Traffic,
     key: ResumptionKey,
     attachments: mpsc::Sender<Attachment>,
-    /// The client has said goodbye when its channel had closed already.
-    goodbye: CancellationToken,
 }
 
 /// Whose a session is, and what for.
@@ -51,8 +48,6 @@ pub(super) struct Attachment {
     /// By what signaling knows it.
     pub(super) introduction: SessionId,
     pub(super) path: Option<Path>,
-    /// Cancelled when whoever is at the other end of this channel says goodbye.
-    pub(super) ended: CancellationToken,
 }
 
 /// A session as others see it.
@@ -88,7 +83,14 @@ pub struct SessionView {
 
 /// All sessions of a gateway.
 #[derive(Debug, Clone, Default)]
-pub struct Table(Arc<Mutex<HashMap<SessionId, Arc<Entry>>>>);
+pub struct Table(Arc<Sessions>);
+
+#[derive(Debug, Default)]
+struct Sessions {
+    entries: Mutex<HashMap<SessionId, Arc<Entry>>>,
+    /// Changes whenever one is over.
+    ended: watch::Sender<()>,
+}
 
 /// Removes its entry when the session is over.
 #[derive(Debug)]
@@ -111,7 +113,6 @@ impl Entry {
             traffic: Traffic::default(),
             key,
             attachments,
-            goodbye: CancellationToken::new(),
         }
     }
 
@@ -126,10 +127,6 @@ impl Entry {
 
     pub(super) const fn key(&self) -> &ResumptionKey {
         &self.key
-    }
-
-    pub(super) const fn goodbye(&self) -> &CancellationToken {
-        &self.goodbye
     }
 
     /// Goes on over another channel, unless it has ended.
@@ -177,14 +174,16 @@ impl Table {
         views
     }
 
-    /// Ends the session that waits for its client to come back after this channel, for it does not.
-    pub fn goodbye(&self, introduction: &SessionId) {
-        let entries = self.lock();
-        let left = entries
-            .values()
-            .find(|entry| *entry.introduction() == *introduction);
-        if let Some(entry) = left {
-            entry.goodbye.cancel();
+    /// Waits until no session of a grant is left.
+    pub(crate) async fn until_ended(&self, grant: &GrantId) {
+        let mut ended = self.0.ended.subscribe();
+        let is_there = || {
+            let entries = self.lock();
+            entries.values().any(|entry| entry.claimed.grant == *grant)
+        };
+        while is_there() {
+            // The sender lives in `self`, so waiting cannot fail.
+            drop(ended.changed().await);
         }
     }
 
@@ -211,7 +210,8 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Entry>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let entries = self.0.entries.lock();
+        entries.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -247,5 +247,6 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.table.lock().remove(&self.entry.claimed.session);
+        self.table.0.ended.send_replace(());
     }
 }

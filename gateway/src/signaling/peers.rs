@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portway_protocol::check::Check;
 use portway_protocol::id::SessionId;
-use portway_protocol::limits::{HANDSHAKE_TIMEOUT, MAX_CANDIDATES, MAX_UNAUTHENTICATED};
+use portway_protocol::limits::{MAX_CANDIDATES, MAX_UNAUTHENTICATED};
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::introduction::Introduction;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
 use super::seen::Seen;
-use crate::session::{self, Context, Identity, SessionError, unix_now};
+use crate::session::{self, Arrival, Context, Identity, SessionError, unix_now};
 
 /// Sessions at a time, authenticated or not.
 const MAX_SESSIONS: usize = 1024;
@@ -57,7 +57,8 @@ pub(super) struct Peers {
 /// The way to a peer's task.
 pub(super) struct Known {
     inbox: mpsc::Sender<Option<IceCandidate>>,
-    ended: CancellationToken,
+    /// Cancelled by signaling, or whoever is behind it. Of no effect once they were let in.
+    called_off: CancellationToken,
     authenticated: bool,
 }
 
@@ -99,7 +100,7 @@ impl Peers {
         }
         self.check(&offer)?;
         let (inbox, candidates) = mpsc::channel(MAX_CANDIDATES);
-        let ended = CancellationToken::new();
+        let called_off = CancellationToken::new();
         {
             let mut introduced = self.lock();
             if !introduced.seen.is_first(offer.session) && Check::Replay.is_on() {
@@ -112,7 +113,7 @@ impl Peers {
             }
             let known = Known {
                 inbox,
-                ended: ended.clone(),
+                called_off: called_off.clone(),
                 authenticated: false,
             };
             match peers.entry((self.via, offer.session)) {
@@ -126,7 +127,7 @@ impl Peers {
             context: self.context.clone(),
             outgoing: self.outgoing.clone(),
             peers: self.peers.clone(),
-            ended,
+            called_off,
         };
         drop(self.context.tasks.spawn(task.run(offer, candidates)));
         Ok(())
@@ -172,11 +173,10 @@ impl Peers {
         }
     }
 
+    /// An introduction is called off. It may be signaling itself that says so: a session does not end by that.
     pub(super) fn bye(&self, bye: &Bye) {
-        match self.lock().peers.get(&(self.via, bye.session)) {
-            Some(known) => known.ended.cancel(),
-            // The connection's own end was here first.
-            None => self.context.table.goodbye(&bye.session),
+        if let Some(known) = self.lock().peers.get(&(self.via, bye.session)) {
+            known.called_off.cancel();
         }
     }
 
@@ -202,7 +202,7 @@ struct PeerTask {
     context: Arc<Context>,
     outgoing: mpsc::Sender<Envelope>,
     peers: Table,
-    ended: CancellationToken,
+    called_off: CancellationToken,
 }
 
 impl PeerTask {
@@ -279,7 +279,6 @@ impl PeerTask {
             tokio::select! {
                 () = release, if deadline.is_some() => order.release(),
                 () = &mut session => return,
-                () = self.ended.cancelled() => return,
                 Some(candidate) = candidates.recv() => {
                     if let Err(error) = peer.add_candidate(candidate.as_ref()).await {
                         tracing::info!(session = %self.session, %error, "a candidate of a client was refused");
@@ -295,36 +294,43 @@ impl PeerTask {
         }
     }
 
+    /// From an open channel to the end of its use.
     async fn session(&self, peer: &Peer, binding: Binding) {
+        let arrival = tokio::select! {
+            arrival = self.arrival(peer, binding) => arrival,
+            () = self.called_off.cancelled() => None,
+        };
+        let Some(arrival) = arrival else {
+            return;
+        };
+        {
+            let mut introduced = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = introduced.peers.get_mut(&(self.via, self.session));
+            known.expect("known until this task ends").authenticated = true;
+        }
+        arrival.serve(&self.context).await;
+        tracing::debug!(session = %self.session, "a channel is no more used");
+    }
+
+    /// Waits for the channel, and for who proves to be let in.
+    async fn arrival(&self, peer: &Peer, binding: Binding) -> Option<Arrival> {
         let opened = tokio::select! {
             opened = tokio::time::timeout(OPEN_TIMEOUT, peer.open()) => opened,
-            () = self.context.draining.cancelled() => return,
+            () = self.context.draining.cancelled() => return None,
         };
         let Ok(Ok(channel)) = opened else {
             tracing::info!(session = %self.session, "no path to a client");
-            return;
+            return None;
         };
         let path = peer.path().await;
-        let ended = self.ended.clone();
-        let run = session::run(self.context.clone(), channel, binding, path, ended);
-        tokio::pin!(run);
-        let outcome = tokio::select! {
-            outcome = &mut run => outcome,
-            () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => {
-                // Whoever is still here has authenticated; the session enforces that itself.
-                if let Some(known) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).peers.get_mut(&(self.via, self.session)) {
-                    known.authenticated = true;
-                }
-                run.await
-            }
-        };
-        match outcome {
-            Ok(()) => tracing::debug!(session = %self.session, "a channel is no more used"),
+        match session::admit(&self.context, channel, binding, path).await {
+            Ok(arrival) => return Some(arrival),
             Err(SessionError::Refused(reason)) => {
                 tracing::info!(session = %self.session, %reason, "a client was refused");
             }
             Err(error) => tracing::info!(session = %self.session, %error, "no session"),
         }
+        None
     }
 
     /// Queues a notification. While signaling is away the queue fills up, and then nobody is there

@@ -9,7 +9,6 @@ use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_tests::upstream::Upstream;
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 
 use super::{Client, GRANT, Node, Visit, carrier, device, key, shake_hands};
 
@@ -27,8 +26,7 @@ async fn a_session_and_its_denied_requests_are_recorded() {
     };
     let mut node = Node::new(&upstream.target(), Trust::System, permission);
     let mut follower = node.context.audit.log().follow();
-    let goodbye = CancellationToken::new();
-    let channel = node.channel_until(goodbye.clone());
+    let channel = node.channel();
     let opened = shake_hands(&channel, "app", &key(2)).await.unwrap();
     let client = Client::over(channel).await;
     let event = next(&mut follower).await;
@@ -66,7 +64,7 @@ async fn a_session_and_its_denied_requests_are_recorded() {
         }
     );
 
-    goodbye.cancel();
+    client.leave().await;
     let event = next(&mut follower).await;
     let Event::SessionEnded {
         session,
@@ -145,24 +143,4 @@ async fn a_session_that_moves_is_recorded() {
         route: None,
     };
     assert_eq!(next(&mut follower).await, moved);
-}
-
-/// Signaling is slower than the connection itself: else the session would wait for its client.
-#[tokio::test]
-async fn a_goodbye_after_the_end_of_the_channel_ends_the_session() {
-    let upstream = Upstream::start().await.unwrap();
-    let mut node = Node::everything(&upstream.target());
-    let mut follower = node.context.audit.log().follow();
-    let channel = node.channel();
-    let opened = shake_hands(&channel, "app", &key(2)).await.unwrap();
-    drop(channel);
-    node.tasks.join_next().await.unwrap().unwrap().unwrap();
-    node.context.table.goodbye(&opened.session);
-    let event = next(&mut follower).await;
-    assert!(matches!(event, Event::SessionOpened { .. }), "{event:?}");
-    let event = next(&mut follower).await;
-    let Event::SessionEnded { why, .. } = event else {
-        panic!("{event:?}");
-    };
-    assert_eq!(why, Ending::ClientLeft);
 }

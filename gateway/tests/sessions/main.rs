@@ -35,7 +35,7 @@ use portway_protocol::token::machine::{MachineClaims, RevokedBy};
 use portway_protocol::token::user::{Devices, UserClaims};
 use portway_tests::upstream::{Upstream, byte};
 use portway_transport::Channel as _;
-use portway_transport::lane::{self, CARRIERS, Carrier, Traffic};
+use portway_transport::lane::{self, Ask, CARRIERS, Carrier, EndedBy, Traffic};
 use portway_transport::loopback::{self, LoopbackChannel};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
@@ -176,19 +176,13 @@ impl Node {
 
     /// The client's end of a new channel.
     fn channel(&mut self) -> LoopbackChannel {
-        self.channel_until(CancellationToken::new())
-    }
-
-    /// As [`Node::channel`], until somebody says goodbye.
-    fn channel_until(&mut self, ended: CancellationToken) -> LoopbackChannel {
         let (near, far) = loopback::pair();
-        self.tasks.spawn(session::run(
-            self.context.clone(),
-            Arc::new(far),
-            BINDING,
-            None,
-            ended,
-        ));
+        let context = self.context.clone();
+        self.tasks.spawn(async move {
+            let arrival = session::admit(&context, Arc::new(far), BINDING, None).await?;
+            arrival.serve(&context).await;
+            Ok(())
+        });
         near
     }
 
@@ -279,8 +273,9 @@ impl Visit<'_> {
 /// An HTTP/2 client over a lane.
 struct Client {
     requests: SendRequest<Bytes>,
-    /// Ends when the gateway has ended the session.
-    lane: JoinSet<()>,
+    /// Ends with the session.
+    lane: JoinSet<Result<(), EndedBy>>,
+    asks: mpsc::Sender<Ask>,
     _http: JoinSet<()>,
 }
 
@@ -298,16 +293,17 @@ impl Client {
 
     async fn start(channel: LoopbackChannel, carriers: Option<mpsc::Receiver<Carrier>>) -> Self {
         let (near, far) = tokio::io::duplex(64 * 1024);
+        let (asks, asked) = mpsc::channel(1);
         let mut lane = JoinSet::new();
         lane.spawn(async move {
             let terms = lane::Terms {
                 traffic: &Traffic::default(),
                 patience: liveness::CLIENT,
-                asks: None,
+                asks: Some(asked),
                 news: None,
                 carriers,
             };
-            drop(lane::run(carrier(channel), far, terms).await);
+            lane::run(carrier(channel), far, terms).await
         });
         let (requests, connection) = h2::client::handshake(near).await.unwrap();
         let mut http = JoinSet::new();
@@ -317,8 +313,15 @@ impl Client {
         Self {
             requests,
             lane,
+            asks,
             _http: http,
         }
+    }
+
+    /// Says goodbye.
+    async fn leave(&self) {
+        let leave = Ask::Leave(Reason::SessionLost);
+        self.asks.send(leave).await.unwrap();
     }
 
     /// A request without a body.
@@ -592,7 +595,11 @@ async fn a_revoked_grant_ends_its_session() {
     assert_eq!(node.context.table.views().len(), 1);
     let id = GrantId::from_bytes(GRANT);
     assert!(node.context.grants.revoke(&id).unwrap());
-    client.lane.join_next().await.unwrap().unwrap();
+    let ended = client.lane.join_next().await.unwrap().unwrap();
+    assert!(
+        matches!(ended, Err(EndedBy::Bye(Reason::GrantUnknown))),
+        "it was told why: {ended:?}"
+    );
     node.tasks.join_next().await.unwrap().unwrap().unwrap();
     assert!(body(response).await.is_err(), "it was cut");
     node.context.tasks.close();

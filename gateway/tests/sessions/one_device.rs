@@ -60,13 +60,12 @@ async fn the_first_device_comes_back_and_no_other_comes_in() {
 async fn what_a_session_moved_is_known_when_it_has_ended() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = node(&upstream.target());
-    let goodbye = CancellationToken::new();
-    let channel = node.channel_until(goodbye.clone());
+    let channel = node.channel();
     shake_hands(&channel, "app", &key(2)).await.unwrap();
     let client = Client::over(channel).await;
     let response = client.get("/bytes?n=100000").await.unwrap();
     assert_eq!(body(response).await.unwrap().len(), 100_000);
-    goodbye.cancel();
+    client.leave().await;
     node.context.tasks.close();
     node.context.tasks.wait().await;
     let (_claims, usage) = node.context.grants.all().remove(0);

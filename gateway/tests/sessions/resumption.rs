@@ -38,8 +38,7 @@ async fn piece(stream: &mut RecvStream) -> Vec<u8> {
 async fn a_download_goes_on_over_another_channel() {
     let upstream = Upstream::start().await.unwrap();
     let mut node = Node::everything(&upstream.target());
-    let goodbye = CancellationToken::new();
-    let channel = node.channel_until(goodbye.clone());
+    let channel = node.channel();
     let resumption = shake_hands(&channel, "app", &key(2)).await.unwrap();
     let (client, carriers) = Client::lasting(channel).await;
     let (mut stream, mut bytes) = begun(&client).await;
@@ -49,8 +48,6 @@ async fn a_download_goes_on_over_another_channel() {
         let (introduction, _accepted) = visited.unwrap();
         carriers.send(carrier(next)).await.unwrap();
         node.tasks.join_next().await.unwrap().unwrap().unwrap();
-        // Whoever still speaks for the old channel has nothing to say about the session.
-        goodbye.cancel();
         let views = node.context.table.views();
         assert_eq!(views.len(), 1);
         assert_eq!(views[0].session, resumption.session);

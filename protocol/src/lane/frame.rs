@@ -3,15 +3,20 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::limits::MAX_MESSAGE;
+use crate::reason::Reason;
 
 const DATA: u8 = 0x10;
 const ACK: u8 = 0x11;
 const END: u8 = 0x12;
+const BYE: u8 = 0x13;
 const PING: u8 = 0x18;
 const PONG: u8 = 0x19;
 
 /// Bytes before the payload of a data frame: type, lane, offset.
 pub const DATA_HEADER: usize = 1 + 1 + 8;
+
+/// Longest [`Frame::Bye`]: its type, and the longest code that a newer version may have.
+const MAX_BYE: usize = 1 + 64;
 
 /// Opaque bytes of a ping.
 pub type PingToken = [u8; 8];
@@ -42,6 +47,8 @@ pub enum Frame {
         /// Total length.
         offset: u64,
     },
+    /// Whoever says this has ended the session.
+    Bye(Reason),
     /// To be answered by a pong.
     Ping(PingToken),
     /// Answers a ping.
@@ -83,6 +90,7 @@ pub fn parse(mut message: Bytes) -> Result<Frame, FrameError> {
     let fits = match kind {
         DATA => len > DATA_HEADER,
         ACK | END => len == DATA_HEADER,
+        BYE => (2..=MAX_BYE).contains(&len),
         PING | PONG => len == 9,
         other => return Err(FrameError::Kind(other)),
     };
@@ -90,6 +98,9 @@ pub fn parse(mut message: Bytes) -> Result<Frame, FrameError> {
         return Err(FrameError::Length { kind, len });
     }
     message.advance(1);
+    if kind == BYE {
+        return Ok(Frame::Bye(Reason::from_code(&message)));
+    }
     if kind == PING || kind == PONG {
         let token = message.get_u64().to_be_bytes();
         return Ok(if kind == PING {
@@ -131,6 +142,12 @@ pub fn end(offset: u64) -> Bytes {
     header(END, offset, 0).freeze()
 }
 
+/// The end of the session, and why.
+#[must_use]
+pub fn bye(reason: Reason) -> Bytes {
+    [&[BYE], reason.code().as_bytes()].concat().into()
+}
+
 /// A ping.
 #[must_use]
 pub fn ping(token: PingToken) -> Bytes {
@@ -169,6 +186,7 @@ mod tests {
         assert_eq!(data(258, b"hi")[..], *b"\x10\x00\0\0\0\0\0\0\x01\x02hi");
         assert_eq!(ack(1)[..], *b"\x11\x00\0\0\0\0\0\0\0\x01");
         assert_eq!(end(2)[..], *b"\x12\x00\0\0\0\0\0\0\0\x02");
+        assert_eq!(bye(Reason::GrantUnknown)[..], *b"\x13GRANT_UNKNOWN");
         assert_eq!(ping(*b"12345678")[..], *b"\x1812345678");
         assert_eq!(pong(*b"12345678")[..], *b"\x1912345678");
     }
@@ -179,6 +197,7 @@ mod tests {
             &b""[..],
             b"\x10",
             b"\x11\0\0",
+            b"\x13",
             b"\x18\0",
             b"\x10\0\0\0\0\0\0\0\0\0",
         ] {
@@ -189,6 +208,17 @@ mod tests {
             parse(Bytes::from_static(b"\x42")),
             Err(FrameError::Kind(0x42))
         );
+    }
+
+    #[test]
+    fn a_bye_has_a_reason_which_may_be_a_newer_one() {
+        for reason in Reason::ALL {
+            assert_eq!(parse(bye(*reason)), Ok(Frame::Bye(*reason)));
+        }
+        let newer = parse(Bytes::from_static(b"\x13SOMETHING_NEW"));
+        assert_eq!(newer, Ok(Frame::Bye(Reason::Unknown)));
+        let long = parse(Bytes::from(vec![BYE; MAX_BYE + 1]));
+        assert!(long.is_err(), "{long:?}");
     }
 
     proptest! {

@@ -35,11 +35,25 @@ const NODE_PATIENCE: Duration = Duration::from_secs(12);
 /// An attempt that took as long as this may be followed by the next one at once.
 pub const PAUSE: Duration = Duration::from_millis(250);
 
-/// Whether a session cannot go on after an attempt failed for that reason and so long a silence.
+/// By whom it is that an attempt to go on has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedBy {
+    /// The gateway has refused it, over a channel that it has proven to be its own.
+    Gateway,
+    /// By signaling, or for want of a path. Signaling may lie: it ends attempts, not sessions.
+    Way,
+}
+
+/// Whether a session cannot go on after an attempt failed so and after so long a silence.
 #[must_use]
-pub fn is_over(reason: Reason, silence: Duration) -> bool {
-    let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
-    reason == Reason::SessionLost || reason.is_final() || (is_away && silence > NODE_PATIENCE)
+pub fn is_over(by: FailedBy, reason: Reason, silence: Duration) -> bool {
+    match by {
+        FailedBy::Gateway => reason == Reason::SessionLost || reason.is_final(),
+        FailedBy::Way => {
+            let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
+            is_away && silence > NODE_PATIENCE
+        }
+    }
 }
 
 /// How long an attempt to resume may take. Somebody waits, and one that began before the network came back
@@ -170,14 +184,17 @@ mod tests {
     #[test]
     fn a_session_is_over_if_the_gateway_says_so_or_is_away_for_long() {
         let short = Duration::from_secs(1);
-        assert!(is_over(Reason::SessionLost, short));
-        assert!(is_over(Reason::GrantExpired, short));
+        for final_word in [Reason::SessionLost, Reason::GrantExpired] {
+            assert!(is_over(FailedBy::Gateway, final_word, short));
+            assert!(!is_over(FailedBy::Way, final_word, NODE_PATIENCE * 4));
+        }
         for away in [Reason::NodeOffline, Reason::ServiceUnknown] {
-            assert!(!is_over(away, NODE_PATIENCE));
-            assert!(is_over(away, NODE_PATIENCE + short));
+            assert!(!is_over(FailedBy::Way, away, NODE_PATIENCE));
+            assert!(is_over(FailedBy::Way, away, NODE_PATIENCE + short));
         }
         for passing in [Reason::SignalingUnreachable, Reason::IceFailed] {
-            assert!(!is_over(passing, NODE_PATIENCE * 4));
+            assert!(!is_over(FailedBy::Way, passing, NODE_PATIENCE * 4));
+            assert!(!is_over(FailedBy::Gateway, passing, NODE_PATIENCE * 4));
         }
     }
 

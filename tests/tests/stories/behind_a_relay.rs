@@ -1,18 +1,19 @@
 //! Somebody whose network lets no direct path through: a relay helps, ours or one that is not.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use portway_tests::PATIENCE;
 use portway_tests::authority;
 use portway_tests::browser::Browser;
 use portway_tests::coturn::{Coturn, USERNAME};
 use portway_tests::portway::{Portway, State};
 use portway_tests::relay::Relay;
 use portway_tests::upstream::Upstream;
+use portway_tests::{LOOK_AGAIN, PATIENCE};
 use serde_json::Value;
 
+use crate::share_a_link::{REVOKED, begin_download, says};
 use crate::{APP, BOTH, in_app, story};
 
 pub(crate) const STORIES: &[crate::Story] = &[
@@ -22,7 +23,11 @@ pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, one_port_is_enough),
     story!(BOTH, a_relayed_session_outlives_its_credentials),
     story!(BOTH, coturn_carries_a_session),
+    story!(BOTH, a_revoked_link_frees_the_relay),
 ];
+
+/// Half of the silence after which a page gives a session up: it is told, and does not wait for that.
+const TOLD: Duration = Duration::from_secs(30);
 
 /// Without a word of configuration: `up` has a relay where it listens to others.
 async fn our_relay_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
@@ -148,6 +153,54 @@ async fn coturn_carries_a_session(browser: &mut Browser) -> anyhow::Result<()> {
     let (upstream, state) = (Upstream::start().await?, State::new()?);
     let portway = up_with(&state, &upstream, &turn).await?;
     work_over_a_relay(browser, &portway, "udp").await
+}
+
+/// The relay is that of `up`, which revokes its credentials with the link.
+async fn a_revoked_link_frees_the_relay(browser: &mut Browser) -> anyhow::Result<()> {
+    let (upstream, state) = (Upstream::start().await?, State::new()?);
+    let expose = format!("app={}", upstream.target());
+    let portway = Portway::up(&state, "0.0.0.0:0", &["--expose", &expose]).await?;
+    assert_eq!(allocations(&portway).await?, 0);
+    work_over_a_relay(browser, &portway, "udp").await?;
+    revoke_and_free(browser, &portway.link("app"), &portway, &portway).await
+}
+
+/// Revokes the link of a page while something comes by the relay: the page says why it ends, and nothing is
+/// left at the relay.
+pub(crate) async fn revoke_and_free(
+    browser: &mut Browser,
+    link: &str,
+    gateway: &Portway,
+    relay: &Portway,
+) -> anyhow::Result<()> {
+    begin_download(browser).await?;
+    assert!(allocations(relay).await? > 0, "it comes by the relay");
+    let id = link.split('.').rev().nth(1).context("a link has an id")?;
+    let begun = Instant::now();
+    let revoked = gateway.ask(&["links", "revoke", id]).await?;
+    assert_eq!(revoked["sessions"], 1, "{revoked}");
+    let answered = begun.elapsed();
+    let freed = async {
+        while allocations(relay).await? > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        anyhow::Ok(begun.elapsed())
+    };
+    let freed = tokio::time::timeout(PATIENCE, freed).await??;
+    let said = tokio::time::timeout(TOLD, says(browser, REVOKED)).await;
+    said.context("nobody told the page")??;
+    let told = begun.elapsed();
+    eprintln!("revoked after {answered:?}, the relay free after {freed:?}, seen after {told:?}");
+    let end = browser.wait_for(&in_app("window.end"), PATIENCE).await?;
+    assert_eq!(end, "cut");
+    Ok(())
+}
+
+async fn allocations(relay: &Portway) -> anyhow::Result<u64> {
+    let status = relay.ask(&["relay", "status"]).await?;
+    status["allocations"]
+        .as_u64()
+        .context("a relay counts them")
 }
 
 /// A TURN server that `up` is told of.

@@ -1,9 +1,10 @@
 //! A signaling service that lies is found out: at once, by name, before anything reaches the service or the
 //! liar. And every check is what it is found out by: without it, the lie would work.
 //!
-//! `attacks`: the lies.
+//! `attacks`: the lies. `live_sessions`: those about sessions that are there already.
 
 mod attacks;
+pub(crate) mod live_sessions;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -66,9 +67,7 @@ async fn each_check_bites() -> anyhow::Result<()> {
 
 /// The same from a page. Which check it is that refuses is not told apart here.
 async fn a_browser_refuses_lies(browser: &mut Browser) -> anyhow::Result<()> {
-    let one_session = |attack: &&Attack| {
-        attack.sessions == 1 && attack.args.is_empty() && attack.near == Toward::Gateway
-    };
+    let one_session = |attack: &&Attack| attack.sessions == 1 && attack.args.is_empty();
     for attack in ATTACKS.iter().filter(one_session) {
         let refused = refuse_in(browser, attack).await;
         refused.with_context(|| format!("{} [{:?}]", attack.name, browser.kind()))?;

@@ -42,13 +42,7 @@ async fn another_key_is_a_hard_stop(browser: &mut Browser) -> anyhow::Result<()>
     let panel = "document.querySelector('#pw-facts').textContent";
     let shown = format!("{panel}.includes({old_words})");
     browser.wait_for(&shown, PATIENCE).await?;
-    let url = first.url("app");
-    let port = url
-        .trim_end_matches('/')
-        .rsplit(':')
-        .next()
-        .unwrap_or_default();
-    let listen = format!("127.0.0.1:{port}");
+    let listen = first.listen()?;
     first.kill().await?;
 
     let (_state, second, new_words) = cluster(&listen, &upstream).await?;

@@ -122,6 +122,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
+        .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
     {
@@ -143,6 +144,7 @@ fn main() -> anyhow::Result<ExitCode> {
             behind_a_relay::STORIES,
             roles_apart::STORIES,
             hostile_signaling::STORIES,
+            hostile_signaling::live_sessions::STORIES,
             key_changes::STORIES,
             machines_join::STORIES,
             tunnels::STORIES,

@@ -11,6 +11,7 @@ use portway_tests::portway::{Portway, Program, State};
 use portway_tests::upstream::Upstream;
 use serde_json::Value;
 
+use crate::behind_a_relay::revoke_and_free;
 use crate::{APP, BOTH, in_app, story};
 
 pub(crate) const STORIES: &[crate::Story] = &[
@@ -195,6 +196,9 @@ async fn roles_run_apart(browser: &mut Browser) -> anyhow::Result<()> {
     let later = office.ask(&["sessions"]).await?;
     let session = |listed: &Value| listed["sessions"][0]["session"].clone();
     assert_eq!(session(&later), session(&sessions), "the same session");
+
+    // Nobody tells the relay: both ends give back what they had of it.
+    revoke_and_free(browser, &link, &office, &relay).await?;
 
     let mut executables = Vec::new();
     for (process, role) in [

@@ -47,7 +47,7 @@ const LIMITS: &[&str] = &[
 ];
 
 /// What a page says of a link that was revoked.
-const REVOKED: [&str; 2] = ["This link is not valid any more", "GRANT_UNKNOWN"];
+pub(crate) const REVOKED: [&str; 2] = ["This link is not valid any more", "GRANT_UNKNOWN"];
 
 /// Two services behind Portway.
 struct Stage {
@@ -111,18 +111,34 @@ async fn hello(browser: &mut Browser) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens a link and waits until its page says why it is closed, in words and by the reason code.
-async fn refused(browser: &mut Browser, link: &str, words: [&str; 2]) -> anyhow::Result<()> {
-    browser.open(link).await?;
-    says(browser, words).await
-}
-
-async fn says(browser: &mut Browser, words: [&str; 2]) -> anyhow::Result<()> {
+/// Waits until the page says why it is closed, in words and by the reason code.
+pub(crate) async fn says(browser: &mut Browser, words: [&str; 2]) -> anyhow::Result<()> {
     let said = format!(
         "{}.every((words) => document.body.innerText.includes(words))",
         json!(words)
     );
     browser.wait_for(&said, PATIENCE).await?;
+    Ok(())
+}
+
+/// The same of the page of a link.
+async fn refused(browser: &mut Browser, link: &str, words: [&str; 2]) -> anyhow::Result<()> {
+    browser.open(link).await?;
+    says(browser, words).await
+}
+
+/// Begins a download that is long enough for everything, and waits for some of it. `window.end` of the app
+/// tells what becomes of it.
+pub(crate) async fn begin_download(browser: &mut Browser) -> anyhow::Result<()> {
+    let begin = in_app(
+        "fetch('/bytes?n=50000000000').then((r) => { window.got = 0; const reader = r.body.getReader(); \
+           (async () => { for (;;) { const { done, value } = await reader.read(); if (done) return 'complete'; \
+             window.got += value.length; } })().catch(() => 'cut').then((end) => { window.end = end; }); \
+           return r.status; })",
+    );
+    assert_eq!(browser.eval(&begin).await?, 200);
+    let some = in_app("window.got > 1000000");
+    browser.wait_for(&some, PATIENCE).await?;
     Ok(())
 }
 
@@ -157,16 +173,7 @@ async fn a_link_opens_what_it_says(browser: &mut Browser) -> anyhow::Result<()> 
         assert_eq!(seen.contains(&line), *status != 403, "{line}: {seen:?}");
     }
 
-    let begin = in_app(
-        "fetch('/bytes?n=50000000000').then((r) => { window.got = 0; const reader = r.body.getReader(); \
-           (async () => { for (;;) { const { done, value } = await reader.read(); if (done) return 'complete'; \
-             window.got += value.length; } })().catch(() => 'cut').then((end) => { window.end = end; }); \
-           return r.status; })",
-    );
-    assert_eq!(browser.eval(&begin).await?, 200);
-    browser
-        .wait_for(&in_app("window.got > 1000000"), PATIENCE)
-        .await?;
+    begin_download(browser).await?;
     let listed = stage.listed(&shared.id).await?;
     assert_eq!(
         (&listed["user"], &listed["open"]),

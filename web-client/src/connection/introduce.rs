@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::holder::{FromHolder, Held, ToHolder};
 use super::{Event, Inner};
 use crate::error::Failure;
-use crate::session::{self, Certificates, Identity, Reached, Visit};
+use crate::session::{self, Certificates, Identity, Reached, Unreached, Visit};
 use crate::signaling::Signaling;
 
 /// Whose offers and answers are passed on.
@@ -75,7 +75,7 @@ impl Introduction {
 }
 
 /// A handshake under way.
-type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Reached, Failure>>>>;
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Reached, Unreached>>>>;
 
 /// Exchanges descriptions and candidates until the gateway has let us in.
 pub(super) async fn introduce<'a>(
@@ -84,7 +84,7 @@ pub(super) async fn introduce<'a>(
     events: &mut mpsc::Receiver<Event>,
     introduction: Introduction,
     resumption: Option<Resumption>,
-) -> Result<(Held<'a>, Reached), Failure> {
+) -> Result<(Held<'a>, Reached), Unreached> {
     let session = introduction.session;
     let held = Held::open(inner, session, &signaling.ice_servers);
     let certificates = Rc::new(Certificates::default());
@@ -129,7 +129,7 @@ pub(super) async fn introduce<'a>(
                     relay(inner, signaling, &introduction, message)?;
                 }
                 Some(Event::Channel(..) | Event::Retry) => {}
-                None => return Err(Failure::new(Reason::Internal)),
+                None => return Err(Failure::new(Reason::Internal).into()),
             },
             message = signaling.next() => {
                 if let Some(answer) = hear(inner, session, message?)? {

@@ -6,8 +6,8 @@
 //!     │  └── the old path is back first                                                  │
 //!     └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! What is under way waits: the lane and what it runs over survive. Only the gateway ends the session, if it
-//! does not know it any more, or a silence that was too long.
+//! What is under way waits: the lane and what it runs over survive. Only the gateway ends the session, by its
+//! word on a channel, or a silence that was too long. Signaling does not: it may lie.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use super::introduce::{Introduction, hear, introduce, presence, relay};
 use super::{Event, Inner, QUEUE, Status};
 use crate::clock;
 use crate::error::Failure;
-use crate::session::{self, News, Reached};
+use crate::session::{self, News, Reached, Unreached};
 use crate::signaling::{self, Signaling, is_there};
 
 /// Interval of heartbeats to signaling.
@@ -56,7 +56,7 @@ struct Attempt<'a> {
     events: mpsc::Sender<Event>,
     /// The machine has another network.
     network: Rc<Notify>,
-    finding: Pin<Box<dyn Future<Output = Result<Found<'a>, Failure>> + 'a>>,
+    finding: Pin<Box<dyn Future<Output = Result<Found<'a>, Unreached>> + 'a>>,
 }
 
 /// A silence, and what was done about it.
@@ -145,7 +145,10 @@ pub(super) async fn drive<'a>(
                 }
                 None => Err(Failure::new(Reason::Internal)),
             },
-            message = next_message(run.signaling) => run.receive(message),
+            message = next_message(run.signaling) => {
+                run.receive(message);
+                Ok(())
+            }
             found = found(&mut run.attempt) => run.conclude(found),
             () = &mut heartbeat => {
                 run.beat();
@@ -230,7 +233,7 @@ impl<'a> Run<'a> {
     }
 
     /// An attempt has ended.
-    fn conclude(&mut self, found: Result<Found<'a>, Failure>) -> Result<(), Failure> {
+    fn conclude(&mut self, found: Result<Found<'a>, Unreached>) -> Result<(), Failure> {
         let Some(attempt) = self.attempt.take() else {
             return Ok(());
         };
@@ -246,8 +249,10 @@ impl<'a> Run<'a> {
                 *self.signaling = Some(signaling);
                 Ok(())
             }
-            Err(failure) if is_over(failure.reason, self.silence()) => Err(failure),
-            Err(failure) => {
+            Err(Unreached { by, failure }) if is_over(by, failure.reason, self.silence()) => {
+                Err(failure)
+            }
+            Err(Unreached { failure, .. }) => {
                 let took = clock::now().saturating_sub(attempt.since);
                 if let Some(silence) = &mut self.silence {
                     silence.failures += 1;
@@ -312,21 +317,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn receive(&mut self, message: Result<Envelope, Failure>) -> Result<(), Failure> {
-        let Ok(envelope) = message else {
-            // The session does not need it, yet its end may be the first sign that the path has gone.
-            *self.signaling = None;
-            self.doubt.notify_one();
-            return Ok(());
-        };
+    fn receive(&mut self, message: Result<Envelope, Failure>) {
         // A node's socket came anew, or went: for the same reason our path may have.
-        if presence(&envelope).is_some() {
+        if message.as_ref().is_ok_and(|it| presence(it).is_some()) {
             self.doubt.notify_one();
         }
         // Whoever is connected has its answer.
-        hear(self.inner, self.held.session(), envelope)
-            .map(drop)
-            .map_err(|_| Failure::new(Reason::SessionLost))
+        let heard = message.and_then(|it| hear(self.inner, self.held.session(), it));
+        if heard.is_err() {
+            // The session does not need it, whatever it says; yet its end may be the first sign that the
+            // path has gone.
+            *self.signaling = None;
+            self.doubt.notify_one();
+        }
     }
 }
 
@@ -345,7 +348,7 @@ impl<'a> Search<'a> {
         introduction: Introduction,
         resumption: Resumption,
         mut events: mpsc::Receiver<Event>,
-    ) -> Result<Found<'a>, Failure> {
+    ) -> Result<Found<'a>, Unreached> {
         let mut signaling = self.meet(introduction.session).await?;
         let timeout = clock::sleep(self.deadlines.opening);
         let introduced = introduce(
@@ -357,7 +360,7 @@ impl<'a> Search<'a> {
         );
         let (held, reached) = tokio::select! {
             introduced = introduced => introduced?,
-            () = timeout => return Err(Failure::new(Reason::IceFailed)),
+            () = timeout => return Err(Failure::new(Reason::IceFailed).into()),
         };
         Ok(Found {
             held,
@@ -401,7 +404,7 @@ async fn next_message(signaling: &mut Option<Signaling>) -> Result<Envelope, Fai
     }
 }
 
-async fn found<'a>(attempt: &mut Option<Attempt<'a>>) -> Result<Found<'a>, Failure> {
+async fn found<'a>(attempt: &mut Option<Attempt<'a>>) -> Result<Found<'a>, Unreached> {
     match attempt.as_mut() {
         Some(attempt) => attempt.finding.as_mut().await,
         None => std::future::pending().await,

@@ -104,7 +104,7 @@ impl Attack {
         self
     }
 
-    const fn next_to_the_client(mut self) -> Self {
+    pub(super) const fn next_to_the_client(mut self) -> Self {
         self.near = Toward::Client;
         self
     }
