@@ -2,6 +2,10 @@
 //!
 //! [`Envelope`] is any message on the socket; [`Call`] the typed requests and notifications inside.
 //! A side parses an envelope, then `Call::from_parts` for requests and notifications.
+//!
+//! [`pairing`]: what is said until two devices are paired.
+
+pub mod pairing;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,7 @@ use crate::key::{PublicKey, Signature};
 use crate::reason::Reason;
 use crate::rotation::Rotation;
 use crate::session::party::Certificate;
+use pairing::{Cancel, Pair, Paired, Reveal};
 
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "portway.signal.v1";
@@ -263,6 +268,14 @@ calls! {
     Bye(Bye) = "bye";
     /// Server → client: a node of a service came or went.
     Presence(Presence) = "presence";
+    /// Guest → server → gateway.
+    Pair(Pair) = "pair";
+    /// Guest → server → gateway.
+    Reveal(Reveal) = "reveal";
+    /// Gateway → server → guest.
+    Paired(Paired) = "paired";
+    /// Both ways: there will be no pairing.
+    Cancel(Cancel) = "cancel";
 }
 
 /// First message of the server.
@@ -297,6 +310,11 @@ pub enum Authenticate {
         session: SessionId,
         /// Signature of the grant key over the challenge.
         proof: Signature,
+    },
+    /// Somebody who has no grant yet, and may only pair.
+    Guest {
+        /// Cluster of the service.
+        cluster: ClusterName,
     },
 }
 
@@ -349,6 +367,9 @@ pub struct Announce {
     pub services: Vec<AnnouncedService>,
     /// Grants that it will accept.
     pub grants: Vec<AnnouncedGrant>,
+    /// Services with which a guest may pair now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairing: Vec<ServiceName>,
 }
 
 /// State of a node as others see it.

@@ -76,7 +76,7 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     let mut printer = Printer {
         format,
         listen: listener.address(),
-        service: target.address.service.clone(),
+        service: target.address.site.service.clone(),
         is_ready: false,
     };
     let (events, mut told) = mpsc::channel(EVENTS);

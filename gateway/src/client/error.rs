@@ -1,5 +1,6 @@
 //! Why there is no session, or no longer one.
 
+use portway_protocol::pairing::PairingError;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::FingerprintError;
 use portway_protocol::session::handshake::HandshakeError;
@@ -29,6 +30,9 @@ pub enum ClientError {
     /// The handshake.
     #[error("handshake: {0}")]
     Handshake(#[from] HandshakeError),
+    /// The node is not the one whose keys it shows.
+    #[error("pairing: {0}")]
+    Pairing(#[from] PairingError),
     /// The gateway did not answer in time.
     #[error("the machine did not answer in time")]
     Timeout,
@@ -57,6 +61,7 @@ impl ClientError {
             )
             | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
             Self::Handshake(error) => error.reason(),
+            Self::Pairing(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
             Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
             | Self::Http(_)

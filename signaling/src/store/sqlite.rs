@@ -195,6 +195,7 @@ mod tests {
                 commit: "c".into(),
                 services: Vec::new(),
                 grants: Vec::new(),
+                pairing: Vec::new(),
             },
             seen,
         }
