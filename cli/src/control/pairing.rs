@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use super::gateway::{NO_GATEWAY, Node};
+use crate::exit::Failure;
 use crate::links::{GrantRequest, random_grant_id};
 
 /// What happens at a window, a line each.
@@ -114,11 +115,11 @@ async fn compare(
         Ok(agreed) => agreed,
         Err(reason) => return Ok(Json(Verdict::Refused { reason })),
     };
-    anyhow::ensure!(
-        *request.only_service()? == agreed.service,
-        "the window was for {}",
-        agreed.service
-    );
+    if *request.only_service()? != agreed.service {
+        return Err(
+            Failure::configuration(format!("the window was for {}", agreed.service)).into(),
+        );
+    }
     let links = node.issuing_links()?;
     let (token, expires) = links.issue_to(&request, grant, agreed.key)?;
     node.gateway.add_grant(token)?;

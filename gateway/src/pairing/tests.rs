@@ -66,15 +66,19 @@ fn stage() -> Stage {
 
 impl Stage {
     fn open(&self, service: &str, grant: u8) -> Result<watch::Receiver<News>, Reason> {
-        let offered = Offered {
+        let offered = self.offered(service, grant);
+        self.pairings.lock().open(offered, Instant::now())
+    }
+
+    fn offered(&self, service: &str, grant: u8) -> Offered {
+        Offered {
             cluster: self.identity.cluster.clone(),
             service: service.parse().unwrap(),
             node: self.identity.node.clone(),
             cluster_key: key(1).public(),
             node_key: key(2).public(),
             grant: GrantId::from_bytes([grant; 9]),
-        };
-        self.pairings.lock().open(offered, Instant::now())
+        }
     }
 
     fn pair(&self, pair: Pair) -> Result<PairReply, Reason> {
