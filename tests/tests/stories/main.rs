@@ -14,6 +14,7 @@ mod jupyterlab;
 mod key_changes;
 mod machines_join;
 mod open_an_app;
+mod pair_a_device;
 mod roles_apart;
 mod secrets;
 mod share_a_link;
@@ -122,6 +123,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(secrets::STORIES)
         .chain(hostile_signaling::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
+        .chain(pair_a_device::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -142,6 +144,7 @@ fn main() -> anyhow::Result<ExitCode> {
             roles_apart::STORIES,
             hostile_signaling::STORIES,
             key_changes::STORIES,
+            pair_a_device::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]
