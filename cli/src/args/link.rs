@@ -26,7 +26,7 @@ pub(crate) struct Share {
 /// `portway pair`.
 #[derive(Debug, Args)]
 pub(crate) struct Pair {
-    /// Address of the service, as its owner tells it, e.g. https://lab.home.example.org
+    /// Address of the service, as its owner tells it: `https://SERVICE.CLUSTER.DOMAIN`
     #[arg(value_name = "URL")]
     pub(crate) url: String,
     /// Node that shall be paired with [default: any that waits]

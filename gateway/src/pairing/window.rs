@@ -21,6 +21,12 @@ use crate::agent::Shared;
 /// Time for a guest from its commitment to its key: its program does that by itself.
 const REVEAL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for the owner to hear the digits and to type them. Who sits between may make the guest begin anew
+/// meanwhile, with other digits each time.
+const TYPING_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+
+const _: () = assert!(TYPING_TIMEOUT.as_secs() < PAIRING_TIMEOUT.as_secs());
+
 /// Time for signaling to learn of something.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -104,6 +110,7 @@ impl Window {
                 News::Over(reason) => return Happening::Over(reason),
                 News::Compared(address) if !self.is_told => {
                     self.is_told = true;
+                    self.deadline = self.deadline.min(Instant::now() + TYPING_TIMEOUT);
                     return Happening::Guest { address };
                 }
                 News::Committed(at) => self.deadline.min(at + REVEAL_TIMEOUT),

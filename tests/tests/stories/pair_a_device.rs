@@ -25,11 +25,13 @@ use crate::{APP, BOTH, NativeStory, native, story};
 pub(crate) const STORIES: &[crate::Story] = &[
     story!(BOTH, a_browser_is_paired_by_six_digits),
     story!(BOTH, a_browser_with_other_digits_opens_nothing),
+    story!(BOTH, a_pairing_with_another_cluster_is_a_hard_stop),
 ];
 
 pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(a_machine_is_paired_by_six_digits),
     native!(other_digits_end_a_pairing),
+    native!(who_guesses_is_not_listened_to_for_long),
     native!(nobody_is_paired_whom_one_side_has_left),
     native!(a_man_in_the_middle_is_heard),
 ];
@@ -136,6 +138,20 @@ async fn other_digits_end_a_pairing() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn who_guesses_is_not_listened_to_for_long() -> anyhow::Result<()> {
+    let stage = Stage::set().await?;
+    for _ in 0..10 {
+        let (mut owner, url) = stage.owner(&[]).await?;
+        let mut guest = Person::guest(&url)?;
+        let digits = text(&guest.hears("digits").await?["digits"]);
+        owner.hears("guest").await?;
+        owner.types(&others(&digits)).await?;
+        owner.ends().await?.because("PAIRING_MISMATCH", 77)?;
+    }
+    let owner = Person::owner(&stage.state, "app", &[])?;
+    owner.ends().await?.because("PAIRING_SUSPENDED", 77)
+}
+
 async fn nobody_is_paired_whom_one_side_has_left() -> anyhow::Result<()> {
     let stage = Stage::set().await?;
     let (mut owner, url) = stage.owner(&[]).await?;
@@ -209,6 +225,9 @@ async fn a_browser_is_paired_by_six_digits(browser: &mut Browser) -> anyhow::Res
     browser.wait_for(&hello, PATIENCE).await?;
     let links = stage.links().await?;
     assert_eq!((links.len(), &links[0]["user"]), (1, &json!("ann")));
+    let words = stage.portway.ask(&["key", "show"]).await?["cluster_words"].clone();
+    let pinned = format!("document.querySelector('#pw-facts').textContent.includes({words})");
+    browser.wait_for(&pinned, PATIENCE).await?;
 
     // It is kept as a link is.
     browser.open(&stage.portway.url("app")).await?;
@@ -230,10 +249,66 @@ async fn a_browser_with_other_digits_opens_nothing(browser: &mut Browser) -> any
     owner.ends().await?.because("PAIRING_MISMATCH", 77)?;
     let told = "document.body.innerText.includes('PAIRING_MISMATCH') && document.querySelector('#pw-accepted').hidden";
     browser.wait_for(told, PATIENCE).await?;
-    browser.open(&url).await?;
+    has_no_link(browser, &url).await?;
+
+    // The right ones, but the owner has not said so.
+    let (mut owner, _) = stage.owner(&[]).await?;
+    let digits = digits_of(browser).await?;
+    owner.types(&digits).await?;
+    owner.hears("guest").await?;
+    owner.hears("paired").await?;
+    let yes = "!document.querySelector('#pw-accepted').hidden";
+    browser.wait_for(yes, PATIENCE).await?;
+    browser
+        .eval("document.querySelector('#pw-stop').click()")
+        .await?;
+    has_no_link(browser, &url).await?;
+    assert!(stage.upstream.requests().is_empty());
+    Ok(())
+}
+
+async fn has_no_link(browser: &mut Browser, url: &str) -> anyhow::Result<()> {
+    browser.open(url).await?;
     let missing = "document.body.innerText.includes('LINK_MISSING')";
     browser.wait_for(missing, PATIENCE).await?;
-    assert!(stage.upstream.requests().is_empty());
+    Ok(())
+}
+
+/// A link of another key is stopped, and so is one that comes of a pairing.
+async fn a_pairing_with_another_cluster_is_a_hard_stop(
+    browser: &mut Browser,
+) -> anyhow::Result<()> {
+    let first = Stage::set().await?;
+    browser.open(&first.portway.link("app")).await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    let listen = first.portway.listen()?;
+    first.portway.kill().await?;
+
+    let state = State::new()?;
+    let expose = format!("app={}", first.upstream.target());
+    let portway = Portway::up(&state, &listen, &["--expose", &expose]).await?;
+    let upstream = first.upstream;
+    let before = upstream.requests().len();
+    browser.open(&portway.url("app")).await?;
+    let mut owner = Person::owner(&state, "app", &[])?;
+    owner.hears("waiting").await?;
+    let digits = digits_of(browser).await?;
+    owner.types(&digits).await?;
+    owner.hears("guest").await?;
+    owner.hears("paired").await?;
+    let yes = "!document.querySelector('#pw-accepted').hidden";
+    browser.wait_for(yes, PATIENCE).await?;
+    browser
+        .eval("document.querySelector('#pw-accepted').click()")
+        .await?;
+    let stopped = "document.body.innerText.includes('CLUSTER_KEY_CHANGED')";
+    browser.wait_for(stopped, PATIENCE).await?;
+    assert_eq!(upstream.requests().len(), before, "nothing was asked for");
+    browser
+        .eval("document.querySelector('#pw-replace').click()")
+        .await?;
+    browser.wait_for(&hello, PATIENCE).await?;
     Ok(())
 }
 

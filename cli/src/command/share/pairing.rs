@@ -153,7 +153,7 @@ fn guest(address: Option<IpAddr>) -> String {
     let from = address.map_or_else(String::new, |address| format!(" from {address}"));
     format!(
         "Somebody is pairing{from}. Ask them for the six digits on their screen, by voice,\n\
-         and type them here. There is one try:"
+         and type them here within 3 minutes. There is one try:"
     )
 }
 
