@@ -12,6 +12,8 @@ const HELPS = ['LINK_MISSING', 'LINK_INVALID', 'GRANT_UNKNOWN', 'GRANT_EXPIRED',
 
 const READ = 'Read these digits to the owner of the service, by voice. Go on only when they say that they were accepted.';
 
+const SAID_YES = 'Go on only if the owner has told you, by voice, that these digits were accepted. If they have not, cancel.';
+
 /** What happened and what to do, by reason code. @type {Record<string, [string, string]>} */
 const WORDS = {
   PAIRING_CLOSED: ['Nobody is waiting for you', 'Ask the owner of the service to run “portway share … --pair”, and try again while that waits.'],
@@ -79,7 +81,7 @@ export class PairingView {
       }
       case 'accepted':
         this.#arrange({ digits: true, accepted: true, stop: true });
-        this.#say('Did they say yes?', READ);
+        this.#say('Did they say yes?', SAID_YES);
         break;
       case 'ended': {
         const [title, words] = WORDS[message.reason] ?? [message.message, 'Begin again on both sides.'];
