@@ -266,7 +266,7 @@ impl GatewayHandle {
     ///
     /// # Errors
     /// [`Reason::PairingMismatch`]; [`Reason::PairingClosed`] if there is no such window, or nobody there.
-    pub fn compare(&self, grant: &GrantId, typed: Digits) -> Result<Agreed, Reason> {
+    pub fn compare_digits(&self, grant: &GrantId, typed: Digits) -> Result<Agreed, Reason> {
         window::compare(&self.0, grant, typed)
     }
 

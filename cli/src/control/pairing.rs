@@ -111,7 +111,7 @@ async fn compare(
     Json(Typed { digits, request }): Json<Typed>,
 ) -> Result<Json<Verdict>, Refusal> {
     let node = node.context(NO_GATEWAY)?;
-    let agreed = match node.gateway.compare(&grant, digits) {
+    let agreed = match node.gateway.compare_digits(&grant, digits) {
         Ok(agreed) => agreed,
         Err(reason) => return Ok(Json(Verdict::Refused { reason })),
     };

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{Entry, Guest, News, Stage};
 use crate::agent::Shared;
+use crate::signaling::can_announce;
 
 /// Time for a guest from its commitment to its key: its program does that by itself.
 const REVEAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,6 +99,9 @@ impl Window {
             is_told: false,
             deadline: Instant::now() + PAIRING_TIMEOUT,
         };
+        if !can_announce(shared) {
+            return Err(Reason::RateLimited);
+        }
         announced(shared, edition).await?;
         Ok(window)
     }
@@ -132,7 +136,6 @@ impl Window {
         let closed = self.shared.pairings.lock().open.remove(&self.grant);
         if let Some(entry) = closed {
             entry.end(reason);
-            self.shared.changed.send_replace(());
         }
     }
 }
@@ -140,6 +143,8 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         self.close(Reason::PairingCancelled);
+        // However it ended, nobody waits here any more.
+        self.shared.changed.send_replace(());
     }
 }
 
@@ -175,7 +180,6 @@ pub(crate) fn compare(
     match host.compare(typed) {
         Ok(key) => {
             windows.unspoil(&service);
-            windows.edition += 1;
             Ok(Agreed {
                 key,
                 service,
@@ -190,7 +194,6 @@ pub(crate) fn compare(
             audit.refused(Some(service), None, reason, None);
             guest.cancel(reason);
             news.send_replace(News::Over(reason));
-            shared.changed.send_replace(());
             Err(reason)
         }
     }
@@ -199,8 +202,11 @@ pub(crate) fn compare(
 impl Agreed {
     /// The grant is there: once signaling knows it, too, the guest is told.
     pub async fn tell(mut self) {
-        let edition = self.shared.pairings.edition();
-        self.shared.changed.send_replace(());
+        let edition = {
+            let mut windows = self.shared.pairings.lock();
+            windows.edition += 1;
+            windows.edition
+        };
         if let Err(reason) = announced(&self.shared, edition).await {
             tracing::warn!(%reason, "signaling does not know of a grant yet");
         }
