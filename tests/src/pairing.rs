@@ -24,6 +24,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The error, if there was one.
     pub error: Value,
+    /// All of standard error.
+    pub log: String,
 }
 
 impl Person {
@@ -43,8 +45,16 @@ impl Person {
     /// # Errors
     /// If it cannot be started.
     pub fn guest(url: &str) -> anyhow::Result<Self> {
+        Self::guest_with(url, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn guest_with(url: &str, args: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(binary());
-        command.args(["pair", url, "--json"]);
+        command.args(["pair", url, "--json"]).args(args);
         Self::start(command)
     }
 
@@ -113,16 +123,15 @@ impl Person {
         let Self { process, types, .. } = self;
         let output = tokio::time::timeout(PATIENCE, process.wait_with_output()).await??;
         drop(types);
-        let error = String::from_utf8(output.stderr)?;
-        let lines = error
-            .lines()
-            .filter_map(|it| serde_json::from_str::<Value>(it).ok());
+        let log = String::from_utf8(output.stderr)?;
+        let lines = log.lines();
+        let mut errors = lines
+            .filter_map(|it| serde_json::from_str::<Value>(it).ok())
+            .map(|line| line["error"].clone());
         Ok(Ended {
             status: output.status,
-            error: lines
-                .map(|line| line["error"].clone())
-                .find(|it| !it.is_null())
-                .unwrap_or_default(),
+            error: errors.find(|it| !it.is_null()).unwrap_or_default(),
+            log,
         })
     }
 }
@@ -135,7 +144,9 @@ impl Ended {
     pub fn because(&self, reason: &str, code: i32) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.error["reason"] == reason && self.status.code() == Some(code),
-            "expected {reason} ({code}), got {self:?}"
+            "expected {reason} ({code}), got {:?}: {}",
+            self.status,
+            self.error
         );
         Ok(())
     }
