@@ -15,7 +15,7 @@ use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
 
 use crate::portal::Portal;
-pub(crate) use link::{Links, LinksCommand, Share, Terms};
+pub(crate) use link::{Links, LinksCommand, Pair, Share, Terms};
 pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
@@ -79,8 +79,13 @@ pub(crate) enum Command {
     Gateway(Gateway),
     /// Add a service to the running gateway, or start one, and print its link
     Expose(Expose),
-    /// Make a link that opens a service, for somebody else
+    /// Make a link that opens a service, for somebody else; with --pair by six spoken digits
     Share(Share),
+    /// Get a link to a service by reading six digits to its owner
+    ///
+    /// The owner runs `portway share SERVICE --pair` meanwhile. The link goes to standard output: keep it in a
+    /// file that nobody else reads, e.g. (umask 077; portway pair URL > lab.link).
+    Pair(Pair),
     /// Links: what they allow, who opened them, what has passed; revoke them
     Links(Links),
     /// What runs here: role, version, and for a gateway whether signaling knows it

@@ -11,6 +11,7 @@ pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod links;
 pub(crate) mod nodes;
+pub(crate) mod pair;
 pub(crate) mod ping;
 pub(crate) mod relay;
 pub(crate) mod share;

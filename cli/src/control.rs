@@ -2,11 +2,12 @@
 //! directory. Who may open the file may control the instance.
 //!
 //! One room per part that may run: [`signaling`], [`gateway`], [`relay`]; [`enrolment`]: what only the holder
-//! of the cluster key can do; [`status`]: what runs at all; [`events`]: what happened.
+//! of the cluster key can do; [`pairing`]: guests without a link; [`status`]: what runs at all; [`events`]: what happened.
 
 pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod pairing;
 pub(crate) mod relay;
 pub(crate) mod signaling;
 pub(crate) mod status;
@@ -118,6 +119,7 @@ impl Parts {
             .merge(events)
             .merge(enrolment::routes(self.node.clone(), self.signaling.clone()))
             .merge(signaling::routes(self.signaling))
+            .merge(pairing::routes(self.node.clone()))
             .merge(gateway::routes(self.node))
             .merge(relay::routes(self.relay))
     }
@@ -151,12 +153,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     let stream = connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "portway")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+    let request = request(method, path, body)?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -180,18 +177,33 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     Err(refused(&body).into())
 }
 
-/// Listens to lines of JSON that the running instance says, until it ends.
+/// `body` is JSON.
+fn request(
+    method: &str,
+    path: &str,
+    body: Option<Vec<u8>>,
+) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
+    hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "portway")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+}
+
+/// Listens to lines of JSON that the running instance says, until it ends. `body` is sent as JSON if it is
+/// given.
 pub(crate) async fn follow<T: DeserializeOwned>(
     socket: &Path,
+    method: &str,
     path: &str,
+    body: Option<Vec<u8>>,
     mut heard: impl FnMut(T) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let stream = connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get(path)
-        .header("host", "portway")
-        .body(Full::new(Bytes::new()))?;
+    let request = request(method, path, body)?;
     let listening = async {
         let response = sender.send_request(request).await?;
         let is_refused = !response.status().is_success();

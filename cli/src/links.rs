@@ -70,6 +70,22 @@ impl GrantRequest {
         }
     }
 
+    /// The service, where only one can be meant.
+    pub(crate) fn only_service(&self) -> Result<&ServiceName, Failure> {
+        match self.services.as_slice() {
+            [only] => Ok(&only.name),
+            [] | [_, ..] => Err(Failure::configuration("a pairing is for one service")),
+        }
+    }
+
+    /// Refuses what would last too long.
+    pub(crate) fn require_lifetime(&self) -> Result<(), Failure> {
+        if self.lifetime_s == 0 || self.lifetime_s > MAX_LIFETIME.as_secs() {
+            return Err(Failure::configuration("a grant lives at most 30 days"));
+        }
+        Ok(())
+    }
+
     /// Refuses what is for a service of machines: its issuer alone makes grants for that.
     pub(crate) fn require_people(&self) -> Result<(), Failure> {
         match self.services.iter().find(|it| it.name.is_internal()) {
@@ -131,11 +147,32 @@ impl Links {
             .services
             .first()
             .ok_or_else(|| Failure::configuration("a grant needs a service"))?;
-        if request.lifetime_s == 0 || request.lifetime_s > MAX_LIFETIME.as_secs() {
-            return Err(Failure::configuration("a grant lives at most 30 days").into());
-        }
+        let key = SigningKey::from_link_secret(secret).public();
+        let id = grant_id(&key);
+        let (token, expires) = self.issue_to(request, id, key)?;
+        let link = Link {
+            cluster: self.cluster.clone(),
+            cluster_key: self.cluster_key,
+            grant: id,
+            secret: secret.clone(),
+        };
+        Ok(Granted {
+            id,
+            link: format!("{}/#{link}", self.portal.service(&first.name)),
+            token,
+            expires,
+        })
+    }
+
+    /// Issues a grant to whoever has that key; returns its token, and when it ends in seconds since 1970.
+    pub(crate) fn issue_to(
+        &self,
+        request: &GrantRequest,
+        id: GrantId,
+        key: PublicKey,
+    ) -> anyhow::Result<(String, u64)> {
+        request.require_lifetime()?;
         let now = unix_now();
-        let key = SigningKey::from_link_secret(secret);
         let claims = UserClaims {
             iss: self.cluster.clone(),
             aud: request.services.iter().map(|p| p.name.clone()).collect(),
@@ -143,24 +180,11 @@ impl Links {
             services: request.services.clone(),
             iat: now,
             exp: now + request.lifetime_s,
-            jti: grant_id(&key.public()),
-            cnf: Confirmation {
-                ed25519: key.public(),
-            },
+            jti: id,
+            cnf: Confirmation { ed25519: key },
             devices: request.devices,
         };
-        let link = Link {
-            cluster: self.cluster.clone(),
-            cluster_key: self.cluster_key,
-            grant: claims.jti,
-            secret: secret.clone(),
-        };
-        Ok(Granted {
-            id: claims.jti,
-            link: format!("{}/#{link}", self.portal.service(&first.name)),
-            token: claims.issue(&self.issuer),
-            expires: claims.exp,
-        })
+        Ok((claims.issue(&self.issuer), claims.exp))
     }
 }
 
@@ -191,6 +215,15 @@ fn owner_link_file(service: &ServiceName) -> String {
 pub(crate) fn grant_id(key: &PublicKey) -> GrantId {
     let mut id = [0; GrantId::LEN];
     id.copy_from_slice(&key.as_bytes()[..GrantId::LEN]);
+    typeable(id)
+}
+
+/// An id for a grant whose key is not known yet.
+pub(crate) fn random_grant_id() -> GrantId {
+    typeable(random_bytes())
+}
+
+fn typeable(mut id: [u8; GrantId::LEN]) -> GrantId {
     // People give ids to commands, where a text that begins with `-` is read as an option.
     const HYPHEN: u8 = 62;
     if id[0] >> 2 == HYPHEN {

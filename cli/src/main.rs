@@ -25,6 +25,7 @@ mod role;
 mod sealed_key;
 mod signals;
 mod state;
+mod typing;
 
 use std::process::ExitCode;
 
@@ -61,7 +62,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => command::relay::run(&cli.global, args),
         Command::Gateway(args) => command::gateway::run(&cli.global, args),
         Command::Expose(args) => command::expose::run(&cli.global, args),
-        Command::Share(args) => command::share::run(&cli.global, args).map(done),
+        Command::Share(args) => command::share::run(&cli.global, args),
+        Command::Pair(args) => command::pair::run(&cli.global, args),
         Command::Links(args) => command::links::run(&cli.global, args).map(done),
         Command::Status => command::status::run(&cli.global).map(done),
         Command::Nodes(args) => command::nodes::run(&cli.global, args).map(done),

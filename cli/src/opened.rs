@@ -60,11 +60,7 @@ pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target>
     let address: ServiceAddress = text
         .parse()
         .map_err(|error| Failure::because(Reason::LinkInvalid, format!("the link: {error}")))?;
-    let trust = match &opened.ca {
-        Some(file) => Trust::Authority(file.clone()),
-        None => Trust::System,
-    };
-    let tls = tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()))?;
+    let tls = tls(opened.ca.as_deref())?;
     let state = State::locate(global)?;
     state.prepare()?;
     let Credential {
@@ -76,13 +72,22 @@ pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target>
         device: state.key(DEVICE_KEY)?,
         node: opened.node.clone(),
         stream_relays: Arc::new(StreamRelays::new(tls.clone())),
-        tls: match address.scheme {
+        tls: match address.site.scheme {
             Scheme::Http => None,
             Scheme::Https => Some(Arc::new(tls)),
         },
         revocations: KnownRevocations::new(cluster, cluster_key),
         address,
     })
+}
+
+/// Whom to believe to be signaling: this authority, or those of the system.
+pub(crate) fn tls(authority: Option<&FilePath>) -> anyhow::Result<rustls::ClientConfig> {
+    let trust = match authority {
+        Some(file) => Trust::Authority(file.to_owned()),
+        None => Trust::System,
+    };
+    tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()).into())
 }
 
 /// A failure of the client, with its exit code.

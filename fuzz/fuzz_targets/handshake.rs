@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use portway_protocol::id::{ClusterName, GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
+use portway_protocol::revocation::Revocations;
 use portway_protocol::secret::Secret;
 use portway_protocol::session::binding::{Binding, Fingerprint};
 use portway_protocol::session::handshake;
@@ -49,10 +50,12 @@ fn visit(cluster: ClusterName, key: &SigningKey, messages: [&[u8]; 2]) {
     let session = SessionId::from_bytes([1; 16]);
     let service = "lab".parse().expect("a valid name");
     let nonce = Nonce::from_bytes([1; Nonce::LEN]);
+    let revocations = Revocations::new(cluster.clone(), key.public());
     let (_hello, state) = handshake::start(session, cluster, service, nonce);
     let trust = Trust {
         cluster_key: key.public(),
         pinned: None,
+        revocations: &revocations,
         node: None,
         binding: BINDING,
         now: 0,

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::{GrantId, ServiceName};
 use portway_protocol::key::PublicKey;
+use portway_protocol::pairing::code::Digits;
+use portway_protocol::reason::Reason;
 use portway_protocol::revocation::{ListError, RevocationList};
 use portway_protocol::token::user::UserClaims;
 use tokio::sync::watch;
@@ -15,6 +17,8 @@ use crate::audit::{AuditError, Event, Log};
 use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError, Issuers};
 use crate::links::{self, LinkView};
+use crate::pairing::Pairings;
+use crate::pairing::window::{self, Agreed, Window};
 use crate::revocations::KnownRevocations;
 use crate::service::{AddServiceError, Service, ServiceSpec, Services};
 use crate::session::table::{SessionView, Table};
@@ -25,6 +29,8 @@ use crate::{health, signaling};
 pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) context: Arc<Context>,
+    /// Where guests may pair.
+    pub(crate) pairings: Pairings,
     /// Whom signaling services that speak TLS are believed to be, if not whom the configuration says.
     pub(crate) tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
     /// Something of the announcement has changed.
@@ -108,6 +114,7 @@ impl Gateway {
             online: watch::Sender::new(vec![false; config.signaling.len()]),
             config,
             context: Arc::new(context),
+            pairings: Pairings::default(),
             changed: watch::Sender::new(()),
             epoch,
         })))
@@ -250,6 +257,30 @@ impl GatewayHandle {
     #[must_use]
     pub fn links(&self) -> Vec<LinkView> {
         links::views(self.0.context.grants.all(), &self.sessions())
+    }
+
+    /// Opens a window in which a guest may pair with a service, and waits until signaling knows. `grant` is
+    /// the id of the grant that comes of it, `cluster_key` what the guest is to believe.
+    ///
+    /// # Errors
+    /// [`Reason::ServiceUnknown`]; [`Reason::PairingTaken`] if the service has one already;
+    /// [`Reason::RateLimited`] and [`Reason::PairingSuspended`] if there were too many;
+    /// [`Reason::SignalingUnreachable`]; [`Reason::Draining`].
+    pub async fn open_pairing(
+        &self,
+        service: ServiceName,
+        cluster_key: PublicKey,
+        grant: GrantId,
+    ) -> Result<Window, Reason> {
+        Window::open(&self.0, service, cluster_key, grant).await
+    }
+
+    /// Compares the digits that the owner has typed with those of the window for a grant. There is one try.
+    ///
+    /// # Errors
+    /// [`Reason::PairingMismatch`]; [`Reason::PairingClosed`] if there is no such window, or nobody there.
+    pub fn compare_digits(&self, grant: &GrantId, typed: Digits) -> Result<Agreed, Reason> {
+        window::compare(&self.0, grant, typed)
     }
 
     /// Whether a grant is there and valid.

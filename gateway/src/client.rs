@@ -8,6 +8,7 @@
 //! - [`address`]: from a link's URL to whom to ask for what. [`mod@connect`]: one attempt.
 //! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
 //! - `stream`: bytes both ways over it, where the service speaks something else than HTTP.
+//! - [`pairing`]: to a link, where there is none yet.
 //! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
 //!
 //! What this shares with its twin in the browser (`web-client`) are the machines of `protocol`.
@@ -17,6 +18,7 @@ pub mod connect;
 pub mod error;
 mod exchange;
 pub mod keeper;
+pub mod pairing;
 pub mod session;
 pub(crate) mod stream;
 
@@ -28,7 +30,7 @@ use portway_transport::webrtc::StreamRelays;
 
 use crate::revocations::KnownRevocations;
 
-pub use address::{Credential, ServiceAddress};
+pub use address::{Credential, ServiceAddress, Site};
 pub use connect::{Opening, connect};
 pub use error::ClientError;
 pub use portway_transport::{Path, PathKind};

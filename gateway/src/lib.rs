@@ -6,6 +6,7 @@
 //! ```
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
 //! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
+//! - [`pairing`]: guests who come without a link.
 //! - [`audit`]: what happened, for whoever asks later.
 //! - [`revocations`]: which nodes are none any more.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
@@ -21,6 +22,7 @@ mod executor;
 pub mod grants;
 pub mod health;
 pub mod links;
+pub mod pairing;
 pub mod private_file;
 pub mod proxy;
 mod random;

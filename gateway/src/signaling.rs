@@ -32,7 +32,8 @@ use crate::agent::Shared;
 use crate::config::SignalingEndpoint;
 use crate::random::random;
 use connection::{CONNECT_TIMEOUT, Socket, SocketError};
-use peers::{Peers, Table, Via};
+pub(crate) use peers::Via;
+use peers::{Peers, Table};
 
 /// First pause before another attempt.
 const RETRY_BASE: Duration = Duration::from_millis(500);
@@ -58,8 +59,8 @@ pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(1200);
 /// Messages of peers that may wait for the socket.
 pub(crate) const OUTGOING_QUEUE: usize = 256;
 
-/// Id of our `announce`s, of our heartbeats.
-const ANNOUNCE_ID: &str = "announce";
+/// Prefix of the ids of our `announce`s, which their edition follows; id of our heartbeats.
+const ANNOUNCE_ID: &str = "announce:";
 const HEARTBEAT_ID: &str = "heartbeat";
 
 /// Keeps a socket to each signaling service until cancelled.
@@ -72,13 +73,15 @@ pub(crate) async fn run(shared: &Shared) {
 /// Keeps a socket to one signaling service until cancelled.
 async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Table) {
     let (outgoing, mut from_peers) = mpsc::channel(OUTGOING_QUEUE);
-    let peers = Peers::new(shared.context.clone(), via, table, outgoing);
+    let peers = Peers::new(shared.context.clone(), via, table, outgoing.clone());
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut told = String::new();
     loop {
-        let served = connect_and_serve(shared, endpoint, &peers, &mut from_peers, &mut backoff);
+        let ours = (&peers, &outgoing);
+        let served = connect_and_serve(shared, endpoint, ours, &mut from_peers, &mut backoff);
         let Err(error) = served.await;
         note(shared, via, Knowledge::Lost);
+        shared.pairings.lost(via);
         let delay = backoff.next_delay(u32::from_ne_bytes(random()));
         let delay = match error {
             SocketError::Unreached(_) => delay.min(UNREACHED_CAP),
@@ -124,7 +127,7 @@ fn note(shared: &Shared, Via(at): Via, knowledge: Knowledge) {
 async fn connect_and_serve(
     shared: &Shared,
     endpoint: &SignalingEndpoint,
-    peers: &Peers,
+    (peers, outgoing): (&Peers, &mpsc::Sender<Envelope>),
     from_peers: &mut mpsc::Receiver<Envelope>,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, SocketError> {
@@ -152,7 +155,7 @@ async fn connect_and_serve(
             envelope = socket.next() => {
                 let envelope = envelope?;
                 probe = None;
-                if let Some(reply) = receive(shared, peers, envelope)? {
+                if let Some(reply) = receive(shared, peers, outgoing, envelope)? {
                     socket.send(&reply).await?;
                 }
             }
@@ -205,10 +208,11 @@ async fn authenticate(shared: &Shared, socket: &mut Socket) -> Result<Duration, 
     ))
 }
 
-/// Handles one message; returns what to answer.
+/// Handles one message; returns what to answer. `outgoing`: where more goes later.
 fn receive(
     shared: &Shared,
     peers: &Peers,
+    outgoing: &mpsc::Sender<Envelope>,
     envelope: Envelope,
 ) -> Result<Option<Envelope>, SocketError> {
     let Some(method) = envelope.method else {
@@ -218,8 +222,9 @@ fn receive(
             if reason == Reason::Replaced {
                 return Err(SocketError::Refused(reason));
             }
-        } else if envelope.id.as_deref() == Some(ANNOUNCE_ID) {
+        } else if let Some(edition) = envelope.id.as_deref().and_then(edition_of) {
             note(shared, peers.via(), Knowledge::Announced);
+            shared.pairings.announced(edition);
         }
         return Ok(None);
     };
@@ -247,11 +252,30 @@ fn receive(
             learn(shared, &list);
             None
         }
+        Call::Pair(pair) => {
+            let identity = &shared.context.identity;
+            let way = (peers.via(), outgoing);
+            let outcome = shared.pairings.pair(identity, way, pair);
+            envelope.id.map(|id| match outcome {
+                Ok(reply) => Envelope::result(id, &reply),
+                Err(reason) => Envelope::error(Some(id), RpcError::refused(reason)),
+            })
+        }
+        Call::Reveal(reveal) => {
+            let audit = &shared.context.audit;
+            shared.pairings.reveal(peers.via(), &reveal, audit);
+            None
+        }
+        Call::Cancel(cancel) => {
+            shared.pairings.cancel(peers.via(), &cancel);
+            None
+        }
         Call::Challenge(_)
         | Call::Authenticate(_)
         | Call::Announce(_)
         | Call::Heartbeat(_)
         | Call::Answer(_)
+        | Call::Paired(_)
         | Call::Presence(_) => None,
     };
     Ok(reply)
@@ -276,7 +300,14 @@ pub(crate) fn can_announce(shared: &Shared) -> bool {
     announcement(shared).to_text().len() + MAX_LIST <= MAX_SIGNAL_MESSAGE
 }
 
+/// Of an announcement, by the id of its request.
+fn edition_of(id: &str) -> Option<u64> {
+    id.strip_prefix(ANNOUNCE_ID)?.parse().ok()
+}
+
 fn announcement(shared: &Shared) -> Envelope {
+    // What changes after this is of a later edition.
+    let edition = shared.pairings.edition();
     let services = shared.context.services.all();
     let announce = Announce {
         epoch: shared.epoch,
@@ -296,6 +327,8 @@ fn announcement(shared: &Shared) -> Envelope {
             .collect(),
         grants: shared.context.grants.announced(),
         revocations: shared.context.revocations.get().list().cloned(),
+        pairing: shared.pairings.services(),
     };
-    Envelope::call(Some(ANNOUNCE_ID.into()), &Call::Announce(announce))
+    let id = format!("{ANNOUNCE_ID}{edition}");
+    Envelope::call(Some(id), &Call::Announce(announce))
 }

@@ -184,6 +184,16 @@ binary! {
     Nonce, 32
 }
 
+binary! {
+    /// An attempt of a guest to pair with a node, chosen by the guest at random.
+    PairingId, 16
+}
+
+binary! {
+    /// What a guest binds itself to before it knows anything of the node, see [`crate::pairing`].
+    Commitment, 32
+}
+
 /// Decodes base64url without padding into exactly `N` bytes.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! - [`id`], [`key`], [`secret`]: who is who. [`words`]: keys for people. [`link`]: what a visitor is given.
 //! - [`enrolment`]: how a machine becomes a node.
 //! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
+//! - [`pairing`]: six digits, spoken, in place of a link.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there.
 //! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
@@ -22,6 +23,7 @@ pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod liveness;
+pub mod pairing;
 pub mod permission;
 pub mod reason;
 pub mod revocation;

@@ -47,6 +47,9 @@ pub const MAX_GRANTS: usize = 256;
 /// Candidates that one end may send for a session.
 pub const MAX_CANDIDATES: usize = 64;
 
+/// How long a node waits at most for a guest to pair, and its owner for the digits.
+pub const PAIRING_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
 const _: () = assert!(MAX_HANDSHAKE_MESSAGE <= MAX_MESSAGE);
 const _: () = assert!(MAX_TOKEN < MAX_HANDSHAKE_MESSAGE);
 const _: () = assert!(ACK_EVERY * 4 <= MAX_REPLAY);

@@ -146,6 +146,31 @@ reasons! {
     NodeNameTaken = "NODE_NAME_TAKEN", Denied,
         "Another machine has this name.",
         "Give another one with `--node NAME`; if that machine is gone, free its name with `portway nodes forget NAME`.";
+    /// No node has a window open for the service.
+    PairingClosed = "PAIRING_CLOSED", Unavailable,
+        "Nobody is waiting to pair with this service.",
+        "Ask its owner to run `portway share SERVICE --pair`, and try again while that waits.";
+    /// The window has its guest already.
+    PairingTaken = "PAIRING_TAKEN", Unavailable,
+        "Another device is pairing with this service now.",
+        "Tell its owner, who can stop that (Ctrl-C) and wait anew.";
+    /// The owner has typed other digits than those of the node.
+    PairingMismatch = "PAIRING_MISMATCH", Denied,
+        "The six digits are not the same on both sides.",
+        "Somebody may stand in between; nothing was opened. Try again once, in case of a slip. If it fails again, \
+         do not go on.";
+    /// The other end has gone.
+    PairingCancelled = "PAIRING_CANCELLED", Unavailable,
+        "The other side has ended the pairing.",
+        "Begin again on both sides.";
+    /// It took longer than a node waits.
+    PairingExpired = "PAIRING_EXPIRED", Unavailable,
+        "The pairing took too long.",
+        "Begin again on both sides.";
+    /// Too many attempts came to nothing.
+    PairingSuspended = "PAIRING_SUSPENDED", Denied,
+        "Too many attempts to pair with this service have failed today.",
+        "Somebody may be guessing. Send a link (`portway share SERVICE`), or wait a day.";
     /// No online node offers the service.
     ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
         "No machine offers this service.",

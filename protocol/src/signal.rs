@@ -2,6 +2,10 @@
 //!
 //! [`Envelope`] is any message on the socket; [`Call`] the typed requests and notifications inside.
 //! A side parses an envelope, then `Call::from_parts` for requests and notifications.
+//!
+//! [`pairing`]: what is said until two devices are paired.
+
+pub mod pairing;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,6 +17,7 @@ use crate::reason::Reason;
 use crate::revocation::RevocationList;
 use crate::rotation::Rotation;
 use crate::session::party::Certificate;
+use pairing::{Cancel, Pair, Paired, Reveal};
 
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "portway.signal.v1";
@@ -266,6 +271,14 @@ calls! {
     Presence(Presence) = "presence";
     /// Server → any: a newer list of revoked nodes.
     Revocations(RevocationList) = "revocations";
+    /// Guest → server → gateway.
+    Pair(Pair) = "pair";
+    /// Guest → server → gateway.
+    Reveal(Reveal) = "reveal";
+    /// Gateway → server → guest.
+    Paired(Paired) = "paired";
+    /// Both ways: there will be no pairing.
+    Cancel(Cancel) = "cancel";
 }
 
 /// First message of the server.
@@ -300,6 +313,11 @@ pub enum Authenticate {
         session: SessionId,
         /// Signature of the grant key over the challenge.
         proof: Signature,
+    },
+    /// Somebody who has no grant yet, and may only pair.
+    Guest {
+        /// Cluster of the service.
+        cluster: ClusterName,
     },
 }
 
@@ -358,6 +376,9 @@ pub struct Announce {
     /// The newest list of revoked nodes that it knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocations: Option<RevocationList>,
+    /// Services with which a guest may pair now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairing: Vec<ServiceName>,
 }
 
 /// State of a node as others see it.

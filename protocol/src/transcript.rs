@@ -164,7 +164,7 @@ mod tests {
     use crate::secret::Secret;
 
     /// What is signed or hashed anywhere, and how its fields are framed.
-    const FORMS: [(&str, &[Kind]); 11] = [
+    const FORMS: [(&str, &[Kind]); 13] = [
         ("portway/signal-proof/1", &[Kind::Variable, Kind::Variable]),
         ("portway/node-proof/1", &[Kind::Fixed]),
         ("portway/session-proof/1", &[Kind::Fixed; 3]),
@@ -179,6 +179,11 @@ mod tests {
         ("portway/answer/1", &INTRODUCTION),
         ("portway/audit/1", &[Kind::Fixed, Kind::Variable]),
         ("portway/audit-proof/1", &[Kind::Fixed]),
+        (
+            "portway/pairing-commit/1",
+            &[Kind::Variable, Kind::Variable, Kind::Fixed, Kind::Fixed],
+        ),
+        ("portway/pairing-code/1", &PAIRING),
     ];
 
     /// Cluster, service, node; session, two nonces, two certificates; versions; what is resumed, its key.
@@ -202,6 +207,19 @@ mod tests {
         Kind::Variable,
         Kind::Fixed,
         Kind::Variable,
+        Kind::Fixed,
+        Kind::Fixed,
+    ];
+
+    /// Cluster, service, node; keys of cluster and node, grant, key of the guest, two nonces.
+    const PAIRING: [Kind; 9] = [
+        Kind::Variable,
+        Kind::Variable,
+        Kind::Variable,
+        Kind::Fixed,
+        Kind::Fixed,
+        Kind::Fixed,
+        Kind::Fixed,
         Kind::Fixed,
         Kind::Fixed,
     ];

@@ -4,9 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId, encode};
+use portway_protocol::id::{
+    ClusterName, GrantId, NodeId, Nonce, PairingId, ServiceName, SessionId, encode,
+};
 use portway_protocol::key::SigningKey;
 use portway_protocol::link::Link;
+use portway_protocol::pairing::guest::{self, Fresh, Wanted};
+use portway_protocol::pairing::host::{Offered, Open};
 use portway_protocol::permission::Permission;
 use portway_protocol::revocation::{RevocationList, Revocations};
 use portway_protocol::rotation::Rotation;
@@ -16,6 +20,7 @@ use portway_protocol::session::handshake::{self, Accepted};
 use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Certificate, Holder, Node, Trust};
 use portway_protocol::session::resumption::{Resumption, ResumptionKey};
+use portway_protocol::signal::pairing::PairReply;
 use portway_protocol::target::ServiceKind;
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::machine::{MachineClaims, RevokedBy};
@@ -189,6 +194,48 @@ impl World {
         })
     }
 
+    /// The messages of a pairing, what both ends see, and what comes of it.
+    fn pairing(&self) -> Value {
+        let wanted = Wanted {
+            cluster: self.cluster.clone(),
+            service: self.service.clone(),
+            node: None,
+        };
+        let fresh = Fresh {
+            pairing: PairingId::from_bytes([13; 16]),
+            secret: self.secret.clone(),
+            nonce: self.client_nonce,
+        };
+        let (pair, guest) = guest::start(wanted, fresh);
+        let offered = Offered {
+            cluster: self.cluster.clone(),
+            service: self.service.clone(),
+            node: self.node.clone(),
+            cluster_key: self.cluster_key.public(),
+            node_key: self.node_key.public(),
+            grant: self.grant,
+        };
+        let host = Open::new(offered).commit(pair.commitment, self.gateway_nonce);
+        let reply = PairReply {
+            node: self.node.clone(),
+            cluster_key: self.cluster_key.public(),
+            certificate: self.certificate(),
+            nonce: self.gateway_nonce,
+            grant: self.grant,
+        };
+        let (reveal, guest) = guest.receive(&reply, NOW).unwrap();
+        let digits = guest.digits();
+        let host = host.reveal(reveal.key, &reveal.nonce).unwrap();
+        host.compare(digits).unwrap();
+        json!({
+            "pair": pair,
+            "reply": reply,
+            "reveal": reveal,
+            "digits": digits,
+            "link": guest.paired().confirmed().to_string(),
+        })
+    }
+
     fn vectors(&self) -> Value {
         let link = Link {
             cluster: self.cluster.clone(),
@@ -240,6 +287,7 @@ impl World {
             "offer_proof": introduction.sign_offer((&self.grant, &grant_key), &self.binding.client),
             "answer_proof": introduction.sign_answer(&node, &self.binding),
             "handshake": self.handshake(&grant_key, None),
+            "pairing": self.pairing(),
             "resumed": {
                 "session": self.resumption.session,
                 "key": encode(&RESUMPTION_KEY),

@@ -407,6 +407,21 @@ impl Registry {
         Ok(outbox)
     }
 
+    /// An online node that waits for a guest of the service.
+    #[must_use]
+    pub fn waiting(&self, service: &ServiceName, wanted: Option<&NodeId>) -> Option<Outbox> {
+        let now = Instant::now();
+        let entries = self.lock();
+        let mut meant = entries
+            .nodes
+            .iter()
+            .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name));
+        let waits = |node: &&Node| {
+            node.status(now) == NodeStatus::Online && node.announced.pairing.contains(service)
+        };
+        meant.find_map(|(_, node)| waits(&node).then(|| node.outbox.clone()))
+    }
+
     /// A gateway has answered the request behind an offer; passes the outcome on.
     pub fn answered(&self, node: &NodeId, session: SessionId, outcome: Result<(), RpcError>) {
         let mut entries = self.lock();

@@ -1,6 +1,7 @@
 //! Every origin and path, and the headers that go with them.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +25,10 @@ const OURS: &str = "/_portway/";
 /// Largest message that is read at all: one that is somewhat too long is told so (1009), a much
 /// longer one is cut off.
 const MAX_READ: usize = 2 * MAX_SIGNAL_MESSAGE;
+
+/// Where a connection comes from: the last hop before us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origination(pub(crate) SocketAddr);
 
 /// axum's default costs 135 kB a socket.
 const READ_BUFFER: usize = 4096;
@@ -140,12 +145,14 @@ async fn signal(state: AppState, request: Request) -> Response {
             "the subprotocol is portway.signal.v1",
         );
     }
+    let origination = parts.extensions.get::<Origination>();
+    let address = origination.map(|Origination(address)| address.ip().to_canonical());
     let tracker = state.0.sockets.clone();
     upgrade
         .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_READ)
         .max_frame_size(MAX_READ)
-        .on_upgrade(move |socket| tracker.track_future(socket::task::run(socket, state)))
+        .on_upgrade(move |socket| tracker.track_future(socket::task::run(socket, address, state)))
 }
 
 fn file(state: &AppState, origin: &Origin, name: &str, request: &HeaderMap) -> Response {

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -24,9 +24,10 @@ use crate::assets::Assets;
 use crate::bus::Local;
 use crate::config::{Config, Stun, TlsFiles, TlsFilesError};
 use crate::host::{Hosts, Origin};
+use crate::pairings::Pairings;
 use crate::registry::{NodeView, Registry};
 use crate::relay::{Issuer, Relay, StunConnection, is_stun};
-use crate::router;
+use crate::router::{self, Origination};
 use crate::slots::{Slot, Slots};
 use crate::state::{AppState, Counters, Inner};
 use crate::store::{Entry, Recorder, Store, StoreError};
@@ -126,6 +127,7 @@ impl Signaling {
             hosts,
             assets,
             bus: Arc::new(Local::default()),
+            pairings: Pairings::new(Instant::now()),
             registry: Registry::new(
                 store.nodes()?,
                 Recorder::start(store).map_err(StoreError::Io)?,
@@ -377,7 +379,8 @@ impl Connection {
     }
 
     async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = self.router.clone().layer(Extension(Origination(self.peer)));
+        let service = TowerToHyperService::new(router);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

@@ -89,7 +89,7 @@ fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
 
 /// What one customer of a network provider has: an IPv4 address, or an IPv6 /64. `None` for local
 /// networks: a reverse proxy speaks for everybody there.
-fn place(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn place(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         IpAddr::V4(ip) => {
             (!(ip.is_loopback() || ip.is_private() || ip.is_link_local())).then_some(ip.into())

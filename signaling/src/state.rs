@@ -14,6 +14,7 @@ use crate::assets::Assets;
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::host::Hosts;
+use crate::pairings::Pairings;
 use crate::registry::Registry;
 use crate::relay::{Issuer, Lease, Relay};
 
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) revocations: Mutex<Revocations>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) registry: Registry,
+    pub(crate) pairings: Pairings,
     pub(crate) counters: Counters,
     pub(crate) sockets: TaskTracker,
     pub(crate) shutdown: CancellationToken,

@@ -804,3 +804,100 @@ async fn stun_is_answered_on_the_same_port() {
         Some(socket.local_addr().unwrap())
     );
 }
+
+const PAIRING: &str = "BAQEBAQEBAQEBAQEBAQEBA";
+
+/// Of a guest with one of its own.
+fn pair(pairing: &str) -> Value {
+    json!({"pairing": pairing, "service": "lab", "commitment": encode(&[9; 32]), "address": "192.0.2.1"})
+}
+
+/// A node that waits for a guest of `lab`.
+fn waiting(epoch: u64) -> Value {
+    let mut announcement = announcement(epoch);
+    announcement["pairing"] = json!(["lab"]);
+    announcement
+}
+
+impl Server {
+    async fn guest(&self) -> Socket {
+        let (mut socket, _nonce) = self.socket().await;
+        let credentials = json!({"role": "guest", "cluster": "home"});
+        socket.request("authenticate", credentials).await;
+        let welcome = socket.next_result().await;
+        assert_eq!(
+            welcome["ice_servers"],
+            json!([]),
+            "there is nothing to relay"
+        );
+        socket
+    }
+}
+
+#[tokio::test]
+async fn a_guest_and_a_waiting_node_talk_until_they_are_paired() {
+    let server = Server::start().await;
+    let mut gateway = server.node("nas", waiting(1)).await;
+    let mut guest = server.guest().await;
+    guest.request("pair", pair(PAIRING)).await;
+    let asked = gateway.next().await;
+    assert_eq!(asked["params"]["service"], "lab");
+    // What the guest says of its address counts for nothing.
+    assert_eq!(asked["params"]["address"], "127.0.0.1");
+    let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"node": "nas"}});
+    gateway.send(&reply).await;
+    assert_eq!(guest.next_result().await, json!({"node": "nas"}));
+    let reveal = json!({"pairing": PAIRING, "key": key(2).public(), "nonce": encode(&[9; 32])});
+    guest.notify("reveal", reveal.clone()).await;
+    assert_eq!(gateway.next().await["params"], reveal);
+    // Somebody else is no end of it.
+    let mut other = server.guest().await;
+    let cancel = json!({"pairing": PAIRING, "reason": "PAIRING_CANCELLED"});
+    other.notify("cancel", cancel.clone()).await;
+    other.request("heartbeat", json!({})).await;
+    other.next_result().await;
+    gateway.notify("paired", json!({"pairing": PAIRING})).await;
+    assert_eq!(guest.next().await["method"], "paired");
+    // It is over: nothing is passed on any more.
+    guest.notify("cancel", cancel).await;
+    guest.request("pair", pair("BQUFBQUFBQUFBQUFBQUFBQ")).await;
+    assert_eq!(guest.next_reason().await, "RATE_LIMITED");
+    gateway.request("heartbeat", json!({})).await;
+    assert_eq!(gateway.next().await["id"], "heartbeat");
+}
+
+#[tokio::test]
+async fn who_is_left_alone_in_a_pairing_is_told() {
+    let server = Server::start().await;
+    let mut gateway = server.node("nas", waiting(1)).await;
+    let mut guest = server.guest().await;
+    guest.request("pair", pair(PAIRING)).await;
+    gateway.next().await;
+    drop(guest);
+    let told = gateway.next().await;
+    assert_eq!(
+        (&told["method"], &told["params"]["reason"]),
+        (&json!("cancel"), &json!("PAIRING_CANCELLED"))
+    );
+    let mut guest = server.guest().await;
+    guest.request("pair", pair(PAIRING)).await;
+    gateway.next().await;
+    drop(gateway);
+    assert_eq!(guest.next_reason().await, "NODE_OFFLINE");
+}
+
+#[tokio::test]
+async fn a_guest_may_pair_and_nothing_else_and_only_with_who_waits() {
+    let server = Server::start().await;
+    let _gateway = server.gateway(1).await;
+    let mut guest = server.guest().await;
+    guest.request("pair", pair(PAIRING)).await;
+    assert_eq!(guest.next_reason().await, "PAIRING_CLOSED");
+    for (method, params) in [("offer", offer()), ("announce", announcement(9))] {
+        guest.request(method, params).await;
+        assert_eq!(guest.next_reason().await, "PROTOCOL_VIOLATION", "{method}");
+    }
+    let mut client = server.client().await;
+    client.request("pair", pair(PAIRING)).await;
+    assert_eq!(client.next_reason().await, "PROTOCOL_VIOLATION");
+}

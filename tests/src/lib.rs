@@ -11,6 +11,7 @@ pub mod client;
 pub mod coturn;
 pub mod jupyter;
 pub mod lab;
+pub mod pairing;
 pub mod portway;
 mod process;
 mod ready;

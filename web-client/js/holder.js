@@ -39,6 +39,8 @@ function serviceOf(origin) {
   return undefined;
 }
 
+const SIGNAL_URL = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/_portway/signal`;
+
 /** One service and the page that opened us. */
 class Holder {
   #service;
@@ -46,6 +48,8 @@ class Holder {
   #control;
   /** @type {Worker | null} */
   #worker = null;
+  /** @type {Worker | null} a pairing under way */
+  #pairing = null;
   /** @type {Map<string, PeerConnection>} the one in use, and one that may take its place */
   #peers = new Map();
   /** @type {MessagePort[]} ports that came before the worker */
@@ -126,7 +130,7 @@ class Holder {
       this.#tell({ type: 'status', state: 'failed', reason: 'BROWSER_UNSUPPORTED', message: event.message });
     };
     const options = {
-      signalUrl: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/_portway/signal`,
+      signalUrl: SIGNAL_URL,
       service: this.#service,
       link,
       device: base64url(raw),
@@ -153,6 +157,12 @@ class Holder {
       else await this.start(undefined);
     } else if (message.type === 'forget') {
       await this.#forget();
+    } else if (message.type === 'pair') {
+      this.#pair();
+    } else if (message.type === 'pair-confirm') {
+      this.#pairing?.postMessage(/** @type {HolderToConnection} */ ({ type: 'confirm' }));
+    } else if (message.type === 'pair-stop') {
+      this.#stopPairing();
     } else if (message.type === 'replace' && this.#doubtful !== undefined) {
       this.#pinned = undefined;
       this.#revocations = undefined;
@@ -161,11 +171,69 @@ class Holder {
     }
   }
 
-  async #forget() {
+  /** In a worker of its own: what is connected, or waits to be, stays as it is until there is a link. */
+  #pair() {
+    this.#stopPairing();
+    const worker = new Worker('/_portway/worker.js', { type: 'module', name: 'portway-pairing' });
+    this.#pairing = worker;
+    worker.onmessage = (event) => void this.#hearPairing(event.data);
+    worker.onerror = (event) => {
+      console.error('portway: the pairing worker failed', event.message);
+      this.#tell({ type: 'pairing', state: 'ended', reason: 'BROWSER_UNSUPPORTED', message: event.message });
+    };
+    const options = JSON.stringify({ signalUrl: SIGNAL_URL, cluster, service: this.#service });
+    worker.postMessage(/** @type {HolderToConnection} */ ({ type: 'pair', options }));
+  }
+
+  /** Its socket closes with it, so that the node knows. */
+  #stopPairing() {
+    this.#pairing?.terminate();
+    this.#pairing = null;
+  }
+
+  /** @param {ConnectionToHolder} message */
+  async #hearPairing(message) {
+    if (message.type === 'pairing') {
+      /** @type {import('./messages.js').PairingMessage} */
+      const pairing = { ...JSON.parse(message.json), type: 'pairing' };
+      if (pairing.state === 'ended') this.#stopPairing();
+      this.#tell(pairing);
+    } else if (message.type === 'status') {
+      // The worker itself has failed.
+      const { reason, message: text } = JSON.parse(message.json);
+      this.#stopPairing();
+      this.#tell({ type: 'pairing', state: 'ended', reason, message: text });
+    } else if (message.type === 'paired') {
+      this.#stopPairing();
+      await this.#paired(message.link);
+    }
+  }
+
+  /**
+   * The link is as one that was opened.
+   * @param {string} link
+   */
+  async #paired(link) {
+    this.#stop();
+    const known = await load(this.#service);
+    if (known?.pinned !== undefined && known.pinned !== keyOf(link)) {
+      await this.start(link);
+      return;
+    }
+    await store(this.#service, { link, cookies: '', pinned: known?.pinned });
+    // What the page has open goes by another link, or by none.
+    this.#tell({ type: 'forgotten' });
+  }
+
+  #stop() {
     for (const peer of this.#peers.values()) peer.close();
     this.#peers.clear();
     this.#worker?.terminate();
     this.#worker = null;
+  }
+
+  async #forget() {
+    this.#stop();
     await forget(this.#service);
     this.#tell({ type: 'forgotten' });
   }

@@ -43,12 +43,24 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'retry'}               // try to connect now
  *   | {type: 'forget'}              // forget grant and cookies of this service
  *   | {type: 'replace'}             // forget them, and keep the link that was stopped (`CLUSTER_KEY_CHANGED`)
+ *   | {type: 'pair'}                // get a link by six digits
+ *   | {type: 'pair-confirm'}        // the owner has said that the digits were accepted
+ *   | {type: 'pair-stop'}           // the visitor does not go on
  * } ToHolder
  */
 
 /**
  * Control port, holder → wrapper.
- * @typedef {StatusMessage | {type: 'version-mismatch'} | {type: 'forgotten'}} FromHolder
+ * @typedef {StatusMessage | PairingMessage | {type: 'version-mismatch'} | {type: 'forgotten'}} FromHolder
+ *   `forgotten`: what was kept is another now, or gone; the page begins anew
+ */
+
+/**
+ * How a pairing goes. `accepted`: the node says that its owner has typed the same digits.
+ * @typedef {{type: 'pairing', state: 'digits', digits: string}
+ *   | {type: 'pairing', state: 'accepted'}
+ *   | {type: 'pairing', state: 'ended', reason: string, message: string}
+ * } PairingMessage
  */
 
 /**
@@ -127,6 +139,8 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'channel', session: string, channel: RTCDataChannel} // transfers the channel
  *   | {type: 'peer', json: string}                                // a `PeerEvent`
  *   | {type: 'retry'}
+ *   | {type: 'pair', options: string}                             // in a worker of its own, as its first message
+ *   | {type: 'confirm'}                                           // to that one
  * } HolderToConnection
  */
 
@@ -136,6 +150,8 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'peer', json: string}                // a `PeerCommand`
  *   | {type: 'save-cookies', json: string}
  *   | {type: 'save-revocations', json: string}   // the newest list of revoked nodes
+ *   | {type: 'pairing', json: string}             // a `PairingMessage` without its type
+ *   | {type: 'paired', link: string}
  * } ConnectionToHolder
  */
 

@@ -3,6 +3,8 @@
  * light in the corner, and a banner while it is being repaired.
  */
 
+import { PairingView, element } from './pairing.js';
+
 /** @typedef {import('./messages.js').StatusMessage} StatusMessage */
 
 /** The way to a connection, as shown. @type {[states: StatusMessage['state'][], text: string][]} */
@@ -15,7 +17,7 @@ const STEPS = [
 
 /** What happened and what to do, by reason code; words of the other end are shown where it has none. @type {Record<string, [string, string]>} */
 const WORDS = {
-  LINK_MISSING: ['You need a link', 'This service opens with a link. Ask its owner for one, or open the link that you already have once more.'],
+  LINK_MISSING: ['You need a link', 'This service opens with a link. Ask its owner for one, or open the link that you already have once more. If you can speak to the owner now, you can pair this device instead.'],
   LINK_INVALID: ['This link does not work', 'It is damaged or belongs to another place. Copy the whole link again, up to its last character.'],
   GRANT_UNKNOWN: ['This link is not valid any more', 'It was revoked, or the machine it came from was set up anew. Ask its owner for a new one.'],
   GRANT_EXPIRED: ['This link has expired', 'Ask its owner for a new one.'],
@@ -44,6 +46,9 @@ const NOTICE_MS = 8000;
 export class StatusView {
   #service;
   #isOpen = false;
+  #pairing;
+  /** What the visitor comes back to. @type {StatusMessage} */
+  #locked = { type: 'status', state: 'locked', reason: 'LINK_MISSING' };
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #bannerTimer;
   #screen = element('pw-screen');
@@ -54,10 +59,12 @@ export class StatusView {
 
   /**
    * @param {string} service its name
-   * @param {{onretry: () => void, onreload: () => void, onforget: () => void, onreplace: () => void}} on
+   * @param {{onretry: () => void, onreload: () => void, onforget: () => void, onreplace: () => void,
+   *   onpairing: (message: import('./pairing.js').Wish) => void}} on
    */
-  constructor(service, { onretry, onreload, onforget, onreplace }) {
+  constructor(service, { onretry, onreload, onforget, onreplace, onpairing }) {
     this.#service = service;
+    this.#pairing = new PairingView({ onwish: onpairing, say: (title, words) => this.#say(title, words), onstopped: () => this.show(this.#locked) });
     element('pw-retry').addEventListener('click', onretry);
     element('pw-reload').addEventListener('click', onreload);
     element('pw-forget').addEventListener('click', onforget);
@@ -85,8 +92,14 @@ export class StatusView {
     this.#pill.hidden = false;
   }
 
+  /** @param {import('./messages.js').PairingMessage} message */
+  showPairing(message) {
+    this.#pairing.show(message);
+  }
+
   /** @param {StatusMessage} status */
   show(status) {
+    if (status.state === 'locked') this.#locked = status;
     document.documentElement.dataset['state'] = status.state;
     this.#showFacts(status);
     if (this.#isOpen && status.state !== 'locked') this.#showBanner(status);
@@ -136,6 +149,7 @@ export class StatusView {
     }
     element('pw-retry').hidden = !(status.state === 'failed' || (status.state === 'reconnecting' && status.reason !== undefined));
     this.#showKeys(status);
+    this.#pairing.offer(status);
     const code = element('pw-code');
     code.hidden = status.reason === undefined;
     code.textContent = status.reason ?? '';
@@ -224,16 +238,6 @@ function wordsOf({ state, reason, message }) {
   if (known) return known;
   if (state === 'locked') return WORDS['LINK_MISSING'] ?? ['', ''];
   return [message ?? 'The connection failed', state === 'failed' ? 'Try again. If that does not help, ask the owner of the service.' : 'We keep trying.'];
-}
-
-/**
- * @param {string} id
- * @returns {HTMLElement}
- */
-function element(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`wrapper.html has no #${id}`);
-  return found;
 }
 
 /**

@@ -2,7 +2,7 @@
  * The connection worker: runs the wasm client and serves request ports. A page that blocks its main
  * thread does not stall anything here.
  */
-import init, { Connection } from './portway.js';
+import init, { Connection, Pairing } from './portway.js';
 import { BODY_CREDIT } from './messages.js';
 
 /** @typedef {import('./messages.js').ToWorker} ToWorker */
@@ -50,6 +50,10 @@ const host = {
   /** @param {string} json */
   saveRevocations(json) {
     tell({ type: 'save-revocations', json });
+  },
+  /** @param {string} json */
+  pairing(json) {
+    tell({ type: 'pairing', json });
   },
   /** @param {string} json */
   shareCookies(json) {
@@ -414,6 +418,16 @@ class PortServer {
 
 /** @type {Connection | undefined} */
 let connection;
+
+/** A worker is for a connection or for a pairing. @type {Pairing | undefined} */
+let pairing;
+
+/** The owner has said yes to the visitor. */
+function confirm() {
+  const link = pairing?.confirm();
+  if (link !== undefined) tell({ type: 'paired', link });
+}
+
 const loaded = init({ module_or_path: new URL('./portway_bg.wasm', import.meta.url) });
 
 /** Messages are handled in order, the first one after the wasm has loaded. */
@@ -434,6 +448,8 @@ scope.onmessage = (event) => {
       else if (message.type === 'channel' && channel) connection?.attach(message.session, channel);
       else if (message.type === 'peer') connection?.peer(message.json);
       else if (message.type === 'retry') connection?.retry();
+      else if (message.type === 'pair') pairing = new Pairing(message.options, host);
+      else if (message.type === 'confirm') confirm();
     })
     .catch((error) => {
       const { reason, message: text } = failure(error);

@@ -31,6 +31,7 @@ const view = new StatusView(place.service, {
   onreload: () => app.reload(),
   onforget: () => holder?.send({ type: 'forget' }),
   onreplace: () => holder?.send({ type: 'replace' }),
+  onpairing: (wish) => holder?.send(wish),
 });
 
 /** @type {Holder | null} */
@@ -102,6 +103,9 @@ function hearHolder(message) {
       if (isConnected && !wasConnected) app.recover();
       break;
     }
+    case 'pairing':
+      view.showPairing(message);
+      break;
     case 'forgotten':
       location.reload();
       break;

@@ -6,6 +6,7 @@
 //!
 //! - `connection`: keeps a session alive. `session`: one session. `signaling`: its introduction. `device`: who
 //!   opens it.
+//! - `pairing`: to a link, where there is none.
 //! - `fetch`, `websocket`: what runs over it. `cookie`: the jar that the browser must not have.
 
 mod clock;
@@ -14,6 +15,7 @@ pub mod cookie;
 mod device;
 mod error;
 pub mod fetch;
+pub mod pairing;
 mod session;
 mod signaling;
 pub mod websocket;

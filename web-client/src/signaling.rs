@@ -1,4 +1,4 @@
-//! The client's socket to signaling: authenticate with the grant key, then calls both ways.
+//! The client's socket to signaling: authenticate with the grant key, or as a guest, then calls both ways.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,7 +9,8 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::RevocationList;
 use portway_protocol::signal::{
-    Authenticate, Authenticated, Call, Envelope, IceServer, PATH, SUBPROTOCOL, decode_result,
+    Authenticate, Authenticated, Call, Challenge, Envelope, IceServer, PATH, SUBPROTOCOL,
+    decode_result,
 };
 use portway_protocol::transcript::sign_challenge;
 use tokio::sync::mpsc;
@@ -106,6 +107,29 @@ impl Signaling {
         session: SessionId,
         key: &SigningKey,
     ) -> Result<(Self, Option<RevocationList>), Failure> {
+        Self::enter(url, |challenge| Authenticate::Client {
+            cluster: cluster.clone(),
+            grant,
+            session,
+            proof: sign_challenge(key, &challenge.nonce, cluster),
+        })
+        .await
+    }
+
+    /// The same without a grant: to pair, and for nothing else.
+    pub(crate) async fn connect_as_guest(
+        url: &str,
+        cluster: &ClusterName,
+    ) -> Result<Self, Failure> {
+        let cluster = cluster.clone();
+        let entered = Self::enter(url, |_challenge| Authenticate::Guest { cluster }).await;
+        entered.map(|(signaling, _)| signaling)
+    }
+
+    async fn enter(
+        url: &str,
+        who: impl FnOnce(Challenge) -> Authenticate,
+    ) -> Result<(Self, Option<RevocationList>), Failure> {
         let unreachable = |_| Failure::new(Reason::SignalingUnreachable);
         let socket = WebSocket::new_with_str(url, SUBPROTOCOL).map_err(unreachable)?;
         let (sender, incoming) = mpsc::channel(QUEUE);
@@ -119,12 +143,7 @@ impl Signaling {
         let Call::Challenge(challenge) = signaling.call().await? else {
             return Err(Failure::new(Reason::ProtocolViolation));
         };
-        let authenticate = Call::Authenticate(Authenticate::Client {
-            cluster: cluster.clone(),
-            grant,
-            session,
-            proof: sign_challenge(key, &challenge.nonce, cluster),
-        });
+        let authenticate = Call::Authenticate(who(challenge));
         signaling.send(&Envelope::call(Some(AUTHENTICATE_ID.into()), &authenticate))?;
         let reply = signaling.next().await?;
         if let Some(error) = reply.error {

@@ -15,6 +15,12 @@ export class Connection {
   free(): void;
 }
 
+export class Pairing {
+  constructor(options: string, host: object);
+  confirm(): string | undefined;
+  free(): void;
+}
+
 export class Exchange {
   response(): Promise<unknown>;
   read(): Promise<Uint8Array | undefined>;

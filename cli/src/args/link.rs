@@ -1,9 +1,10 @@
 //! What makes links and lists them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use portway_protocol::id::{GrantId, ServiceName};
+use portway_protocol::id::{GrantId, NodeId, ServiceName};
 use portway_protocol::permission::Permission;
 use portway_protocol::token::user::Devices;
 
@@ -15,8 +16,25 @@ pub(crate) struct Share {
     /// Service that it opens, as `portway services` names it
     #[arg(value_name = "SERVICE")]
     pub(crate) service: ServiceName,
+    /// Where a link cannot be sent: wait for the other device, and compare six digits by voice
+    #[arg(long)]
+    pub(crate) pair: bool,
     #[command(flatten)]
     pub(crate) terms: Terms,
+}
+
+/// `portway pair`.
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// Address of the service, as its owner tells it: `https://SERVICE.CLUSTER.DOMAIN`
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Node that shall be paired with [default: any that waits]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeId>,
+    /// Authority (PEM) of signaling's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What a link allows, to whom, and for how long.

@@ -90,7 +90,7 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     let mut printer = Printer {
         format,
         listen: listeners.iter().map(Listener::address).collect(),
-        service: target.address.service.clone(),
+        service: target.address.site.service.clone(),
         is_ready: false,
     };
     let (events, mut told) = mpsc::channel(EVENTS);

@@ -84,7 +84,9 @@ fn follow(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut signals = Signals::hear()?;
         let path = format!("/events/{limit}/follow");
-        let following = control::follow(&socket, &path, |line| print_line(format, &line));
+        let following = control::follow(&socket, "GET", &path, None, |line| {
+            print_line(format, &line)
+        });
         tokio::select! {
             ended = following => {
                 ended?;

@@ -56,7 +56,7 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
         ca: ca.clone(),
     };
     let target = opened::target(global, &opened)?;
-    if !target.address.service.is_internal() {
+    if !target.address.site.service.is_internal() {
         let message =
             "this is a link to a service, not a join token: `portway token issue join` makes one";
         return Err(Failure::because(Reason::LinkInvalid, message).into());

@@ -90,7 +90,7 @@ async fn ping(format: Format, args: &Ping, target: &Target) -> anyhow::Result<Ex
     };
     let session = connected.map_err(|error| opened::failure(&error))?;
     let facts = Facts {
-        service: target.address.service.clone(),
+        service: target.address.site.service.clone(),
         node: session.node.clone(),
         reached: session.path().await.map(Reached::of),
         took: Took::of(&session.opening),

@@ -1,4 +1,8 @@
-//! `portway share`: a link that opens a service, for somebody else.
+//! `portway share`: a link that opens a service, for somebody else. [`pairing`]: where it cannot be sent.
+
+mod pairing;
+
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -16,7 +20,10 @@ struct Shared {
 }
 
 /// Has the running instance make it, which knows it from then on.
-pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<()> {
+pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
+    if args.pair {
+        return pairing::run(global, args);
+    }
     let request = GrantRequest::new([&args.service], &args.terms);
     let granted: Granted = ask(global, "POST", "/links", Some(&request))?;
     let shared = Shared {
@@ -25,7 +32,7 @@ pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<()> {
         expires: granted.expires,
     };
     output::print(global.format(), &shared, |shared| human(shared, args))?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn human(shared: &Shared, args: &Share) -> String {

@@ -188,16 +188,21 @@ impl Node {
     /// Makes a grant, which the gateway knows from then on.
     fn grant(&self, request: &GrantRequest) -> anyhow::Result<Granted> {
         request.require_people()?;
-        let granted = match &self.owner {
-            Some(owner) => owner.issuer.links()?.issue(request)?,
-            None => self.links.issue(request)?,
-        };
+        let granted = self.issuing_links()?.issue(request)?;
         self.gateway.add_grant(granted.token.clone())?;
         Ok(granted)
     }
 
+    /// What makes grants here: of the cluster key, if that is here.
+    pub(super) fn issuing_links(&self) -> anyhow::Result<Links> {
+        match &self.owner {
+            Some(owner) => owner.issuer.links(),
+            None => Ok(self.links.clone()),
+        }
+    }
+
     /// Refuses what is for a service that is not here.
-    fn require_services(&self, request: &GrantRequest) -> anyhow::Result<()> {
+    pub(super) fn require_services(&self, request: &GrantRequest) -> anyhow::Result<()> {
         let mut offered = self.gateway.services();
         offered.retain(|it| !it.spec.name.is_internal());
         let is_here = |name: &ServiceName| offered.iter().any(|it| it.spec.name == *name);

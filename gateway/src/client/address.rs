@@ -2,20 +2,33 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, GrantId, IdError, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::{Link, LinkError};
 
+use crate::config::SignalingEndpoint;
+
 /// A parsed `https://SERVICE.CLUSTER.DOMAIN/#v1.…`. Its `Debug` hides the secret.
 #[derive(Debug, Clone)]
 pub struct ServiceAddress {
-    /// The service.
-    pub service: ServiceName,
+    /// Where the service is.
+    pub site: Site,
     /// What opens it.
     pub credential: Credential,
+}
+
+/// A service's own origin, `https://SERVICE.CLUSTER.DOMAIN`.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The service.
+    pub service: ServiceName,
+    /// Its cluster.
+    pub cluster: ClusterName,
     /// How signaling is spoken to.
     pub scheme: Scheme,
+    origin: String,
     /// `Host` of the holder origin, where signaling is; with the port unless it is the default one.
     holder: String,
     /// The name in it.
@@ -81,6 +94,54 @@ impl ServiceAddress {
     /// # Errors
     /// See [`AddressError`].
     pub fn new(url: &str, credential: Credential) -> Result<Self, AddressError> {
+        let site: Site = url.parse()?;
+        if site.cluster != credential.cluster {
+            return Err(AddressError::OtherCluster);
+        }
+        Ok(Self { site, credential })
+    }
+}
+
+impl Site {
+    /// Scheme, host and port, as browsers write them.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// `Host` of the holder origin.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Where signaling is if that needs no looking up: names below `localhost` are this machine
+    /// (RFC 6761 §6.3), and few resolvers know.
+    #[must_use]
+    pub fn on_this_machine(&self) -> Option<SocketAddr> {
+        self.name
+            .ends_with(".localhost")
+            .then(|| (Ipv4Addr::LOCALHOST, self.port).into())
+    }
+
+    /// Where signaling is spoken to. `tls`: whom to believe, where it speaks TLS.
+    pub(super) fn signaling(&self, tls: Option<&Arc<rustls::ClientConfig>>) -> SignalingEndpoint {
+        SignalingEndpoint {
+            host: self.holder.clone(),
+            address: self.on_this_machine(),
+            tls: match self.scheme {
+                Scheme::Https => tls.cloned(),
+                Scheme::Http => None,
+            },
+        }
+    }
+}
+
+impl FromStr for Site {
+    type Err = AddressError;
+
+    /// From any address below it.
+    fn from_str(url: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = url.split_once("://").ok_or(AddressError::Form)?;
         let (scheme, default_port) = match scheme {
             "http" => (Scheme::Http, 80),
@@ -98,42 +159,34 @@ impl ServiceAddress {
             return Err(AddressError::Form);
         }
         let (service, after) = split(name).ok_or(AddressError::Form)?;
-        let domain = after
+        let (cluster, domain) = after
             .trim_start_matches(['.', '-'])
-            .strip_prefix(credential.cluster.as_str())
-            .and_then(|domain| domain.strip_prefix('.'))
-            .ok_or(AddressError::OtherCluster)?;
+            .split_once('.')
+            .ok_or(AddressError::Form)?;
         if domain.is_empty() {
             return Err(AddressError::Form);
         }
-        let name = format!("conn{after}");
-        Ok(Self {
-            service: service.parse()?,
-            credential,
-            scheme,
-            holder: if port == default_port {
-                name.clone()
+        let scheme_name = match scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        let with_port = |name: &str| {
+            if port == default_port {
+                name.to_owned()
             } else {
                 format!("{name}:{port}")
-            },
-            name,
+            }
+        };
+        let holder = format!("conn{after}");
+        Ok(Self {
+            service: service.parse()?,
+            cluster: cluster.parse()?,
+            scheme,
+            origin: format!("{scheme_name}://{}", with_port(name)),
+            holder: with_port(&holder),
+            name: holder,
             port,
         })
-    }
-
-    /// `Host` of the holder origin.
-    #[must_use]
-    pub fn holder(&self) -> &str {
-        &self.holder
-    }
-
-    /// Where signaling is if that needs no looking up: names below `localhost` are this machine
-    /// (RFC 6761 §6.3), and few resolvers know.
-    #[must_use]
-    pub fn on_this_machine(&self) -> Option<SocketAddr> {
-        self.name
-            .ends_with(".localhost")
-            .then(|| (Ipv4Addr::LOCALHOST, self.port).into())
     }
 }
 
@@ -189,17 +242,38 @@ mod tests {
             ),
         ] {
             let address = parse(url).unwrap();
-            assert_eq!(address.holder(), holder, "{url}");
-            assert_eq!(address.service.as_str(), service, "{url}");
+            assert_eq!(address.site.holder(), holder, "{url}");
+            assert_eq!(address.site.service.as_str(), service, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_do() {
+        for (url, origin) in [
+            (
+                "http://Lab.home.localhost:80/x?y",
+                "http://lab.home.localhost",
+            ),
+            (
+                "https://lab--home.example.org:8443",
+                "https://lab--home.example.org:8443",
+            ),
+        ] {
+            let site: Site = url.parse().unwrap();
+            assert_eq!(site.origin(), origin);
+            assert_eq!(site.cluster.as_str(), "home");
         }
     }
 
     #[test]
     fn only_names_of_this_machine_need_no_looking_up() {
         let local = parse("http://demo.home.localhost:8080/").unwrap();
-        assert_eq!(local.on_this_machine(), Some(([127, 0, 0, 1], 8080).into()));
+        assert_eq!(
+            local.site.on_this_machine(),
+            Some(([127, 0, 0, 1], 8080).into())
+        );
         let other = parse("https://lab.home.example.org/").unwrap();
-        assert_eq!(other.on_this_machine(), None);
+        assert_eq!(other.site.on_this_machine(), None);
     }
 
     #[test]

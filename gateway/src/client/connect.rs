@@ -1,5 +1,6 @@
 //! One attempt: from an address to a session, or to another channel of one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portway_protocol::id::{Nonce, SessionId};
@@ -14,11 +15,10 @@ use portway_transport::webrtc::{Peer, PeerConfig};
 use portway_transport::{Channel, Closed};
 use tokio::time::Instant;
 
-use super::address::Scheme;
+use super::address::Site;
 use super::exchange::{Exchange, News};
 use super::session::{Session, Welcome};
 use super::{ClientError, Target};
-use crate::config::SignalingEndpoint;
 use crate::random::random;
 use crate::session::unix_now;
 use crate::signaling::connection::{CONNECT_TIMEOUT, Socket, SocketError};
@@ -122,16 +122,7 @@ async fn meet(
     session: SessionId,
 ) -> Result<(Socket, Duration, Vec<IceServer>), SocketError> {
     let address = &target.address;
-    let tls = match address.scheme {
-        Scheme::Https => target.tls.clone(),
-        Scheme::Http => None,
-    };
-    let endpoint = SignalingEndpoint {
-        host: address.holder().to_owned(),
-        address: address.on_this_machine(),
-        tls: tls.clone(),
-    };
-    let mut socket = Socket::connect(&endpoint, tls).await?;
+    let mut socket = connect_to(&address.site, target.tls.as_ref()).await?;
     let challenge = socket.challenge().await?;
     let credential = &address.credential;
     let cluster = credential.cluster.clone();
@@ -152,8 +143,18 @@ async fn meet(
     Ok((socket, heartbeat(challenge.heartbeat_ms), ice_servers))
 }
 
+/// A socket to the signaling service of a site; nobody is authenticated yet.
+pub(super) async fn connect_to(
+    site: &Site,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+) -> Result<Socket, SocketError> {
+    let endpoint = site.signaling(tls);
+    let tls = endpoint.tls.clone();
+    Socket::connect(&endpoint, tls).await
+}
+
 /// What the server wants, within reason.
-fn heartbeat(millis: u64) -> Duration {
+pub(super) fn heartbeat(millis: u64) -> Duration {
     Duration::from_millis(millis.clamp(1_000, 60_000))
 }
 
@@ -213,7 +214,7 @@ impl Introduction<'_> {
         let (hello, mut state) = handshake::start(
             self.id,
             credential.cluster.clone(),
-            address.service.clone(),
+            address.site.service.clone(),
             Nonce::from_bytes(random()),
         );
         if let Some(resumption) = self.resumption {

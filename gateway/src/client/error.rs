@@ -2,6 +2,7 @@
 
 use std::io;
 
+use portway_protocol::pairing::PairingError;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::FingerprintError;
 use portway_protocol::session::handshake::HandshakeError;
@@ -32,6 +33,9 @@ pub enum ClientError {
     /// The handshake.
     #[error("handshake: {0}")]
     Handshake(#[from] HandshakeError),
+    /// The node is not the one whose keys it shows.
+    #[error("pairing: {0}")]
+    Pairing(#[from] PairingError),
     /// The gateway did not answer in time.
     #[error("the machine did not answer in time")]
     Timeout,
@@ -63,6 +67,7 @@ impl ClientError {
             )
             | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
             Self::Handshake(error) => error.reason(),
+            Self::Pairing(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
             Self::Local(_) => Reason::BodyTruncated,
             Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
@@ -84,6 +89,7 @@ impl ClientError {
             | Self::Timeout
             | Self::Lane(_)
             | Self::Http(_)
+            | Self::Pairing(_)
             | Self::Local(_)
             | Self::Ended => FailedBy::Way,
         }

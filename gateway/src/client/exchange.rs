@@ -142,7 +142,7 @@ impl Exchange {
         let holder = (&credential.grant, &credential.key);
         let offer = Call::Offer(Offer {
             session: self.id,
-            service: self.target.address.service.clone(),
+            service: self.target.address.site.service.clone(),
             node: self.target.node.clone(),
             grant: None,
             proof: self.introduction().sign_offer(holder, &own),
@@ -236,7 +236,7 @@ impl Exchange {
     fn introduction(&self) -> Introduction<'_> {
         Introduction {
             cluster: &self.target.address.credential.cluster,
-            service: &self.target.address.service,
+            service: &self.target.address.site.service,
             node: self.target.node.as_ref(),
             session: self.id,
         }

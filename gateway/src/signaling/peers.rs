@@ -33,7 +33,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A signaling service, by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Via(pub(super) usize);
+pub(crate) struct Via(pub(crate) usize);
 
 /// All peers of a gateway. What one signaling service has introduced, no other one can reach; limits
 /// count all.

@@ -4,24 +4,29 @@
 //! IO, no clock, no rng of its own.
 //!
 //! ```text
-//! Fresh ── authenticate ──► Gateway ── announce, heartbeat, answer, candidate, bye
-//!                       └─► Client ─── offer, heartbeat, candidate, bye
+//! Fresh ── authenticate ──► Gateway ── announce, heartbeat, answer, candidate, bye, paired, cancel
+//!                       ├─► Client ─── offer, heartbeat, candidate, bye
+//!                       └─► Guest ──── pair, reveal, heartbeat, cancel
 //! ```
 
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Instant;
 
 use portway_protocol::id::{GrantId, NodeId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::{
-    HEARTBEAT_INTERVAL, MAX_GRANTS, MAX_SERVICES, NODE_LEASE, SIGNAL_AUTH_TIMEOUT,
+    HEARTBEAT_INTERVAL, MAX_GRANTS, MAX_SERVICES, NODE_LEASE, PAIRING_TIMEOUT, SIGNAL_AUTH_TIMEOUT,
 };
 use portway_protocol::reason::Reason;
+use portway_protocol::signal::pairing::Pair;
 use portway_protocol::signal::{
     Announce, Authenticate, Authenticated, Call, Challenge, Empty, Envelope, Offer, RpcError,
 };
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::verify_challenge;
 
+use crate::budget::Budget;
+use crate::pairings::Seat;
 use crate::registry::Outbox;
 use crate::relay::Lease;
 use crate::state::{Inner, count};
@@ -41,6 +46,8 @@ const OFFER_ID: &str = "offer:";
 /// One socket.
 pub(crate) struct Session {
     outbox: Outbox,
+    /// Where it comes from, if that is known.
+    address: Option<IpAddr>,
     nonce: Nonce,
     role: Role,
     opened: Instant,
@@ -58,14 +65,30 @@ enum Role {
         lease: Lease,
         services: Vec<ServiceName>,
     },
+    Guest {
+        _seat: Seat,
+        attempt: Attempt,
+    },
+}
+
+/// The one that a guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Left,
+    Made,
 }
 
 /// Why a socket is closed by us.
 pub(crate) type Closing = Reason;
 
 impl Session {
-    /// A new socket; `nonce` is fresh. Sends the challenge.
-    pub(crate) fn new(outbox: Outbox, nonce: Nonce, version: &str, now: Instant) -> Self {
+    /// A new socket, and where it comes from; `nonce` is fresh. Sends the challenge.
+    pub(crate) fn new(
+        (outbox, address): (Outbox, Option<IpAddr>),
+        nonce: Nonce,
+        version: &str,
+        now: Instant,
+    ) -> Self {
         let challenge = Challenge {
             nonce,
             version: version.to_owned(),
@@ -74,6 +97,7 @@ impl Session {
         outbox.send(&Envelope::call(None, &Call::Challenge(challenge)));
         Self {
             outbox,
+            address,
             nonce,
             role: Role::Fresh,
             opened: now,
@@ -87,6 +111,10 @@ impl Session {
         match self.role {
             Role::Fresh => self.opened + SIGNAL_AUTH_TIMEOUT,
             Role::Gateway { .. } | Role::Client { .. } => self.last_message + NODE_LEASE,
+            Role::Guest { .. } => {
+                let silent = self.last_message + NODE_LEASE;
+                silent.min(self.opened + PAIRING_TIMEOUT)
+            }
         }
     }
 
@@ -95,6 +123,7 @@ impl Session {
         match self.role {
             Role::Fresh => Reason::SignalingRefused,
             Role::Gateway { .. } | Role::Client { .. } => Reason::SessionTimeout,
+            Role::Guest { .. } => Reason::PairingExpired,
         }
     }
 
@@ -137,6 +166,7 @@ impl Session {
     /// The socket is gone.
     pub(crate) fn on_closed(&self, state: &Inner) {
         state.registry.remove(self.outbox.id);
+        state.pairings.remove(self.outbox.id);
         if let Role::Gateway { node, .. } = &self.role {
             tracing::info!(%node, "node offline");
         }
@@ -150,18 +180,21 @@ impl Session {
         now: Instant,
         unix_now: u64,
     ) -> Result<(), Closing> {
-        match (&self.role, call) {
+        match (&mut self.role, call) {
             (Role::Fresh, Call::Authenticate(params)) => {
                 return self.authenticate(id, params, state, now, unix_now);
             }
             (Role::Gateway { node, key }, Call::Announce(announce)) => {
-                return self.announce(id, (node, key), announce, state);
+                let (node, key) = (node.clone(), *key);
+                return self.announce(id, (&node, key), announce, state);
             }
             (Role::Gateway { node, .. }, Call::Heartbeat(_)) => {
                 state.registry.heartbeat(node, self.outbox.id);
                 self.reply(id, &Empty {});
             }
-            (Role::Client { .. }, Call::Heartbeat(_)) => self.reply(id, &Empty {}),
+            (Role::Client { .. } | Role::Guest { .. }, Call::Heartbeat(_)) => {
+                self.reply(id, &Empty {});
+            }
             (Role::Client { lease, services }, Call::Offer(offer)) => {
                 let outcome = offered(&self.outbox, id.as_deref(), lease, services, offer, state);
                 if let Err(reason) = outcome {
@@ -183,6 +216,27 @@ impl Session {
                     state.registry.forget(&session);
                 }
             }
+            (Role::Guest { attempt, .. }, Call::Pair(pair)) => {
+                let before = std::mem::replace(attempt, Attempt::Made);
+                if let Err(reason) = self.pair(id.as_deref(), before, pair, state) {
+                    self.refuse(id, reason, state);
+                }
+            }
+            (Role::Guest { .. }, Call::Reveal(reveal)) => {
+                let pairing = reveal.pairing;
+                let call = Call::Reveal(reveal);
+                state.pairings.pass(self.outbox.id, &pairing, &call);
+            }
+            (Role::Gateway { .. }, Call::Paired(paired)) => {
+                let pairing = paired.pairing;
+                let call = Call::Paired(paired);
+                state.pairings.end(self.outbox.id, &pairing, &call);
+            }
+            (Role::Gateway { .. } | Role::Guest { .. }, Call::Cancel(cancel)) => {
+                let pairing = cancel.pairing;
+                let call = Call::Cancel(cancel);
+                state.pairings.end(self.outbox.id, &pairing, &call);
+            }
             _ => {
                 self.refuse(id, Reason::ProtocolViolation, state);
                 if matches!(self.role, Role::Fresh) {
@@ -198,10 +252,9 @@ impl Session {
         let Role::Gateway { node, .. } = &self.role else {
             return;
         };
-        let session = envelope
-            .id
-            .as_deref()
-            .and_then(|id| id.strip_prefix(OFFER_ID))
+        let Some(id) = envelope.id else { return };
+        let session = id
+            .strip_prefix(OFFER_ID)
             .and_then(|session| session.parse::<SessionId>().ok());
         if let Some(session) = session {
             let outcome = match envelope.error {
@@ -209,6 +262,10 @@ impl Session {
                 Some(error) => Err(error),
             };
             state.registry.answered(node, session, outcome);
+        } else if let Some(result) = envelope.result {
+            state.pairings.answered(self.outbox.id, &id, Ok(result));
+        } else if let Some(error) = envelope.error {
+            state.pairings.answered(self.outbox.id, &id, Err(error));
         }
     }
 
@@ -253,6 +310,17 @@ impl Session {
                     Err(Reason::LinkInvalid)
                 }
             }
+            Authenticate::Guest { cluster } => {
+                if cluster == state.config.cluster {
+                    let seat = state.pairings.admit(self.address, now);
+                    seat.map(|seat| Role::Guest {
+                        _seat: seat,
+                        attempt: Attempt::Left,
+                    })
+                } else {
+                    Err(Reason::ServiceUnknown)
+                }
+            }
         };
         let role = match checked {
             Ok(role) => role,
@@ -267,14 +335,16 @@ impl Session {
                 self.budget = Budget::new(now, GATEWAY_RATE, GATEWAY_BURST);
                 Some(u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX))
             }
-            Role::Client { .. } | Role::Fresh => {
+            Role::Client { .. } => {
                 state.registry.add_client(&self.outbox);
                 None
             }
+            Role::Guest { .. } | Role::Fresh => None,
         };
         let ice_servers = match &role {
             Role::Client { lease, .. } => state.ice_servers(lease),
-            Role::Gateway { .. } | Role::Fresh => state.config.ice_servers.clone(),
+            Role::Gateway { .. } => state.config.ice_servers.clone(),
+            Role::Guest { .. } | Role::Fresh => Vec::new(),
         };
         self.role = role;
         self.reply(
@@ -310,22 +380,41 @@ impl Session {
         })
     }
 
+    /// A guest has one attempt on a socket.
+    fn pair(
+        &self,
+        id: Option<&str>,
+        attempt: Attempt,
+        mut pair: Pair,
+        state: &Inner,
+    ) -> Result<(), Reason> {
+        let request = id.ok_or(Reason::ProtocolViolation)?;
+        if attempt == Attempt::Made {
+            return Err(Reason::RateLimited);
+        }
+        let waiting = state.registry.waiting(&pair.service, pair.node.as_ref());
+        let gateway = waiting.ok_or(Reason::PairingClosed)?;
+        pair.address = self.address;
+        let guest = (&self.outbox, request.to_owned());
+        state.pairings.begin(guest, gateway, pair)
+    }
+
     fn announce(
         &self,
         id: Option<String>,
-        (node, key): (&NodeId, &PublicKey),
+        (node, key): (&NodeId, PublicKey),
         mut announce: Announce,
         state: &Inner,
     ) -> Result<(), Closing> {
-        if announce.services.len() > MAX_SERVICES || announce.grants.len() > MAX_GRANTS {
+        if announce.services.len() > MAX_SERVICES
+            || announce.pairing.len() > MAX_SERVICES
+            || announce.grants.len() > MAX_GRANTS
+        {
             self.refuse(id, Reason::RateLimited, state);
             return Ok(());
         }
         let revocations = announce.revocations.take();
-        if !state
-            .registry
-            .announce((node, *key), &self.outbox, announce)
-        {
+        if !state.registry.announce((node, key), &self.outbox, announce) {
             self.refuse(id, Reason::Replaced, state);
             return Err(Reason::Replaced);
         }
@@ -377,51 +466,4 @@ fn offered(
     let id = format!("{OFFER_ID}{}", offer.session);
     gateway.send(&Envelope::call(Some(id), &Call::Offer(offer)));
     Ok(())
-}
-
-/// A token bucket over messages.
-struct Budget {
-    tokens: f64,
-    rate: f64,
-    burst: f64,
-    at: Instant,
-}
-
-impl Budget {
-    const fn new(now: Instant, rate: f64, burst: f64) -> Self {
-        Self {
-            tokens: burst,
-            rate,
-            burst,
-            at: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let elapsed: Duration = now.saturating_duration_since(self.at);
-        self.at = now;
-        self.tokens = self
-            .burst
-            .min(self.tokens + elapsed.as_secs_f64() * self.rate);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_allows_a_burst_and_then_a_rate() {
-        let start = Instant::now();
-        let mut budget = Budget::new(start, 10.0, 3.0);
-        assert!((0..3).all(|_| budget.take(start)));
-        assert!(!budget.take(start));
-        assert!(budget.take(start + Duration::from_millis(110)));
-        assert!(!budget.take(start + Duration::from_millis(120)));
-    }
 }

@@ -1,5 +1,6 @@
 //! The shell of one socket: reads, writes, times, closes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,16 @@ use crate::state::{AppState, count};
 /// Time for a message to go out: who does not read for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs one socket to its end.
-pub(crate) async fn run(socket: WebSocket, state: AppState) {
+/// Runs one socket to its end. `address`: where it comes from, if that is known.
+pub(crate) async fn run(socket: WebSocket, address: Option<IpAddr>, state: AppState) {
     count(&state.0.counters.sockets);
     let mut mailbox = Mailbox::open(&state.0.bus);
+    let outbox = Outbox {
+        id: mailbox.id,
+        bus: Arc::clone(&state.0.bus),
+    };
     let mut session = Session::new(
-        Outbox {
-            id: mailbox.id,
-            bus: Arc::clone(&state.0.bus),
-        },
+        (outbox, address),
         fresh_nonce(),
         &state.0.config.version,
         Instant::now(),

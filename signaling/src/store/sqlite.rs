@@ -203,6 +203,7 @@ mod tests {
                 services: Vec::new(),
                 grants: Vec::new(),
                 revocations: None,
+                pairing: Vec::new(),
             },
             seen,
         }

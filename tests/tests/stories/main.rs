@@ -14,6 +14,7 @@ mod jupyterlab;
 mod key_changes;
 mod machines_join;
 mod open_an_app;
+mod pair_a_device;
 mod roles_apart;
 mod secrets;
 mod share_a_link;
@@ -125,6 +126,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
+        .chain(pair_a_device::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -148,6 +150,7 @@ fn main() -> anyhow::Result<ExitCode> {
             key_changes::STORIES,
             machines_join::STORIES,
             tunnels::STORIES,
+            pair_a_device::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]

@@ -53,7 +53,7 @@ impl Owner {
     }
 
     /// Starts a gateway: it tells its key, and gets a machine token for it.
-    async fn gateway(
+    pub(crate) async fn gateway(
         &self,
         name: &str,
         portals: &[&str],

@@ -3,9 +3,11 @@
 use std::fs::File;
 
 use portway_tests::client::{Connected, LinkFile};
+use portway_tests::pairing::Person;
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::Upstream;
 
+use crate::roles_apart::text;
 use crate::{NativeStory, native};
 
 pub(crate) const STORIES: &[NativeStory] = &[native!(no_secret_is_told)];
@@ -43,11 +45,28 @@ async fn no_secret_is_told() -> anyhow::Result<()> {
     let (head, _) = local.request("GET /set-cookies HTTP/1.1", b"").await?;
     assert!(head.contains(SET_COOKIE), "{head}");
 
+    let mut owner = Person::owner(&state, "app", &[])?;
+    let url = text(&owner.hears("waiting").await?["url"]);
+    let mut guest = Person::guest_with(&url, &["-vvv"])?;
+    owner
+        .types(&text(&guest.hears("digits").await?["digits"]))
+        .await?;
+    owner.hears("guest").await?;
+    owner.hears("paired").await?;
+    guest.hears("accepted").await?;
+    guest.types("y").await?;
+    let paired = text(&guest.hears("paired").await?["link"]);
+    let of_guest = guest.ends().await?.log;
+
     let key = |name: &str| std::fs::read_to_string(state.path().join(name));
     let (cluster_key, node_key) = (key("cluster.key")?, key("node.key")?);
     let secret = link.rsplit('.').next().unwrap_or_default();
     let secrets = [
         ("the link's secret", secret),
+        (
+            "the secret of a link that was paired",
+            paired.rsplit('.').next().unwrap_or_default(),
+        ),
         ("the cluster key", cluster_key.trim()),
         ("the node key", node_key.trim()),
         ("a query", QUERY),
@@ -66,6 +85,7 @@ async fn no_secret_is_told() -> anyhow::Result<()> {
     let told = [
         ("the node's log", &node),
         ("the client's log", &client),
+        ("the guest's log", &of_guest),
         ("the audit log", &audit),
         ("the node's command line", &lines[0]),
         ("the client's command line", &lines[1]),

@@ -5,8 +5,8 @@
 
 /** All that a wrapper page and a service's documents need. */
 const ASSETS = [
-  'wrapper.html', 'wrapper.js', 'wrapper_frame.js', 'wrapper_holder.js', 'status.js', 'supports.js', 'messages.js',
-  'shim.js', 'style.css', 'icon.svg',
+  'wrapper.html', 'wrapper.js', 'wrapper_frame.js', 'wrapper_holder.js', 'status.js', 'pairing.js', 'supports.js',
+  'messages.js', 'shim.js', 'style.css', 'icon.svg',
 ].map((name) => `/_portway/${name}`);
 
 const WRAPPER = '/_portway/wrapper.html';
