@@ -68,10 +68,16 @@ fn human(status: &Status) -> String {
     }
     if let Some(list) = &status.revocations {
         let left = duration(list.expires.saturating_sub(unix_now()));
-        text.push_str(&format!(
-            "revoked     {} nodes, by a list with {left} left\n",
-            list.nodes
-        ));
+        let who = match list.nodes {
+            _ if list.names_this_node => "this node".to_owned(),
+            0 => "no node".to_owned(),
+            1 => "one node".to_owned(),
+            nodes => format!("{nodes} nodes"),
+        };
+        text.push_str(&format!("revoked     {who}, by a list with {left} left\n"));
+        if list.names_this_node {
+            text.push_str("            take it in again: `portway join` with a new join token\n");
+        }
     }
     text
 }

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use portway_gateway::audit::Head;
+use portway_protocol::key::PublicKey;
 use portway_protocol::revocation::RevocationList;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -78,14 +79,18 @@ pub(crate) struct ListView {
     pub(crate) expires: u64,
     /// How many it names.
     pub(crate) nodes: usize,
+    /// Whether this node is one of them.
+    pub(crate) names_this_node: bool,
 }
 
-impl From<&RevocationList> for ListView {
-    fn from(list: &RevocationList) -> Self {
+impl ListView {
+    /// As a node sees it.
+    fn new(list: &RevocationList, own: &PublicKey) -> Self {
         Self {
             serial: list.serial,
             expires: list.expires,
             nodes: list.nodes.len(),
+            names_this_node: list.names(own),
         }
     }
 }
@@ -154,8 +159,11 @@ type Shared = State<(Instance, Option<Node>)>;
 
 async fn status(State((about, node)): Shared) -> Result<Json<Status>, Refusal> {
     let audit = node.as_ref().map(|node| node.gateway.audit().head());
-    let known = node.as_ref().map(|node| node.gateway.revocations().get());
-    let revocations = known.and_then(|known| known.list().map(Into::into));
+    let revocations = node.as_ref().and_then(|node| {
+        let known = node.gateway.revocations().get();
+        let own = node.links.issuer.public();
+        known.list().map(|list| ListView::new(list, &own))
+    });
     let is_apart = about.0.role == Role::Gateway;
     let certificate = node.as_ref().map(|node| node.standing.borrow().clone());
     let signaling = node.filter(|_| is_apart).map(|node| {

@@ -322,6 +322,7 @@ async fn a_machine_that_was_forgotten_is_no_node() -> anyhow::Result<()> {
     assert_eq!(office.upstream.requests(), ["GET /"]);
     let told = office.gateway.ask(&["status"]).await?["revocations"].clone();
     assert_eq!(told["nodes"], 1);
+    assert_eq!(told["names_this_node"], true);
     assert!(told["serial"].as_u64() > known["serial"].as_u64());
 
     // It does not come back by itself, whatever is started anew.
