@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
-use portway_gateway::client::session::{RequestBody, Unanswered};
-use portway_gateway::client::{self, ClientError, Session, Target};
+use portway_gateway::client::session::RequestBody;
+use portway_gateway::client::{self, Session, Target};
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
@@ -189,8 +189,7 @@ async fn request(session: &Session) -> anyhow::Result<Answered> {
             status: response.status().as_u16(),
             ms: millis(begun.elapsed()),
         }),
-        Ok(Err(Unanswered::NotSent(_))) => Err(opened::failure(&ClientError::Ended).into()),
-        Ok(Err(Unanswered::Lost(error))) => Err(opened::failure(&error.into()).into()),
+        Ok(Err(unanswered)) => Err(opened::failure(&unanswered.into()).into()),
         Err(_) => Err(Failure::because(
             Reason::UpstreamTimeout,
             "the service did not answer a request in time",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
-use portway_gateway::client::session::{RequestBody, Unanswered};
+use portway_gateway::client::session::RequestBody;
 use portway_gateway::client::{self, ClientError, Credential, Session, Target};
 use portway_protocol::enrolment::{
     Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
@@ -158,10 +158,7 @@ async fn exchange<T: DeserializeOwned>(
         .body(body)
         .expect("its parts are valid");
     let response = session.requests().send(request).await;
-    let response = response.map_err(|unanswered| match unanswered {
-        Unanswered::NotSent(_) => ClientError::Ended,
-        Unanswered::Lost(error) => error.into(),
-    })?;
+    let response = response.map_err(ClientError::from)?;
     let status = response.status();
     let collected = Limited::new(response.into_body(), MAX_BODY).collect().await;
     let body = collected.map_err(|_| ClientError::Ended)?.to_bytes();

@@ -10,6 +10,7 @@ use portway_protocol::session::resumption::FailedBy;
 use portway_transport::lane::EndedBy;
 use portway_transport::webrtc::PeerError;
 
+use super::session::Unanswered;
 pub use crate::signaling::connection::SocketError;
 
 /// A failure of the native client.
@@ -51,6 +52,15 @@ pub enum ClientError {
     /// The other end ended the session.
     #[error("the machine ended the session")]
     Ended,
+}
+
+impl From<Unanswered> for ClientError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::NotSent(_) => Self::Ended,
+            Unanswered::Lost(error) => error.into(),
+        }
+    }
 }
 
 impl ClientError {

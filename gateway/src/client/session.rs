@@ -177,11 +177,7 @@ impl Session {
             return Err(ClientError::Refused(Reason::ServiceIsHttp));
         }
         let (request, _) = stream::request(reader);
-        let response = self.requests().send(request).await;
-        let response = response.map_err(|unanswered| match unanswered {
-            Unanswered::NotSent(_) => ClientError::Ended,
-            Unanswered::Lost(error) => error.into(),
-        })?;
+        let response = self.requests().send(request).await?;
         stream::receive(response, writer).await
     }
 

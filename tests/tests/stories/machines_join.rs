@@ -327,9 +327,7 @@ async fn a_machine_that_was_forgotten_is_no_node() -> anyhow::Result<()> {
 
     // It does not come back by itself, whatever is started anew.
     let Owner { state, portway } = owner;
-    let listen = text(&portway.ready["portal"]);
-    let listen = listen.trim_end_matches('/').rsplit(':').next();
-    let listen = format!("127.0.0.1:{}", listen.context("a port")?);
+    let listen = portway.listen()?;
     portway.kill().await?;
     let portway = Portway::up(&state, &listen, &[]).await?;
     let owner = Owner { state, portway };

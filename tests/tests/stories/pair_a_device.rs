@@ -253,17 +253,23 @@ async fn a_browser_with_other_digits_opens_nothing(browser: &mut Browser) -> any
 
     // The right ones, but the owner has not said so.
     let (mut owner, _) = stage.owner(&[]).await?;
+    agree(browser, &mut owner).await?;
+    browser
+        .eval("document.querySelector('#pw-stop').click()")
+        .await?;
+    has_no_link(browser, &url).await?;
+    assert!(stage.upstream.requests().is_empty());
+    Ok(())
+}
+
+/// The owner types what the page shows, and the page asks whether they have said so.
+async fn agree(browser: &mut Browser, owner: &mut Person) -> anyhow::Result<()> {
     let digits = digits_of(browser).await?;
     owner.types(&digits).await?;
     owner.hears("guest").await?;
     owner.hears("paired").await?;
     let yes = "!document.querySelector('#pw-accepted').hidden";
     browser.wait_for(yes, PATIENCE).await?;
-    browser
-        .eval("document.querySelector('#pw-stop').click()")
-        .await?;
-    has_no_link(browser, &url).await?;
-    assert!(stage.upstream.requests().is_empty());
     Ok(())
 }
 
@@ -293,12 +299,7 @@ async fn a_pairing_with_another_cluster_is_a_hard_stop(
     browser.open(&portway.url("app")).await?;
     let mut owner = Person::owner(&state, "app", &[])?;
     owner.hears("waiting").await?;
-    let digits = digits_of(browser).await?;
-    owner.types(&digits).await?;
-    owner.hears("guest").await?;
-    owner.hears("paired").await?;
-    let yes = "!document.querySelector('#pw-accepted').hidden";
-    browser.wait_for(yes, PATIENCE).await?;
+    agree(browser, &mut owner).await?;
     browser
         .eval("document.querySelector('#pw-accepted').click()")
         .await?;
