@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portway_gateway::audit::Hash;
+use portway_gateway::tunnel::LocalAddress;
 use portway_protocol::id::ServiceName;
 use portway_protocol::key::PublicKey;
 use portway_protocol::target::ServiceTarget;
@@ -336,10 +337,14 @@ pub(crate) struct Expose {
 /// Which service to open, and by whom.
 #[derive(Debug, Args)]
 pub(crate) struct Opened {
-    /// File with the service's link, the whole of it, as `portway up` prints it;
-    /// `-` reads it from standard input
-    #[arg(long, required = true, env = "PORTWAY_LINK_FILE", value_name = "FILE")]
-    pub(crate) link_file: PathBuf,
+    /// Service to open [default: the link's]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: Option<ServiceName>,
+    /// File with a link, the whole of it, as `portway up` prints it; `-` reads it from standard input; may be
+    /// repeated, for several services. Without one, this machine's own key as a node of the cluster opens what was
+    /// shared with it (`portway share SERVICE --to-node NAME`)
+    #[arg(long = "link-file", env = "PORTWAY_LINK_FILE", value_name = "FILE")]
+    pub(crate) link_files: Vec<PathBuf>,
     /// Node that shall serve it [default: any that offers it]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<portway_protocol::id::NodeId>,
@@ -366,34 +371,44 @@ pub(crate) struct Ping {
 pub(crate) struct Connect {
     #[command(flatten)]
     pub(crate) opened: Opened,
-    /// Where programs of this machine find the service; port 0 stands for any free one; may be repeated
-    /// [default address: 127.0.0.1]
+    /// Where programs of this machine find a service, the one meant unless =SERVICE follows: a PORT on loopback
+    /// (any free one for 0), ADDR:PORT, or the /PATH of a Unix socket; may be repeated
     #[arg(
         long = "listen",
         short = 'L',
-        value_name = "[ADDR:]PORT",
-        required_unless_present = "stdio"
+        value_name = "[ADDR:]PORT[=SERVICE]",
+        required_unless_present_any = ["stdio", "socks"]
     )]
-    pub(crate) listen: Vec<LocalAddress>,
+    pub(crate) listen: Vec<Forward>,
+    /// A SOCKS5 proxy for all services of the cluster that may be opened, by the names SERVICE.CLUSTER
+    #[arg(long, value_name = "[ADDR:]PORT")]
+    pub(crate) socks: Option<LocalAddress>,
     /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
-    #[arg(long, conflicts_with = "listen")]
+    #[arg(long, conflicts_with_all = ["listen", "socks"])]
     pub(crate) stdio: bool,
 }
 
-/// `[ADDR:]PORT`, on loopback unless an address is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LocalAddress(pub(crate) SocketAddr);
+/// `ADDRESS[=SERVICE]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forward {
+    pub(crate) address: LocalAddress,
+    /// The one that is meant if there is none.
+    pub(crate) service: Option<ServiceName>,
+}
 
-impl std::str::FromStr for LocalAddress {
+impl std::str::FromStr for Forward {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let loopback = |port: u16| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
-        text.parse()
-            .map(loopback)
-            .or_else(|_| text.parse())
-            .map(Self)
-            .map_err(|_| format!("`{text}`: expected PORT or ADDR:PORT, e.g. 8080 or [::1]:8080"))
+        let (address, service) = match text.rsplit_once('=') {
+            Some((address, service)) => (address, Some(service)),
+            None => (text, None),
+        };
+        let service = service.map(str::parse).transpose();
+        Ok(Self {
+            address: address.parse().map_err(|e| format!("{e}"))?,
+            service: service.map_err(|e| format!("{e}"))?,
+        })
     }
 }
 
@@ -753,13 +768,22 @@ mod tests {
     }
 
     #[test]
-    fn a_port_alone_is_on_loopback() {
-        let address = |text: &str| text.parse::<LocalAddress>().map(|local| local.0);
-        assert_eq!(address("8080"), Ok(([127, 0, 0, 1], 8080).into()));
-        assert_eq!(address("192.0.2.7:0"), Ok(([192, 0, 2, 7], 0).into()));
-        assert!(address("[::1]:8080").unwrap().is_ipv6());
-        for wrong in ["", "x", "99999", "localhost:80", "::1:80x"] {
-            assert!(address(wrong).is_err(), "{wrong}");
+    fn an_address_may_be_for_a_service() {
+        let forward = |text: &str| text.parse::<Forward>();
+        let db = "db".parse().unwrap();
+        for (text, address, service) in [
+            ("5432", "5432", None),
+            ("5432=db", "5432", Some(&db)),
+            ("/run/a=b.sock=db", "/run/a=b.sock", Some(&db)),
+        ] {
+            let expected = Forward {
+                address: address.parse().unwrap(),
+                service: service.cloned(),
+            };
+            assert_eq!(forward(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "=db", "5432=", "5432=D B", "db=5432"] {
+            assert!(forward(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -32,6 +32,11 @@ impl Failure {
         }
     }
 
+    /// What was asked for cannot be meant.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
     /// Something is wrong with the configuration or the state directory.
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::new(Exit::Configuration, message)

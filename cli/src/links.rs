@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use portway_protocol::id::{ClusterName, GrantId, ServiceName};
+use portway_protocol::enrolment::grant_of_node;
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::Link;
 use portway_protocol::permission::Permission;
@@ -20,8 +21,11 @@ use crate::state::{State, random_bytes, random_secret};
 /// How long the link that `up` prints is valid.
 pub(crate) const OWNER_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Longest life of any grant.
+/// Longest life of a grant to whoever has a link.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest life of a grant to a node: it ends with the node, too.
+pub(crate) const MAX_NODE_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What a grant shall allow.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +34,21 @@ pub(crate) struct GrantRequest {
     pub(crate) user: String,
     pub(crate) lifetime_s: u64,
     pub(crate) devices: Devices,
+}
+
+/// What a node of the cluster shall be allowed, by its own key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeGrantRequest {
+    pub(crate) node: NodeId,
+    pub(crate) service: Permission,
+    pub(crate) lifetime_s: u64,
+}
+
+/// A grant to a node that was made. There is no link: the node has its key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeGranted {
+    pub(crate) id: GrantId,
+    pub(crate) expires: u64,
 }
 
 /// A grant that was made.
@@ -65,7 +84,7 @@ impl GrantRequest {
                 .map(|name| terms.permission(name))
                 .collect(),
             user: terms.user.clone(),
-            lifetime_s: terms.lifetime.as_secs(),
+            lifetime_s: terms.lifetime().as_secs(),
             devices: terms.devices(),
         }
     }
@@ -172,6 +191,31 @@ impl Links {
         key: PublicKey,
     ) -> anyhow::Result<(String, u64)> {
         request.require_lifetime()?;
+        Ok(self.sign(request, id, key))
+    }
+
+    /// Issues a grant to the node that has that key; returns its token, too.
+    pub(crate) fn issue_to_node(
+        &self,
+        request: &NodeGrantRequest,
+        key: PublicKey,
+    ) -> anyhow::Result<(NodeGranted, String)> {
+        if request.lifetime_s == 0 || request.lifetime_s > MAX_NODE_LIFETIME.as_secs() {
+            return Err(Failure::configuration("a grant to a node lives at most 366 days").into());
+        }
+        let terms = GrantRequest {
+            services: vec![request.service.clone()],
+            user: format!("node:{}", request.node),
+            lifetime_s: request.lifetime_s,
+            devices: Devices::Any,
+        };
+        terms.require_people()?;
+        let id = grant_of_node(&key, &request.service.name);
+        let (token, expires) = self.sign(&terms, id, key);
+        Ok((NodeGranted { id, expires }, token))
+    }
+
+    fn sign(&self, request: &GrantRequest, id: GrantId, key: PublicKey) -> (String, u64) {
         let now = unix_now();
         let claims = UserClaims {
             iss: self.cluster.clone(),
@@ -184,7 +228,7 @@ impl Links {
             cnf: Confirmation { ed25519: key },
             devices: request.devices,
         };
-        Ok((claims.issue(&self.issuer), claims.exp))
+        (claims.issue(&self.issuer), claims.exp)
     }
 }
 
@@ -215,21 +259,12 @@ fn owner_link_file(service: &ServiceName) -> String {
 pub(crate) fn grant_id(key: &PublicKey) -> GrantId {
     let mut id = [0; GrantId::LEN];
     id.copy_from_slice(&key.as_bytes()[..GrantId::LEN]);
-    typeable(id)
+    GrantId::typeable(id)
 }
 
 /// An id for a grant whose key is not known yet.
 pub(crate) fn random_grant_id() -> GrantId {
-    typeable(random_bytes())
-}
-
-fn typeable(mut id: [u8; GrantId::LEN]) -> GrantId {
-    // People give ids to commands, where a text that begins with `-` is read as an option.
-    const HYPHEN: u8 = 62;
-    if id[0] >> 2 == HYPHEN {
-        id[0] &= 0x7f;
-    }
-    GrantId::from_bytes(id)
+    GrantId::typeable(random_bytes())
 }
 
 /// Seconds since 1970.

@@ -12,6 +12,7 @@ mod control;
 mod demo;
 mod enrolment;
 mod exit;
+mod keyring;
 mod links;
 mod logging;
 mod node;

@@ -1,27 +1,14 @@
-//! What a client command opens, the link from its file and whom to believe, and how it tells of it.
-//!
-//! Security: a link is a secret. It comes from a file or from standard input, never from the command
-//! line, which every process of the machine can read; no message repeats it.
+//! What a client command opens, and how it tells of it.
 
-use std::io::Read as _;
 use std::net::IpAddr;
-use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use portway_gateway::StreamRelays;
-use portway_gateway::client::address::Scheme;
-use portway_gateway::client::{ClientError, Credential, Opening, Path, ServiceAddress, Target};
-use portway_gateway::proxy::connect::tls_config;
-use portway_gateway::revocations::KnownRevocations;
-use portway_gateway::service::Trust;
-use portway_protocol::reason::Reason;
+use portway_gateway::client::{ClientError, Opening, Path, Target};
 use serde::Serialize;
 
 use crate::args::{Global, Opened};
 use crate::exit::Failure;
-use crate::state::State;
+use crate::keyring::Keyring;
 
 /// How a node is reached.
 #[derive(Serialize, Clone, Copy, PartialEq)]
@@ -48,68 +35,15 @@ pub(crate) struct Took {
     handshake_ms: f64,
 }
 
-/// Longest file that can hold a link, bytes.
-const MAX_LINK: u64 = 4 * 1024;
-
-/// Key of this device in the state directory. A link for one device goes by it.
-const DEVICE_KEY: &str = "device.key";
-
-/// Reads the link and prepares the way; nothing is connected.
+/// The one service that a command opens, and the way to it; nothing is connected.
 pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target> {
-    let text = read(&opened.link_file)?;
-    let address: ServiceAddress = text
-        .parse()
-        .map_err(|error| Failure::because(Reason::LinkInvalid, format!("the link: {error}")))?;
-    let tls = tls(opened.ca.as_deref())?;
-    let state = State::locate(global)?;
-    state.prepare()?;
-    let Credential {
-        cluster,
-        cluster_key,
-        ..
-    } = address.credential.clone();
-    Ok(Target {
-        device: state.key(DEVICE_KEY)?,
-        node: opened.node.clone(),
-        stream_relays: Arc::new(StreamRelays::new(tls.clone())),
-        tls: match address.site.scheme {
-            Scheme::Http => None,
-            Scheme::Https => Some(Arc::new(tls)),
-        },
-        revocations: KnownRevocations::new(cluster, cluster_key),
-        address,
-    })
-}
-
-/// Whom to believe to be signaling: this authority, or those of the system.
-pub(crate) fn tls(authority: Option<&FilePath>) -> anyhow::Result<rustls::ClientConfig> {
-    let trust = match authority {
-        Some(file) => Trust::Authority(file.to_owned()),
-        None => Trust::System,
-    };
-    tls_config(&trust).map_err(|error| Failure::configuration(error.to_string()).into())
+    let keyring = Keyring::open(global, opened)?;
+    keyring.target(&keyring.service()?)
 }
 
 /// A failure of the client, with its exit code.
 pub(crate) fn failure(error: &ClientError) -> Failure {
     Failure::because(error.reason(), error.to_string())
-}
-
-fn read(file: &FilePath) -> anyhow::Result<String> {
-    let mut text = String::new();
-    if file == FilePath::new("-") {
-        std::io::stdin()
-            .take(MAX_LINK)
-            .read_to_string(&mut text)
-            .context("cannot read the link from standard input")?;
-    } else {
-        std::fs::File::open(file)
-            .and_then(|file| file.take(MAX_LINK).read_to_string(&mut text))
-            .map_err(|error| {
-                Failure::configuration(format!("cannot read {}: {error}", file.display()))
-            })?;
-    }
-    Ok(text)
 }
 
 impl Reached {

@@ -141,6 +141,7 @@ impl Gateway {
             () = drained => {}
             () = signaling::run(&self.0) => {}
             () = health => {}
+            () = self.handle().take_back() => {}
         }
         let log = self.0.context.audit.log();
         log.note(Event::GatewayEnded);
@@ -300,6 +301,12 @@ impl GatewayHandle {
         self.0.context.identity.renew(certificate);
     }
 
+    /// The key of this node.
+    #[must_use]
+    pub fn node_key(&self) -> PublicKey {
+        self.0.config.node_key.public()
+    }
+
     /// What is known of revoked nodes.
     #[must_use]
     pub fn revocations(&self) -> &KnownRevocations {
@@ -315,6 +322,25 @@ impl GatewayHandle {
             self.0.changed.send_replace(());
         }
         Ok(())
+    }
+
+    /// Takes back what was granted to nodes that are none any more, for as long as this is polled: who joins again
+    /// has to be let in again.
+    async fn take_back(self) {
+        let mut known = self.0.context.revocations.subscribe();
+        loop {
+            let revoked = known.borrow_and_update().clone();
+            let mut grants = self.0.context.grants.announced();
+            grants.retain(|grant| revoked.name(&grant.key));
+            for grant in grants {
+                tracing::info!(grant = %grant.id, "a grant ends with the node that it was for");
+                if let Err(error) = self.revoke_grant(&grant.id) {
+                    tracing::error!(%error, "it would be back after a restart");
+                }
+            }
+            // The sender lives in `self`, so waiting cannot fail.
+            drop(known.changed().await);
+        }
     }
 
     /// Whether each signaling service knows this node, in the order of the configuration.

@@ -29,6 +29,7 @@ use portway_protocol::reason::Reason;
 use portway_protocol::rotation::Rotation;
 use portway_protocol::session::binding::Binding;
 use portway_protocol::session::party::Certificate;
+use portway_protocol::token::user::UserClaims;
 use portway_transport::lane::{Ask, CARRIERS, Carrier, FAREWELL, PathNews};
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
@@ -202,6 +203,22 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Cancelled when this gateway takes no more requests and ends when those under way have ended.
     pub draining: CancellationToken,
+}
+
+impl Context {
+    /// What a grant allows on a service now, see [`Grants::claims`]. One to a node ends with that.
+    pub(crate) fn claims(
+        &self,
+        grant: &GrantId,
+        token: Option<&str>,
+        service: &ServiceName,
+    ) -> Result<UserClaims, Reason> {
+        let claims = self.grants.claims(grant, token, service, unix_now())?;
+        if self.revocations.get().name(&claims.cnf.ed25519) {
+            return Err(Reason::NodeRevoked);
+        }
+        Ok(claims)
+    }
 }
 
 /// Somebody who was let in, with the channel that they came by.
@@ -395,9 +412,7 @@ async fn served(
 async fn grant_ends(context: &Context, claimed: &Claimed, token: Option<&str>) -> Reason {
     let mut revoked = context.grants.revoked();
     loop {
-        let valid = context
-            .grants
-            .claims(&claimed.grant, token, &claimed.service, unix_now());
+        let valid = context.claims(&claimed.grant, token, &claimed.service);
         if let Err(reason) = valid {
             return reason;
         }

@@ -1,15 +1,25 @@
 //! Services of others as if they were local.
 //!
 //! ```text
-//! local program ── HTTP/1.1 ──► listen ──► forward ──► way ──► session ──► the service, wherever it is
-//!                ── bytes ─────►        └─► stream ──┘
+//! local program ── HTTP/1.1 ─► listen, socks ─► serve ─► forward ─► way ─► session ─► the service, wherever it is
+//!               ── bytes ────►                       └─► stream ──┘
 //! ```
-//! - [`listen`]: the local listener and who may ask it. `forward`: one HTTP request. `stream`: one connection
-//!   of whatever else. `way`: over whatever session there is, which is `client`'s.
+//! - [`local`]: addresses of this machine, and connections to them. [`listen`]: one address for one service.
+//!   [`socks`]: one for all. `serve`: one connection, and who may ask by it. `forward`: one HTTP request.
+//!   `stream`: one connection of whatever else. `way`: over whatever session there is, which is `client`'s.
+//! - [`pool`]: sessions by service.
 
 mod forward;
+mod hosts;
 pub mod listen;
+pub mod local;
+pub mod pool;
+mod serve;
+pub mod socks;
 mod stream;
 mod way;
 
 pub use listen::Listener;
+pub use local::LocalAddress;
+pub use pool::Pool;
+pub use socks::Socks;

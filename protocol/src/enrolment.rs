@@ -3,6 +3,7 @@
 //! ```text
 //! GET  /certificate → Invitation      what the join token is for
 //! POST /certificate   CertificateRequest → Certificate, or Refusal
+//! GET  /nodes/{name} → Vouched        whose key a name stands for
 //! ```
 //! These are ordinary requests to the service [`enrol`](crate::id::ServiceName::ENROL) of a node that has the
 //! cluster key, in an ordinary session: both ends have proven themselves, and signaling can neither read nor
@@ -14,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterName, GrantId, NodeId};
+use crate::id::{ClusterName, GrantId, NodeId, ServiceName};
 use crate::key::{KeyError, PublicKey, Signature, SigningKey};
 use crate::reason::Reason;
 use crate::revocation::RevocationList;
@@ -23,6 +24,9 @@ use crate::transcript::Transcript;
 
 /// Where certificates are asked for.
 pub const PATH: &str = "/certificate";
+
+/// What the name of a node follows where its certificate is asked for.
+pub const NODES_PATH: &str = "/nodes/";
 
 /// Largest body of a request or an answer, bytes: a token and some addresses.
 pub const MAX_BODY: usize = 16 * 1024;
@@ -69,6 +73,29 @@ pub struct Certificate {
     pub expires: u64,
     /// Portals of the signaling services, e.g. `https://home.example.org`.
     pub signaling: Vec<String>,
+}
+
+/// The cluster's word whose key a node's name stands for, to a node that wants to let it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// A machine token.
+    pub token: String,
+    /// How the cluster key came to be the one that has signed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<Rotation>,
+}
+
+/// The grant by which a node opens a service of other nodes: who lets it in and it itself come to the same id,
+/// and nobody has to tell anybody.
+#[must_use]
+pub fn grant_of_node(node: &PublicKey, service: &ServiceName) -> GrantId {
+    let digest = Transcript::new("portway/node-grant/1")
+        .fixed(node.as_bytes())
+        .field(service.as_str().as_bytes())
+        .digest();
+    let mut id = [0; GrantId::LEN];
+    id.copy_from_slice(&digest[..GrantId::LEN]);
+    GrantId::typeable(id)
 }
 
 /// Why there is no certificate.
@@ -140,6 +167,16 @@ mod tests {
             ..request()
         };
         assert!(stolen.verify(&home, &grant).is_err());
+    }
+
+    #[test]
+    fn each_node_has_a_grant_of_its_own_for_each_service() {
+        let key = |seed| SigningKey::from_seed(&Secret::new([seed; 32])).public();
+        let (ssh, db) = ("ssh".parse().unwrap(), "db".parse().unwrap());
+        let id = grant_of_node(&key(1), &ssh);
+        assert_eq!(id.to_string(), "hv7HOD5XQer4");
+        assert_ne!(id, grant_of_node(&key(1), &db));
+        assert_ne!(id, grant_of_node(&key(2), &ssh));
     }
 
     #[test]

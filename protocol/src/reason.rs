@@ -175,6 +175,10 @@ reasons! {
     ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
         "No machine offers this service.",
         "Check the name, or expose it with `portway expose`.";
+    /// The cluster has no node of that name.
+    NodeUnknown = "NODE_UNKNOWN", Failure,
+        "The cluster has no machine of that name.",
+        "`portway nodes` lists those there are.";
     /// The node that offers the service is offline.
     NodeOffline = "NODE_OFFLINE", Unavailable,
         "The machine behind this service is offline.",

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::PATIENCE;
-use crate::portway::Program;
+use crate::portway::{Program, State};
 use crate::process::{Events, signal};
 
 /// A file with a link, and the device that opens it.
@@ -31,6 +31,12 @@ impl LinkFile {
             link: file,
             device: tempfile::tempdir()?,
         })
+    }
+
+    /// The file of the link.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.link.path().display().to_string()
     }
 
     /// For ssh's `ProxyCommand`.
@@ -147,14 +153,37 @@ impl Connected {
         args: &[&str],
         log: impl Into<Stdio>,
     ) -> anyhow::Result<Self> {
-        let mut command = link.command(
+        let command = link.command(
             &Program::default(),
             "connect",
             &[&["-L", "0"], args].concat(),
         );
+        Self::begin(command, "ready", log).await
+    }
+
+    /// Starts it with these arguments as the node of a state directory, until the first event of this kind.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub async fn of_node(state: &State, args: &[&str], first: &str) -> anyhow::Result<Self> {
+        let mut command = Program::default().command();
+        command
+            .args(["connect", "--json", "--state"])
+            .arg(state.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Self::begin(command, first, Stdio::inherit()).await
+    }
+
+    async fn begin(
+        mut command: Command,
+        first: &str,
+        log: impl Into<Stdio>,
+    ) -> anyhow::Result<Self> {
         let mut process = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut events = Events::of(&mut process)?;
-        let ready = events.next("ready").await?;
+        let ready = events.next(first).await?;
         Ok(Self {
             process,
             events,
@@ -218,6 +247,14 @@ impl Connected {
         let end = end.context("the response has no end of head")?;
         let body = response.split_off(end + 4);
         Ok((String::from_utf8(response)?, body))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn ended(mut self) -> anyhow::Result<ExitStatus> {
+        Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
     }
 
     /// SIGTERM, then waits for its end.

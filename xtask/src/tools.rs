@@ -51,6 +51,7 @@ const BROWSERS: &[(&str, &str)] = &[
     ("firefox-esr", "firefox-esr"),
     ("certutil", "libnss3-tools"),
     ("ip", "iproute2"),
+    ("curl", "curl"),
     ("ssh", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
 ];

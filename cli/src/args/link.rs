@@ -9,6 +9,10 @@ use portway_protocol::permission::Permission;
 use portway_protocol::token::user::Devices;
 
 use super::parse_duration;
+use crate::links::MAX_NODE_LIFETIME;
+
+/// How long a link is valid unless told otherwise.
+const LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// `portway share`.
 #[derive(Debug, Args)]
@@ -19,6 +23,10 @@ pub(crate) struct Share {
     /// Where a link cannot be sent: wait for the other device, and compare six digits by voice
     #[arg(long)]
     pub(crate) pair: bool,
+    /// To this node of the cluster, for good or as long as --for says, in place of a link: it opens the service by
+    /// its own key, e.g. with `portway connect SERVICE`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["pair", "once", "user"])]
+    pub(crate) to_node: Option<NodeId>,
     #[command(flatten)]
     pub(crate) terms: Terms,
 }
@@ -40,9 +48,9 @@ pub(crate) struct Pair {
 /// What a link allows, to whom, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct Terms {
-    /// How long it is valid: 30s, 15m, 2h, 7d
-    #[arg(long = "for", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) lifetime: Duration,
+    /// How long it is valid: 30s, 15m, 2h, 7d [default: 24h; a node's: 366d]
+    #[arg(long = "for", value_parser = parse_duration, value_name = "DURATION")]
+    lifetime: Option<Duration>,
     /// Only the first device that opens it may use it
     #[arg(long)]
     pub(crate) once: bool,
@@ -58,6 +66,16 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// How long a link is valid.
+    pub(crate) fn lifetime(&self) -> Duration {
+        self.lifetime.unwrap_or(LINK_LIFETIME)
+    }
+
+    /// How long a node may come.
+    pub(crate) fn node_lifetime(&self) -> Duration {
+        self.lifetime.unwrap_or(MAX_NODE_LIFETIME)
+    }
+
     /// What it allows on a service.
     pub(crate) fn permission(&self, service: &ServiceName) -> Permission {
         Permission {

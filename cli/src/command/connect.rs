@@ -1,14 +1,18 @@
-//! `portway connect`: a service of another machine as if it were local.
+//! `portway connect`: services of other machines as if they were local.
 
 mod stdio;
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use portway_gateway::client::keeper::{Event, Keeper};
-use portway_gateway::client::{ClientError, Target};
-use portway_gateway::tunnel::Listener;
-use portway_protocol::id::{NodeId, ServiceName};
+use portway_gateway::client::ClientError;
+use portway_gateway::client::keeper::Event;
+use portway_gateway::tunnel::pool::News;
+use portway_gateway::tunnel::{Listener, LocalAddress, Pool, Socks};
+use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
 use serde::Serialize;
@@ -16,45 +20,54 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Connect, Format, Global, LocalAddress};
-use crate::exit::Failure;
-use crate::opened::{self, Reached, Took, millis};
+use crate::args::{Connect, Format, Forward, Global};
+use crate::exit::{self, Failure};
+use crate::keyring::Keyring;
+use crate::opened::{Reached, Took, millis};
 use crate::output;
 use crate::signals::Signals;
 
-/// Events that may wait to be printed.
-const EVENTS: usize = 16;
+/// News that may wait to be printed.
+const NEWS: usize = 16;
 
 /// What is printed, a line each.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line {
+    /// The proxy is there.
+    Proxy {
+        listen: LocalAddress,
+        cluster: ClusterName,
+    },
     /// Requests are answered from now on.
     Ready {
-        listen: SocketAddr,
-        service: ServiceName,
-        kind: ServiceKind,
+        listen: LocalAddress,
         #[serde(flatten)]
         session: Connected,
     },
-    /// There is a session again.
+    /// There is a session, or one again.
     Connected(Connected),
     /// The node is reached another way.
     Path {
+        service: ServiceName,
         #[serde(flatten)]
         reached: Option<Reached>,
     },
     /// There is no session.
     Lost {
+        service: ServiceName,
         reason: Reason,
         message: String,
-        retry_ms: f64,
+        /// None if there will be none.
+        retry_ms: Option<f64>,
     },
 }
 
 /// A session that is there.
 #[derive(Serialize, Clone)]
 struct Connected {
+    service: ServiceName,
+    kind: ServiceKind,
     node: NodeId,
     #[serde(flatten)]
     reached: Option<Reached>,
@@ -62,53 +75,61 @@ struct Connected {
     took: Took,
 }
 
-/// Runs until a signal, or until the link is refused.
+/// A listener, and the service that it is for.
+type Forwarded = (Listener, ServiceName);
+
+/// Runs until a signal, or until a service that is to be at an address is refused.
 pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
-    let target = opened::target(global, &args.opened)?;
+    let keyring = Keyring::open(global, &args.opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let outcome = if args.stdio {
-        runtime.block_on(stdio::run(target))
+        runtime.block_on(stdio::run(&keyring))
     } else {
-        runtime.block_on(serve(global.format(), args, target))
+        runtime.block_on(serve(global.format(), args, Arc::new(keyring)))
     };
     // Whoever reads standard input cannot be interrupted.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result<ExitCode> {
+async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::hear()?;
-    let mut listeners = Vec::new();
-    for LocalAddress(address) in &args.listen {
-        let bound = Listener::bind(*address).await.map_err(|error| {
-            Failure::configuration(format!("cannot listen on {address}: {error}"))
-        });
-        listeners.push(bound?);
-    }
+    let forwarded = listeners(args, &keyring).await?;
+    let socks = match &args.socks {
+        Some(address) => Some(bound(address, Socks::bind(address).await)?),
+        None => None,
+    };
+    let cluster = keyring.cluster().clone();
     let mut printer = Printer {
         format,
-        listen: listeners.iter().map(Listener::address).collect(),
-        service: target.address.site.service.clone(),
-        is_ready: false,
+        waiting: HashMap::new(),
     };
-    let (events, mut told) = mpsc::channel(EVENTS);
+    let (news, mut told) = mpsc::channel(NEWS);
+    let keys = keyring.clone();
+    let open = move |service: &ServiceName| {
+        let target = keys.target(service);
+        target.map_err(|error| exit::reason(&error).unwrap_or(Reason::PermissionDenied))
+    };
+    let pool = Arc::new(Pool::new(open, news));
     let cancel = CancellationToken::new();
-    let keeper = Keeper::new(target, events);
     let mut listening = JoinSet::new();
-    for listener in listeners {
-        listening.spawn(listener.run(printer.service.clone(), keeper.watch(), cancel.clone()));
+    for (listener, service) in forwarded {
+        let session = pool.current(&service).map_err(refused(&service))?;
+        let waiting = printer.waiting.entry(service.clone());
+        waiting.or_default().push(listener.address().clone());
+        listening.spawn(listener.run(service, session, cancel.clone()));
     }
-    let closing = CancellationToken::new();
-    let mut keeping: JoinSet<Result<(), ClientError>> = JoinSet::new();
-    keeping.spawn(keeper.run(closing.clone()));
+    if let Some(socks) = socks {
+        printer.proxy(&socks, &cluster)?;
+        listening.spawn(socks.run(cluster, pool.clone(), cancel.clone()));
+    }
     let outcome = loop {
         tokio::select! {
-            Some(event) = told.recv() => printer.tell(event)?,
-            Some(ended) = keeping.join_next() => break match ended? {
-                Ok(()) => Ok(ExitCode::SUCCESS),
-                Err(error) => Err(opened::failure(&error).into()),
+            Some(news) = told.recv() => match printer.tell(news)? {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break((service, error)) => break Err(keyring.failure(&service, &error).into()),
             },
             Some(ended) = listening.join_next() => {
                 ended?;
@@ -117,12 +138,12 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
             asked = signals.end() => break Ok(asked.code()),
         }
     };
-    // Requests under way first: they need the session.
+    // Requests under way first: they need their sessions. What happens to these is no more told.
+    drop(told);
     cancel.cancel();
     let ended = async {
         while listening.join_next().await.is_some() {}
-        closing.cancel();
-        while keeping.join_next().await.is_some() {}
+        pool.close().await;
     };
     tokio::select! {
         () = ended => {}
@@ -132,53 +153,102 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     outcome
 }
 
+/// Binds the addresses; nothing is served yet.
+async fn listeners(args: &Connect, keyring: &Keyring) -> anyhow::Result<Vec<Forwarded>> {
+    let mut listeners = Vec::new();
+    for Forward { address, service } in &args.listen {
+        let service = match service {
+            Some(service) => service.clone(),
+            None => keyring.service()?,
+        };
+        keyring.target(&service)?;
+        let listener = bound(address, Listener::bind(address).await)?;
+        listeners.push((listener, service));
+    }
+    Ok(listeners)
+}
+
+fn bound<T>(address: &LocalAddress, bound: io::Result<T>) -> Result<T, Failure> {
+    bound.map_err(|error| Failure::configuration(format!("cannot listen on {address}: {error}")))
+}
+
+fn refused(service: &ServiceName) -> impl FnOnce(Reason) -> Failure {
+    move |reason| Failure::because(reason, format!("{service}: {}", reason.message()))
+}
+
 /// Tells what happens.
 struct Printer {
     format: Format,
-    listen: Vec<SocketAddr>,
-    service: ServiceName,
-    is_ready: bool,
+    /// Addresses of services that there was no session to.
+    waiting: HashMap<ServiceName, Vec<LocalAddress>>,
 }
 
 impl Printer {
-    fn tell(&mut self, event: Event) -> std::io::Result<()> {
-        let line = match event {
-            Event::Connected {
-                node,
-                kind,
-                path,
-                opening,
-            } => {
-                let session = Connected {
-                    node,
-                    reached: path.map(Reached::of),
-                    took: Took::of(&opening),
-                };
-                if !self.is_ready {
-                    self.is_ready = true;
-                    return self.ready(kind, &session);
-                }
-                Line::Connected(session)
-            }
-            Event::Path(path) => Line::Path {
-                reached: path.map(Reached::of),
-            },
-            Event::Lost { error, retry_in } => Line::Lost {
-                reason: error.reason(),
-                message: error.to_string(),
-                retry_ms: millis(retry_in),
-            },
+    fn proxy(&self, socks: &Socks, cluster: &ClusterName) -> io::Result<()> {
+        let line = Line::Proxy {
+            listen: socks.address().clone(),
+            cluster: cluster.clone(),
         };
         output::print(self.format, &line, human)
     }
 
+    /// Breaks if an address leads nowhere for good.
+    fn tell(&mut self, news: News) -> io::Result<ControlFlow<(ServiceName, ClientError)>> {
+        let line = match news {
+            News::Session(
+                service,
+                Event::Connected {
+                    node,
+                    kind,
+                    path,
+                    opening,
+                },
+            ) => {
+                let waiting = self.waiting.get_mut(&service).map(std::mem::take);
+                let session = Connected {
+                    service,
+                    kind,
+                    node,
+                    reached: path.map(Reached::of),
+                    took: Took::of(&opening),
+                };
+                match waiting {
+                    Some(listen) if !listen.is_empty() => {
+                        self.ready(listen, &session)?;
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                    Some(_) | None => Line::Connected(session),
+                }
+            }
+            News::Session(service, Event::Path(path)) => Line::Path {
+                service,
+                reached: path.map(Reached::of),
+            },
+            News::Session(service, Event::Lost { error, retry_in }) => Line::Lost {
+                service,
+                reason: error.reason(),
+                message: error.to_string(),
+                retry_ms: Some(millis(retry_in)),
+            },
+            News::Refused(service, error) if self.waiting.contains_key(&service) => {
+                return Ok(ControlFlow::Break((service, error)));
+            }
+            News::Refused(service, error) => Line::Lost {
+                service,
+                reason: error.reason(),
+                message: error.to_string(),
+                retry_ms: None,
+            },
+        };
+        output::print(self.format, &line, human)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// A line for each address.
-    fn ready(&self, kind: ServiceKind, session: &Connected) -> std::io::Result<()> {
-        self.listen.iter().try_for_each(|listen| {
+    fn ready(&self, listen: Vec<LocalAddress>, session: &Connected) -> io::Result<()> {
+        listen.into_iter().try_for_each(|listen| {
             let line = Line::Ready {
-                listen: *listen,
-                service: self.service.clone(),
-                kind,
+                listen,
                 session: session.clone(),
             };
             output::print(self.format, &line, human)
@@ -188,23 +258,31 @@ impl Printer {
 
 fn human(line: &Line) -> String {
     match line {
-        Line::Ready {
-            listen,
-            service,
-            kind,
-            session,
-        } => {
-            let address = match kind {
-                ServiceKind::Http => format!("http://{listen}/"),
-                ServiceKind::Tcp => listen.to_string(),
+        Line::Proxy { listen, cluster } => format!(
+            "SOCKS5 at {listen} for SERVICE.{cluster}, e.g. curl -x socks5h://{listen} http://SERVICE.{cluster}/"
+        ),
+        Line::Ready { listen, session } => {
+            let address = match (session.kind, listen) {
+                (ServiceKind::Http, LocalAddress::Tcp(listen)) => format!("http://{listen}/"),
+                (ServiceKind::Http, LocalAddress::Unix(_)) | (ServiceKind::Tcp, _) => {
+                    listen.to_string()
+                }
             };
-            format!("{service} is at {address}, {}", session.words())
+            format!("{} is at {address}, {}", session.service, session.words())
         }
-        Line::Connected(session) => format!("connected again, {}", session.words()),
-        Line::Path { reached } => format!("now {}", words(reached.as_ref())),
+        Line::Connected(session) => {
+            format!("{} is connected, {}", session.service, session.words())
+        }
+        Line::Path { service, reached } => format!("{service}: now {}", words(reached.as_ref())),
         Line::Lost {
-            reason, message, ..
-        } => format!("no connection: {message} [{reason}]; trying again"),
+            service,
+            reason,
+            message,
+            retry_ms,
+        } => {
+            let then = retry_ms.map_or("", |_| "; trying again");
+            format!("{service}: no connection: {message} [{reason}]{then}")
+        }
     }
 }
 

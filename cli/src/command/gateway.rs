@@ -112,6 +112,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
             links: links(&settings, &node_key)?,
             standing: standing.subscribe(),
             owner,
+            state: state.clone(),
         }),
         relay: None,
     };

@@ -51,7 +51,8 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
         eprintln!("Paste the join token, then Enter and Ctrl-D:");
     }
     let opened = Opened {
-        link_file: args.token_file.clone(),
+        service: None,
+        link_files: vec![args.token_file.clone()],
         node: None,
         ca: ca.clone(),
     };

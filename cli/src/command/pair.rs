@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::args::{Format, Global, Pair};
 use crate::exit::Failure;
-use crate::opened;
 use crate::output;
 use crate::signals::Signals;
 use crate::typing;
+use crate::{keyring, opened};
 
 /// What is printed with `--json`, a line each; the last one for people, too.
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, args: &Pair) -> anyhow::Result<ExitCode> {
         let message = "expected the address of a service, https://SERVICE.CLUSTER.DOMAIN/";
         Failure::new(portway_protocol::reason::Exit::Usage, message)
     })?;
-    let tls = Arc::new(opened::tls(args.ca.as_deref())?);
+    let tls = Arc::new(keyring::tls(args.ca.as_deref())?);
     typing::run(async {
         let mut signals = Signals::hear()?;
         tokio::select! {

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use portway_gateway::client::session::RequestBody;
-use portway_gateway::client::{self, Session, Target};
+use portway_gateway::client::{self, Session};
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
@@ -15,7 +15,9 @@ use serde::Serialize;
 
 use crate::args::{Format, Global, Ping};
 use crate::exit::Failure;
+use crate::keyring::Keyring;
 use crate::opened::{self, Reached, Took, millis};
+
 use crate::output;
 use crate::signals::{Asked, Signals};
 
@@ -74,23 +76,25 @@ struct Statistics {
 
 /// Runs it.
 pub(crate) fn run(global: &Global, args: &Ping) -> anyhow::Result<ExitCode> {
-    let target = opened::target(global, &args.opened)?;
+    let keyring = Keyring::open(global, &args.opened)?;
     // One session keeps one thread busy at most, and many of us may run at once.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(ping(global.format(), args, &target))
+    runtime.block_on(ping(global.format(), args, &keyring))
 }
 
-async fn ping(format: Format, args: &Ping, target: &Target) -> anyhow::Result<ExitCode> {
+async fn ping(format: Format, args: &Ping, keyring: &Keyring) -> anyhow::Result<ExitCode> {
+    let service = keyring.service()?;
+    let target = keyring.target(&service)?;
     let mut signals = Signals::hear()?;
     let connected = tokio::select! {
-        connected = client::connect(target) => connected,
+        connected = client::connect(&target) => connected,
         asked = signals.end() => return Ok(asked.code()),
     };
-    let session = connected.map_err(|error| opened::failure(&error))?;
+    let session = connected.map_err(|error| keyring.failure(&service, &error))?;
     let facts = Facts {
-        service: target.address.site.service.clone(),
+        service,
         node: session.node.clone(),
         reached: session.path().await.map(Reached::of),
         took: Took::of(&session.opening),

@@ -4,11 +4,12 @@ mod pairing;
 
 use std::process::ExitCode;
 
+use portway_protocol::id::NodeId;
 use serde::Serialize;
 
 use super::client::{ask, duration};
 use crate::args::{Global, Share, Terms};
-use crate::links::{GrantRequest, Granted, unix_now};
+use crate::links::{GrantRequest, Granted, NodeGrantRequest, NodeGranted, unix_now};
 use crate::output;
 
 /// The link, as programs get it.
@@ -19,10 +20,21 @@ struct Shared {
     expires: u64,
 }
 
+/// A service that a node may open, as programs get it.
+#[derive(Serialize)]
+struct SharedWithNode {
+    node: NodeId,
+    id: String,
+    expires: u64,
+}
+
 /// Has the running instance make it, which knows it from then on.
 pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
     if args.pair {
         return pairing::run(global, args);
+    }
+    if let Some(node) = &args.to_node {
+        return with_node(global, args, node);
     }
     let request = GrantRequest::new([&args.service], &args.terms);
     let granted: Granted = ask(global, "POST", "/links", Some(&request))?;
@@ -32,6 +44,32 @@ pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
         expires: granted.expires,
     };
     output::print(global.format(), &shared, |shared| human(shared, args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lets a node of the cluster in. It needs no link.
+fn with_node(global: &Global, args: &Share, node: &NodeId) -> anyhow::Result<ExitCode> {
+    let request = NodeGrantRequest {
+        node: node.clone(),
+        service: args.terms.permission(&args.service),
+        lifetime_s: args.terms.node_lifetime().as_secs(),
+    };
+    let granted: NodeGranted = ask(global, "POST", "/links/node", Some(&request))?;
+    let shared = SharedWithNode {
+        node: node.clone(),
+        id: granted.id.to_string(),
+        expires: granted.expires,
+    };
+    output::print(global.format(), &shared, |shared| {
+        let left = duration(shared.expires.saturating_sub(unix_now()));
+        let (node, service) = (&shared.node, &args.service);
+        format!(
+            "{node} may open {service} for {left}{}. There: portway connect {service} -L PORT\nTo take it back: \
+             portway links revoke {}",
+            limits(&args.terms),
+            shared.id
+        )
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -108,6 +108,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         },
         standing: standing.subscribe(),
         owner: Some(owner),
+        state: state.clone(),
     };
     process.spawn_renewal(Renewal {
         maker,

@@ -11,7 +11,9 @@ use portway_gateway::GatewayHandle;
 use portway_gateway::links::LinkView;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::session::table::SessionView;
-use portway_protocol::id::{GrantId, NodeId, ServiceName};
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
+use portway_protocol::key::PublicKey;
+use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
@@ -21,14 +23,17 @@ use tokio::sync::watch;
 use super::Refusal;
 use crate::args;
 use crate::cluster::Current;
+use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::issuer::Issuer;
 use crate::enrolment::renewal::Standing;
 use crate::enrolment::revocation::ListLifetime;
 use crate::exit::Failure;
-use crate::links::{GrantRequest, Granted, Links, forget_owner_link};
+use crate::links::{
+    GrantRequest, Granted, Links, NodeGrantRequest, NodeGranted, forget_owner_link,
+};
 use crate::portal::Portal;
 use crate::relay::Beside;
-use crate::state;
+use crate::{node, state};
 
 /// The gateway that runs here.
 #[derive(Clone)]
@@ -42,13 +47,13 @@ pub(crate) struct Node {
     pub(crate) standing: watch::Receiver<Standing>,
     /// What there is where the cluster key is in this process, too.
     pub(crate) owner: Option<Owner>,
+    pub(crate) state: state::State,
 }
 
 /// Who has the cluster key.
 #[derive(Clone)]
 pub(crate) struct Owner {
     pub(crate) issuer: Issuer,
-    pub(crate) state: state::State,
     /// The relay in this process, if there is one.
     pub(crate) relay: Option<Arc<Beside>>,
 }
@@ -73,10 +78,18 @@ impl Owner {
         };
         Self {
             issuer,
-            state: state.clone(),
             relay: None,
         }
     }
+}
+
+/// What a command has to know that opens services by the node key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) cluster: ClusterName,
+    pub(crate) cluster_key: PublicKey,
+    /// By the way of which it comes to other nodes.
+    pub(crate) portal: Portal,
 }
 
 /// A service to add.
@@ -172,7 +185,7 @@ impl Node {
     pub(crate) fn exposed(&self, name: &ServiceName) -> anyhow::Result<Exposed> {
         let link = match &self.owner {
             Some(owner) => {
-                let granted = owner.issuer.links()?.owner_link(&owner.state, name)?;
+                let granted = owner.issuer.links()?.owner_link(&self.state, name)?;
                 self.gateway.add_grant(granted.token)?;
                 Some(granted.link)
             }
@@ -193,6 +206,26 @@ impl Node {
         Ok(granted)
     }
 
+    /// Makes a grant to another node of the cluster.
+    async fn grant_to_node(&self, request: &NodeGrantRequest) -> anyhow::Result<NodeGranted> {
+        let key = self.key_of(&request.node).await?;
+        let (granted, token) = self.issuing_links()?.issue_to_node(request, key)?;
+        self.gateway.add_grant(token)?;
+        Ok(granted)
+    }
+
+    /// The key of a node, by the word of the cluster key.
+    async fn key_of(&self, name: &NodeId) -> anyhow::Result<PublicKey> {
+        if let Some(owner) = &self.owner {
+            let known = owner.issuer.key_of(name)?;
+            return known.ok_or_else(|| unknown_node(name).into());
+        }
+        let enrolled = Enrolled::open(&self.state)?.context(NO_ISSUER)?;
+        let key = node::key(&self.state)?;
+        let vouched = enrolled.key_of(name, &key).await;
+        vouched.map_err(|error| error.failure().into())
+    }
+
     /// What makes grants here: of the cluster key, if that is here.
     pub(super) fn issuing_links(&self) -> anyhow::Result<Links> {
         match &self.owner {
@@ -202,11 +235,14 @@ impl Node {
     }
 
     /// Refuses what is for a service that is not here.
-    pub(super) fn require_services(&self, request: &GrantRequest) -> anyhow::Result<()> {
+    pub(super) fn require_services<'a>(
+        &self,
+        wanted: impl IntoIterator<Item = &'a Permission>,
+    ) -> anyhow::Result<()> {
         let mut offered = self.gateway.services();
         offered.retain(|it| !it.spec.name.is_internal());
         let is_here = |name: &ServiceName| offered.iter().any(|it| it.spec.name == *name);
-        let Some(missing) = request.services.iter().find(|it| !is_here(&it.name)) else {
+        let Some(missing) = wanted.into_iter().find(|it| !is_here(&it.name)) else {
             return Ok(());
         };
         let names: Vec<_> = offered.iter().map(|it| it.spec.name.to_string()).collect();
@@ -223,12 +259,14 @@ impl Node {
 /// What a gateway is asked. Without one, that is the answer.
 pub(super) fn routes(node: Option<Node>) -> Router {
     Router::new()
+        .route("/membership", get(membership))
         .route("/services", get(services).post(expose))
         .route("/sessions", get(sessions))
         .route("/grants", post(grant))
         .route("/grants/accept", post(accept))
         .route("/links", get(links).post(share))
         .route("/links/{id}", delete(revoke))
+        .route("/links/node", post(share_with_node))
         .with_state(node)
 }
 
@@ -245,6 +283,15 @@ async fn services(State(node): Shared) -> Result<Json<Vec<ServiceView>>, Refusal
     let services = node.gateway.services();
     let of_users = services.iter().filter(|it| !it.spec.name.is_internal());
     Ok(Json(of_users.map(view).collect()))
+}
+
+async fn membership(State(node): Shared) -> Result<Json<Membership>, Refusal> {
+    let links = node.context(NO_GATEWAY)?.issuing_links()?;
+    Ok(Json(Membership {
+        cluster: links.cluster,
+        cluster_key: links.cluster_key,
+        portal: links.portal,
+    }))
 }
 
 async fn sessions(State(node): Shared) -> Result<Json<Vec<SessionView>>, Refusal> {
@@ -267,7 +314,7 @@ async fn grant(
 ) -> Result<Json<Granted>, Refusal> {
     let node = node.context(NO_GATEWAY)?;
     if node.owner.is_none() {
-        node.require_services(&request)?;
+        node.require_services(&request.services)?;
     }
     Ok(Json(node.grant(&request)?))
 }
@@ -277,8 +324,17 @@ async fn share(
     Json(request): Json<GrantRequest>,
 ) -> Result<Json<Granted>, Refusal> {
     let node = node.context(NO_GATEWAY)?;
-    node.require_services(&request)?;
+    node.require_services(&request.services)?;
     Ok(Json(node.grant(&request)?))
+}
+
+async fn share_with_node(
+    State(node): Shared,
+    Json(request): Json<NodeGrantRequest>,
+) -> Result<Json<NodeGranted>, Refusal> {
+    let node = node.context(NO_GATEWAY)?;
+    node.require_services([&request.service])?;
+    Ok(Json(node.grant_to_node(&request).await?))
 }
 
 async fn links(State(node): Shared) -> Result<Json<Vec<LinkView>>, Refusal> {
@@ -310,12 +366,12 @@ async fn revoke(
     if left.await.is_err() {
         tracing::warn!(grant = %id, "what was revoked takes long to end");
     }
-    if let Some(Owner { state, relay, .. }) = node.owner {
+    if let Some(Owner { relay, .. }) = node.owner {
         if let Some(relay) = relay {
             tokio::task::spawn_blocking(move || relay.revoke(&id)).await?;
         }
         if let Some(link) = known {
-            forget_owner_link(&state, &link.services, &id)?;
+            forget_owner_link(&node.state, &link.services, &id)?;
         }
     }
     let ended = ended?;
@@ -328,6 +384,15 @@ async fn revoke(
 /// Time for the sessions of a link that is revoked to tell their clients why they end: the relay that carries
 /// them ends what is left after it.
 const GOODBYES: Duration = Duration::from_millis(1500);
+
+/// There is no node of that name.
+fn unknown_node(name: &NodeId) -> Failure {
+    let message =
+        format!("the cluster has no node `{name}`: `portway nodes` lists those there are");
+    Failure::because(Reason::NodeUnknown, message)
+}
+
+const NO_ISSUER: &str = "this node has a certificate that was made by hand, and cannot ask whose key a name stands for: grant      it where the cluster key is";
 
 pub(super) const NO_GATEWAY: &str =
     "the running portway has no gateway: ask where one runs (`portway gateway` or `portway up`)";

@@ -71,7 +71,7 @@ async fn open(State(node): Shared, Json(request): Json<GrantRequest>) -> Result<
     let node = node.context(NO_GATEWAY)?;
     request.require_people()?;
     request.require_lifetime()?;
-    node.require_services(&request)?;
+    node.require_services(&request.services)?;
     let service = request.only_service()?.clone();
     let (grant, url) = (random_grant_id(), node.url(&service));
     let cluster_key = node.issuing_links()?.cluster_key;

@@ -110,36 +110,56 @@ impl Enrolled {
         state.path(TOKEN)
     }
 
-    /// Asks the issuer for another certificate, by each signaling service until one has an answer. It has to
-    /// end later than the one that is kept.
+    /// Asks the issuer for another certificate. It has to end later than the one that is kept.
     pub(crate) async fn renew(
         &self,
         state: &State,
         key: &SigningKey,
     ) -> Result<enrolment::Certificate, RequestError> {
         let kept = self.certificate(state).map_or(0, |kept| kept.expires);
-        let mut outcome = Err(RequestError::Timeout);
-        for portal in &self.signaling {
+        self.ask(key, |target| async move {
             let name = Name::Chosen(self.node.clone());
-            outcome = match self.issuer(portal, key) {
-                Ok(target) => request::certificate(&target, name, key)
-                    .await
-                    .and_then(|certificate| newer(certificate, kept)),
-                Err(error) => Err(RequestError::Unprepared(error)),
-            };
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
+            let certificate = request::certificate(&target, name, key).await?;
+            newer(certificate, kept)
+        })
+        .await
     }
 
     /// Asks the issuer for what is new.
     pub(crate) async fn news(&self, key: &SigningKey) -> Result<Invitation, RequestError> {
+        self.ask(
+            key,
+            |target| async move { request::invitation(&target).await },
+        )
+        .await
+    }
+
+    /// Asks the issuer for the key of another node.
+    pub(crate) async fn key_of(
+        &self,
+        name: &NodeId,
+        key: &SigningKey,
+    ) -> Result<PublicKey, RequestError> {
+        self.ask(
+            key,
+            |target| async move { request::key_of(&target, name).await },
+        )
+        .await
+    }
+
+    /// Asks the issuer something by each signaling service, until one has an answer.
+    async fn ask<T, Answer>(
+        &self,
+        key: &SigningKey,
+        question: impl Fn(Target) -> Answer,
+    ) -> Result<T, RequestError>
+    where
+        Answer: Future<Output = Result<T, RequestError>>,
+    {
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
             outcome = match self.issuer(portal, key) {
-                Ok(target) => request::invitation(&target).await,
+                Ok(target) => question(target).await,
                 Err(error) => Err(RequestError::Unprepared(error)),
             };
             if outcome.is_ok() {

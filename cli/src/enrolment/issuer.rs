@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::{DefaultBodyLimit, State as Extracted};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State as Extracted};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,9 +20,10 @@ use axum::{Json, Router};
 use portway_gateway::GatewayHandle;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_protocol::enrolment::{
-    Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
+    Certificate, CertificateRequest, Invitation, MAX_BODY, NODES_PATH, PATH, Refusal, Vouched,
 };
 use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
+use portway_protocol::key::PublicKey;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceTarget;
@@ -43,6 +44,9 @@ use crate::state::{State, random_bytes};
 
 /// Name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "enrol.sock";
+
+/// How long the word for another node is good for, seconds: it is looked at once.
+const VOUCHED_FOR: u64 = 300;
 
 /// How the gateway tells who asks.
 const USER_HEADER: &str = "x-portway-user";
@@ -105,6 +109,8 @@ enum Refused {
          key is with `portway nodes forget {0}`"
     )]
     Taken(NodeId),
+    #[error("the cluster has no node `{0}`: `portway nodes` lists those there are")]
+    UnknownNode(NodeId),
     #[error("the node key was not proven")]
     Unproven,
     #[error("{0:#}")]
@@ -163,6 +169,31 @@ impl Issuer {
         Ok(self.ledger().read()?.nodes().to_vec())
     }
 
+    /// The key of the node of that name, if there is one.
+    pub(crate) fn key_of(&self, name: &NodeId) -> anyhow::Result<Option<PublicKey>> {
+        if *name == self.node {
+            return Ok(Some(self.gateway.node_key()));
+        }
+        let entries = self.ledger().read()?;
+        Ok(entries.node(name).map(|member| member.key))
+    }
+
+    /// The cluster's word for that key, to another node.
+    fn vouch(&self, caller: &Caller, name: &NodeId) -> Result<Vouched, Refused> {
+        if let Caller::Invited(_) = caller {
+            return Err(Refused::NotInvited);
+        }
+        let key = self.key_of(name)?;
+        let key = key.ok_or_else(|| Refused::UnknownNode(name.clone()))?;
+        let cluster = self.cluster.get();
+        let made = cluster.machine_token(name, key, VOUCHED_FOR, RevokedBy::List);
+        let made = made.map_err(anyhow::Error::from)?;
+        Ok(Vouched {
+            token: made.token,
+            rotations: cluster.rotations,
+        })
+    }
+
     /// Frees a name. Whoever had it is no node any more. `None` if nobody had.
     pub(crate) fn forget(&self, name: &NodeId) -> anyhow::Result<Option<Member>> {
         let forgotten = self
@@ -186,6 +217,7 @@ impl Issuer {
         let socket = self.state.path(SOCKET);
         let router = Router::new()
             .route(PATH, get(invitation).post(certificate))
+            .route(&format!("{NODES_PATH}{{name}}"), get(vouched))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .with_state(self);
         let served = axum::serve(listener, router)
@@ -379,7 +411,7 @@ fn permission() -> Permission {
     Permission {
         name: ServiceName::enrol(),
         methods: Some(vec!["GET".to_owned(), "POST".to_owned()]),
-        paths: Some(vec![PATH.to_owned()]),
+        paths: Some(vec![PATH.to_owned(), format!("{NODES_PATH}*")]),
     }
 }
 
@@ -402,6 +434,14 @@ async fn certificate(
     let certified = tokio::task::spawn_blocking(move || issuer.certify(&caller, &request));
     let certified = certified.await.map_err(anyhow::Error::from)?;
     Ok(Json(certified?))
+}
+
+async fn vouched(
+    Extracted(issuer): Asked,
+    headers: HeaderMap,
+    UrlPath(name): UrlPath<NodeId>,
+) -> Result<Json<Vouched>, Refused> {
+    Ok(Json(issuer.vouch(&caller(&headers)?, &name)?))
 }
 
 fn caller(headers: &HeaderMap) -> Result<Caller, Refused> {
@@ -435,6 +475,7 @@ impl Refused {
             Self::NotInvited => Reason::GrantUnknown,
             Self::OtherName(_) => Reason::PermissionDenied,
             Self::Taken(_) => Reason::NodeNameTaken,
+            Self::UnknownNode(_) => Reason::NodeUnknown,
             Self::Unproven => Reason::ProofInvalid,
             Self::Failed(_) => Reason::Internal,
         }
@@ -444,9 +485,11 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::NotInvited | Self::OtherName(_) | Self::Taken(_) | Self::Unproven => {
-                StatusCode::FORBIDDEN
-            }
+            Self::NotInvited
+            | Self::OtherName(_)
+            | Self::Taken(_)
+            | Self::UnknownNode(_)
+            | Self::Unproven => StatusCode::FORBIDDEN,
             Self::Failed(error) => {
                 tracing::error!("a node was not certified: {error:#}");
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -8,12 +8,12 @@ use hyper::{Method, Request, StatusCode};
 use portway_gateway::client::session::RequestBody;
 use portway_gateway::client::{self, ClientError, Credential, Session, Target};
 use portway_protocol::enrolment::{
-    Certificate, CertificateRequest, Invitation, MAX_BODY, PATH, Refusal,
+    Certificate, CertificateRequest, Invitation, MAX_BODY, NODES_PATH, PATH, Refusal, Vouched,
 };
-use portway_protocol::id::NodeId;
-use portway_protocol::key::SigningKey;
+use portway_protocol::id::{ClusterName, NodeId};
+use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::reason::Reason;
-use portway_protocol::rotation::{self, RotationError};
+use portway_protocol::rotation::{self, Rotation, RotationError};
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::token::{TokenError, TrustedKeys};
 use serde::Serialize;
@@ -94,12 +94,35 @@ impl RequestError {
 pub(crate) async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
     let asked = async {
         let session = client::connect(target).await?;
-        let told = exchange(&session, Method::GET, None::<&()>).await;
+        let told = exchange(&session, (Method::GET, PATH), None::<&()>).await;
         session.close().await;
         told
     };
     let told = tokio::time::timeout(TIMEOUT, asked).await;
     told.unwrap_or(Err(RequestError::Timeout))
+}
+
+/// Asks whose key the name of a node stands for.
+pub(crate) async fn key_of(target: &Target, name: &NodeId) -> Result<PublicKey, RequestError> {
+    let path = format!("{NODES_PATH}{name}");
+    let asked = async {
+        let session = client::connect(target).await?;
+        let told = exchange(&session, (Method::GET, &path), None::<&()>).await;
+        session.close().await;
+        told
+    };
+    let told = tokio::time::timeout(TIMEOUT, asked).await;
+    let vouched: Vouched = told.unwrap_or(Err(RequestError::Timeout))?;
+    let Credential {
+        cluster,
+        cluster_key,
+        ..
+    } = &target.address.credential;
+    let claims = believed(&vouched.token, cluster, *cluster_key, &vouched.rotations)?;
+    if claims.node_id != *name {
+        return Err(RequestError::OtherNode);
+    }
+    Ok(claims.cnf.ed25519)
 }
 
 /// Asks for a certificate for a node key. What comes is checked.
@@ -130,18 +153,19 @@ async fn converse(
     let node = match name {
         Name::Chosen(node) => node,
         Name::Proposed(node) => {
-            let invitation: Invitation = exchange(session, Method::GET, None::<&()>).await?;
+            let invitation: Invitation =
+                exchange(session, (Method::GET, PATH), None::<&()>).await?;
             invitation.node.unwrap_or(node)
         }
     };
     let request = CertificateRequest::new(cluster, grant, node, key);
-    exchange(session, Method::POST, Some(&request)).await
+    exchange(session, (Method::POST, PATH), Some(&request)).await
 }
 
 /// One request to the issuer.
 async fn exchange<T: DeserializeOwned>(
     session: &Session,
-    method: Method,
+    (method, path): (Method, &str),
     body: Option<&impl Serialize>,
 ) -> Result<T, RequestError> {
     let body = body.map(serde_json::to_vec).transpose()?;
@@ -151,7 +175,7 @@ async fn exchange<T: DeserializeOwned>(
     let request = Request::builder()
         .method(method)
         .uri(format!(
-            "http://{}{PATH}",
+            "http://{}{path}",
             portway_protocol::id::ServiceName::ENROL
         ))
         .header("content-type", "application/json")
@@ -181,10 +205,13 @@ fn check(
     }: &Credential,
     key: &SigningKey,
 ) -> Result<(), RequestError> {
-    let path = rotation::follow(cluster, *cluster_key, &certificate.rotations)?;
-    let newest = path.last().copied().unwrap_or(*cluster_key);
-    let keys = TrustedKeys::new([newest]);
-    let claims = MachineClaims::verify(&certificate.token, cluster, &keys, unix_now())?;
+    let newest = newest(cluster, *cluster_key, &certificate.rotations)?;
+    let claims = believed(
+        &certificate.token,
+        cluster,
+        *cluster_key,
+        &certificate.rotations,
+    )?;
     let is_ours = claims.cnf.ed25519 == key.public()
         && claims.node_id == certificate.node
         && claims.exp == certificate.expires;
@@ -192,4 +219,25 @@ fn check(
         return Err(RequestError::OtherNode);
     }
     Ok(())
+}
+
+/// The key that rotations lead to.
+fn newest(
+    cluster: &ClusterName,
+    known: PublicKey,
+    rotations: &[Rotation],
+) -> Result<PublicKey, RotationError> {
+    let path = rotation::follow(cluster, known, rotations)?;
+    Ok(path.last().copied().unwrap_or(known))
+}
+
+/// A machine token, by the newest key of the cluster.
+fn believed(
+    token: &str,
+    cluster: &ClusterName,
+    known: PublicKey,
+    rotations: &[Rotation],
+) -> Result<MachineClaims, RequestError> {
+    let keys = TrustedKeys::new([newest(cluster, known, rotations)?]);
+    Ok(MachineClaims::verify(token, cluster, &keys, unix_now())?)
 }

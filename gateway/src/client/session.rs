@@ -178,7 +178,7 @@ impl Session {
         }
         let (request, _) = stream::request(reader);
         let response = self.requests().send(request).await?;
-        stream::receive(response, writer).await
+        stream::receive(stream::opened(response)?, writer).await
     }
 
     /// Where its requests go.

@@ -58,19 +58,25 @@ pub(crate) fn request(
     (request, ended)
 }
 
-/// Copies what the service writes, to its end.
+/// What the service writes, if there is a connection.
 ///
 /// # Errors
-/// [`ClientError::Refused`] with the gateway's reason, [`ClientError::Http`] if the connection was cut off, and
-/// [`ClientError::Local`] if nobody takes what comes.
-pub(crate) async fn receive(
-    response: Response<Incoming>,
-    writer: &mut (impl AsyncWrite + Unpin),
-) -> Result<(), ClientError> {
+/// [`ClientError::Refused`] with the gateway's reason.
+pub(crate) fn opened(response: Response<Incoming>) -> Result<Incoming, ClientError> {
     if response.status() != StatusCode::OK {
         return Err(ClientError::Refused(reason_of(&response)));
     }
-    let mut body = response.into_body();
+    Ok(response.into_body())
+}
+
+/// Copies what the service writes, to its end.
+///
+/// # Errors
+/// [`ClientError::Http`] if the connection was cut off, and [`ClientError::Local`] if nobody takes what comes.
+pub(crate) async fn receive(
+    mut body: Incoming,
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), ClientError> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             write(writer, &data).await.map_err(ClientError::Local)?;

@@ -16,8 +16,8 @@ use portway_protocol::token::user::UserClaims;
 use portway_transport::{Channel, Closed, Path};
 use tokio::sync::mpsc;
 
+use super::Context;
 use super::table::{Attachment, Claimed, Entry, Registered};
-use super::{Context, unix_now};
 use crate::random::random;
 use crate::service::Service;
 
@@ -124,9 +124,7 @@ async fn converse(
 /// Believes a claim or not. The proof is checked before anything about services is revealed.
 async fn judge(context: &Arc<Context>, claim: Claim) -> Result<(Admitted, Accepted), Reason> {
     let token = claim.token.as_deref();
-    let claims = context
-        .grants
-        .claims(&claim.grant, token, &claim.service, unix_now())?;
+    let claims = context.claims(&claim.grant, token, &claim.service)?;
     let known = match claim.resumes {
         Some(session) => Some(context.table.get(&session).ok_or(Reason::SessionLost)?),
         None => None,

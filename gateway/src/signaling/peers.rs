@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
 use super::seen::Seen;
-use crate::session::{self, Arrival, Context, Identity, SessionError, unix_now};
+use crate::session::{self, Arrival, Context, Identity, SessionError};
 
 /// Sessions at a time, authenticated or not.
 const MAX_SESSIONS: usize = 1024;
@@ -142,8 +142,7 @@ impl Peers {
             Reason::E2eAuthFailed
         })?;
         let grant = offer.grant.ok_or(Reason::GrantUnknown)?;
-        let grants = &self.context.grants;
-        let claims = grants.claims(&grant, None, &offer.service, unix_now())?;
+        let claims = self.context.claims(&grant, None, &offer.service)?;
         let proven = introduction(offer, identity).verify_offer(
             (&grant, &claims.cnf.ed25519),
             &client,

@@ -58,6 +58,12 @@ impl Way {
         }
     }
 
+    /// Why there is no session, if there was an attempt that has failed.
+    pub(super) fn failure(&self) -> Option<Reason> {
+        let current = self.current.borrow();
+        current.failure.filter(|_| current.requests.is_none())
+    }
+
     /// Sends a request as soon as there is a session; over the next one if it was not sent.
     pub(super) async fn send(
         &self,

@@ -33,19 +33,34 @@ const LIFE_S: u64 = 6;
 const LEEWAY_S: u64 = 30;
 
 /// The machine with the cluster key.
-struct Owner {
-    state: State,
-    portway: Portway,
+pub(crate) struct Owner {
+    pub(crate) state: State,
+    pub(crate) portway: Portway,
 }
 
 impl Owner {
     async fn up() -> anyhow::Result<Self> {
+        Self::offering(&[]).await
+    }
+
+    /// With services, by name and target.
+    pub(crate) async fn offering(services: &[(&str, String)]) -> anyhow::Result<Self> {
         let state = State::new()?;
-        let portway = Portway::up(&state, "127.0.0.1:0", &[]).await?;
+        let services = services
+            .iter()
+            .map(|(name, target)| format!("{name}={target}"));
+        let services: Vec<_> = services.collect();
+        let expose = |service| ["--expose", service];
+        let args: Vec<_> = services
+            .iter()
+            .map(String::as_str)
+            .flat_map(expose)
+            .collect();
+        let portway = Portway::up(&state, "127.0.0.1:0", &args).await?;
         Ok(Self { state, portway })
     }
 
-    async fn join_token(&self, args: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn join_token(&self, args: &[&str]) -> anyhow::Result<String> {
         let args = [&["token", "issue", "join"], args].concat();
         Ok(text(&self.portway.ask(&args).await?["token"]))
     }
@@ -73,7 +88,7 @@ impl Owner {
 }
 
 /// Runs `portway join` on a machine.
-async fn join(machine: &State, token: &str, args: &[&str]) -> anyhow::Result<Value> {
+pub(crate) async fn join(machine: &State, token: &str, args: &[&str]) -> anyhow::Result<Value> {
     let file = machine.file("join.token", token)?;
     let args = [&["join", "--token-file", &file], args].concat();
     machine.ask(&args).await

@@ -12,6 +12,7 @@ mod endurance;
 mod hostile_signaling;
 mod jupyterlab;
 mod key_changes;
+mod machine_to_machine;
 mod machines_join;
 mod open_an_app;
 mod pair_a_device;
@@ -119,6 +120,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .iter()
         .chain(share_a_link::NATIVE_STORIES)
         .chain(machines_join::NATIVE_STORIES)
+        .chain(machine_to_machine::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
