@@ -15,8 +15,8 @@ use portway_protocol::target::ServiceTarget;
 use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
 
-use crate::portal::Portal;
 pub(crate) use link::{Links, LinksCommand, Pair, Share, Terms};
+use portway_gateway::portal::Portal;
 pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.

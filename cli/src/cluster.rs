@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
+use portway_gateway::enrolment::certificate::BACKDATED;
 use portway_protocol::id::{ClusterName, NodeId, decode_array, encode};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::rotation::{MAX_ROTATIONS, Rotation};
@@ -33,15 +34,6 @@ const DEFAULT_NAME: &str = "home";
 
 /// Longest life of a machine token, seconds.
 pub(crate) const MAX_MACHINE_LIFETIME: u64 = 30 * 24 * 3600;
-
-/// How long before it is made a machine token begins, seconds: it is shown to visitors, whose clocks may be
-/// slow.
-const BACKDATED: u64 = 24 * 3600;
-
-/// When a machine token was made, seconds since 1970.
-pub(crate) fn made_at(claims: &MachineClaims) -> u64 {
-    claims.iat + BACKDATED
-}
 
 /// A cluster and its key.
 #[derive(Debug, Clone)]
@@ -285,7 +277,7 @@ impl Cluster {
             Some(passphrase) => format!("{}\n", SealedKey::seal(&self.key, passphrase)?),
             None => format!("{}\n", encode(self.key.seed().expose())),
         });
-        state.replace(file, line.expose().as_bytes())
+        Ok(state.replace(file, line.expose().as_bytes())?)
     }
 
     /// Gives way to a new key, which is kept like the old one. Whatever happens on the way, the directory has
@@ -322,7 +314,7 @@ impl Cluster {
             version: 1,
             rotations: self.rotations.clone(),
         };
-        state.replace(ROTATIONS, &serde_json::to_vec_pretty(&file)?)
+        Ok(state.replace(ROTATIONS, &serde_json::to_vec_pretty(&file)?)?)
     }
 
     /// All keys of the cluster that somebody may know, the newest last.

@@ -1,21 +1,16 @@
-//! How machines become nodes of a cluster, and stay nodes.
+//! Who becomes a node of the cluster whose key is here.
 //!
 //! ```text
-//! where the cluster key is   issuer ── ledger        (enrolled.json, enrol.sock)
-//!                              ▲ an ordinary session to the service `enrol`
-//! on a node                  request ── enrolled     (enrolment.json, machine.token)
-//!                              ▲
-//!                            renewal                  while the gateway runs
+//! issuer ── ledger        (enrolled.json, enrol.sock)
+//!    ▲ an ordinary session to the service `enrol`
+//! on a node               portway_gateway::enrolment
 //! ```
-//! - [`issuer`]: invites and certifies. [`ledger`]: whom it has.
-//! - [`request`]: asks for a certificate. [`enrolled`]: what comes of it, and stays. [`renewal`]: asks again
-//!   in time. [`revocation`]: who is none any more.
+//! - [`issuer`]: invites and certifies. [`ledger`]: whom it has. [`revocation`]: who is none any more.
+//! - [`maker`]: who makes the certificates of this machine's own node.
 //!
 //! What passes is in `portway_protocol::enrolment`.
 
-pub(crate) mod enrolled;
 pub(crate) mod issuer;
 pub(crate) mod ledger;
-pub(crate) mod renewal;
-pub(crate) mod request;
+pub(crate) mod maker;
 pub(crate) mod revocation;

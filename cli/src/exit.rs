@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use portway_gateway::enrolment::enrolled::EnrolledError;
+use portway_gateway::enrolment::renewal::MakeError;
+use portway_gateway::enrolment::request::RequestError;
+use portway_gateway::state::StateError;
 use portway_protocol::reason::{Exit, Reason};
 
 /// An error that knows its exit code and, where there is one, its reason code.
@@ -32,6 +36,11 @@ impl Failure {
         }
     }
 
+    /// An issuer that has not done what it was asked.
+    pub(crate) fn of_issuer(error: &RequestError) -> Self {
+        Self::because(error.reason(), error.to_string())
+    }
+
     /// What was asked for cannot be meant.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
@@ -48,18 +57,55 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The exit code that an error stands for.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .map_or(ExitCode::FAILURE, |failure| {
-            ExitCode::from(failure.exit as u8)
-        })
+    let exit = error.chain().find_map(exit).unwrap_or(Exit::Failure);
+    ExitCode::from(exit as u8)
 }
 
 /// The reason code of an error, if it has one.
 pub(crate) fn reason(error: &anyhow::Error) -> Option<Reason> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .and_then(|failure| failure.reason)
+    error.chain().find_map(|cause| {
+        let failure = cause.downcast_ref::<Failure>();
+        let unmade = cause.downcast_ref::<MakeError>();
+        failure
+            .and_then(|failure| failure.reason)
+            .or_else(|| unmade.map(MakeError::reason))
+    })
+}
+
+/// The exit code of an error that has one.
+fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(failure) = cause.downcast_ref::<Failure>() {
+        return Some(failure.exit);
+    }
+    if let Some(error) = cause.downcast_ref::<MakeError>() {
+        return Some(error.reason().exit());
+    }
+    if let Some(error) = cause.downcast_ref::<EnrolledError>() {
+        return match error {
+            EnrolledError::State(error) => exit(error),
+            EnrolledError::Damaged { .. } => Some(Exit::Configuration),
+            EnrolledError::Unreadable { .. }
+            | EnrolledError::Portal(_)
+            | EnrolledError::Token(_) => None,
+        };
+    }
+    match cause.downcast_ref::<StateError>()? {
+        StateError::Shared { .. } | StateError::Damaged(_) => Some(Exit::Configuration),
+        StateError::Io { .. } | StateError::Removed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_that_cannot_be_used_is_a_matter_of_configuration() {
+        let damaged = || StateError::Damaged("node.key".into());
+        assert_eq!(code(&damaged().into()), 78.into());
+        assert_eq!(code(&EnrolledError::State(damaged()).into()), 78.into());
+        let gone = StateError::Removed("node.key".into());
+        assert_eq!(code(&gone.into()), ExitCode::FAILURE);
+        assert_eq!(code(&MakeError::Forgotten.into()), 77.into());
+    }
 }

@@ -6,11 +6,8 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context as _;
-use portway_gateway::StreamRelays;
-use portway_gateway::client::address::Scheme;
 use portway_gateway::client::{ClientError, Credential, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::revocations::KnownRevocations;
@@ -23,12 +20,12 @@ use portway_protocol::reason::Reason;
 use crate::args::{Global, Opened};
 use crate::command::client::{ask, is_running};
 use crate::control::gateway::Membership;
-use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::revocation;
 use crate::exit::Failure;
-use crate::portal::Portal;
-use crate::state::State;
-use crate::{node, opened};
+use crate::opened;
+use crate::state::{self, State};
+use portway_gateway::enrolment::Enrolled;
+use portway_gateway::portal::Portal;
 
 /// Longest file that can hold a link, bytes.
 const MAX_LINK: u64 = 4 * 1024;
@@ -67,7 +64,7 @@ struct Member {
 impl Keyring {
     /// Reads the links, or what this machine has as a node.
     pub(crate) fn open(global: &Global, opened: &Opened) -> anyhow::Result<Self> {
-        let state = State::locate(global)?;
+        let state = state::locate(global)?;
         let keys = if opened.link_files.is_empty() {
             Keys::Node(Box::new(Member::find(global, &state)?))
         } else {
@@ -86,7 +83,7 @@ impl Keyring {
             Keys::Node(member) => {
                 let (cluster, cluster_key) = (member.cluster.clone(), member.cluster_key);
                 let authority = member.authority.clone();
-                (cluster, cluster_key, node::key(&state)?, authority)
+                (cluster, cluster_key, state.node_key()?, authority)
             }
         };
         let revocations = KnownRevocations::new(cluster, cluster_key);
@@ -133,16 +130,10 @@ impl Keyring {
     /// What opens that service.
     pub(crate) fn target(&self, service: &ServiceName) -> anyhow::Result<Target> {
         let address = self.address(service)?;
+        let (device, revocations) = (self.device.clone(), self.revocations.clone());
         Ok(Target {
-            device: self.device.clone(),
             node: self.node.clone(),
-            stream_relays: Arc::new(StreamRelays::new(self.tls.clone())),
-            tls: match address.site.scheme {
-                Scheme::Http => None,
-                Scheme::Https => Some(Arc::new(self.tls.clone())),
-            },
-            revocations: self.revocations.clone(),
-            address,
+            ..Target::new(address, device, &self.tls, revocations)
         })
     }
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::args::Terms;
 use crate::cluster::Cluster;
 use crate::exit::Failure;
-use crate::portal::Portal;
 use crate::state::{State, random_bytes, random_secret};
+use portway_gateway::portal::Portal;
 
 /// How long the link that `up` prints is valid.
 pub(crate) const OWNER_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -167,7 +167,8 @@ impl Links {
             .first()
             .ok_or_else(|| Failure::configuration("a grant needs a service"))?;
         let key = SigningKey::from_link_secret(secret).public();
-        let id = grant_id(&key);
+        // A kept secret keeps its id, so that re-issuing replaces; a fresh one is random itself.
+        let id = key.grant_id();
         let (token, expires) = self.issue_to(request, id, key)?;
         let link = Link {
             cluster: self.cluster.clone(),
@@ -241,7 +242,7 @@ pub(crate) fn forget_owner_link(
     for service in services {
         let name = owner_link_file(&service.name);
         if let Some(secret) = state.read_secret(&name)?
-            && grant_id(&SigningKey::from_link_secret(&secret).public()) == *id
+            && SigningKey::from_link_secret(&secret).public().grant_id() == *id
         {
             std::fs::remove_file(state.path(&name))?;
         }
@@ -252,14 +253,6 @@ pub(crate) fn forget_owner_link(
 /// File in the state directory with the secret of the owner's link to a service.
 fn owner_link_file(service: &ServiceName) -> String {
     format!("link.{service}")
-}
-
-/// A kept secret keeps its grant id, so that re-issuing replaces; a fresh one gets a random id by
-/// being random itself.
-pub(crate) fn grant_id(key: &PublicKey) -> GrantId {
-    let mut id = [0; GrantId::LEN];
-    id.copy_from_slice(&key.as_bytes()[..GrantId::LEN]);
-    GrantId::typeable(id)
 }
 
 /// An id for a grant whose key is not known yet.
@@ -288,7 +281,7 @@ mod tests {
         let mut changed = 0;
         for seed in 0..=u8::MAX {
             let key = SigningKey::from_link_secret(&Secret::new([seed; 32]));
-            let id = grant_id(&key.public()).to_string();
+            let id = key.public().grant_id().to_string();
             assert!(!id.starts_with('-'), "{id}");
             let whole = portway_protocol::id::encode(&key.public().as_bytes()[..GrantId::LEN]);
             changed += usize::from(whole != id);

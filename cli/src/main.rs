@@ -20,7 +20,6 @@ mod opened;
 mod output;
 mod passphrase;
 mod pinned;
-mod portal;
 mod relay;
 mod role;
 mod sealed_key;

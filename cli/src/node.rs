@@ -1,25 +1,8 @@
-//! This machine as a node: its name and its key.
+//! This machine's name.
 
 use std::fs;
 
 use portway_protocol::id::NodeId;
-use portway_protocol::key::{PublicKey, SigningKey};
-
-use crate::state::State;
-
-/// File in the state directory.
-const KEY: &str = "node.key";
-
-/// Its key, made on first use.
-pub(crate) fn key(state: &State) -> anyhow::Result<SigningKey> {
-    state.key(KEY)
-}
-
-/// Its public key, if it has one.
-pub(crate) fn public_key(state: &State) -> anyhow::Result<Option<PublicKey>> {
-    let seed = state.read_secret(KEY)?;
-    Ok(seed.map(|seed| SigningKey::from_seed(&seed).public()))
-}
 
 /// This machine's host name as a DNS label.
 pub(crate) fn host_name() -> NodeId {

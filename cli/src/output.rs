@@ -62,19 +62,6 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// What somebody else has written, without what a terminal would obey.
-pub(crate) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
-}
-
 /// Whether colours and drawings are welcome.
 pub(crate) fn is_fancy() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
@@ -106,11 +93,6 @@ mod tests {
             ],
         );
         assert_eq!(text, "NAME    X\na       1\nlonger  2\n");
-    }
-
-    #[test]
-    fn what_others_wrote_does_not_drive_the_terminal() {
-        assert_eq!(printable("änn\u{1b}[2J\n"), "änn\\u{1b}[2J\\n");
     }
 
     #[test]

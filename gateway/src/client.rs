@@ -30,7 +30,7 @@ use portway_transport::webrtc::StreamRelays;
 
 use crate::revocations::KnownRevocations;
 
-pub use address::{Credential, ServiceAddress, Site};
+pub use address::{Credential, Scheme, ServiceAddress, Site};
 pub use connect::{Opening, connect};
 pub use error::ClientError;
 pub use portway_transport::{Path, PathKind};
@@ -51,4 +51,27 @@ pub struct Target {
     pub stream_relays: Arc<StreamRelays>,
     /// Which nodes are none any more.
     pub revocations: KnownRevocations,
+}
+
+impl Target {
+    /// Any node that offers the service. `tls`: whom to believe to be signaling or a relay, where they speak it.
+    #[must_use]
+    pub fn new(
+        address: ServiceAddress,
+        device: SigningKey,
+        tls: &rustls::ClientConfig,
+        revocations: KnownRevocations,
+    ) -> Self {
+        Self {
+            node: None,
+            device,
+            stream_relays: Arc::new(StreamRelays::new(tls.clone())),
+            tls: match address.site.scheme {
+                Scheme::Http => None,
+                Scheme::Https => Some(Arc::new(tls.clone())),
+            },
+            revocations,
+            address,
+        }
+    }
 }

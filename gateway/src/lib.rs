@@ -11,6 +11,8 @@
 //! - [`revocations`]: which nodes are none any more.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
+//! - [`enrolment`]: how a machine becomes a node, and stays one. [`state`]: what it keeps. [`portal`]: where nodes and
+//!   browsers meet.
 //! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
@@ -18,11 +20,13 @@ pub mod agent;
 pub mod audit;
 pub mod client;
 pub mod config;
+pub mod enrolment;
 mod executor;
 pub mod grants;
 pub mod health;
 pub mod links;
 pub mod pairing;
+pub mod portal;
 pub mod private_file;
 pub mod proxy;
 mod random;
@@ -30,6 +34,7 @@ pub mod revocations;
 pub mod service;
 pub mod session;
 mod signaling;
+pub mod state;
 pub mod tunnel;
 
 pub use agent::{Gateway, GatewayHandle};

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::check::Check;
-use crate::id::{IdError, decode_array, encode};
+use crate::id::{GrantId, IdError, decode_array, encode};
 use crate::secret::Secret;
 use crate::words::Words;
 
@@ -90,6 +90,14 @@ impl fmt::Debug for SigningKey {
 pub struct PublicKey(ed25519_dalek::VerifyingKey);
 
 impl PublicKey {
+    /// The id of a grant that is known by its key alone.
+    #[must_use]
+    pub fn grant_id(&self) -> GrantId {
+        let mut id = [0; GrantId::LEN];
+        id.copy_from_slice(&self.as_bytes()[..GrantId::LEN]);
+        GrantId::typeable(id)
+    }
+
     /// Checks 32 bytes.
     ///
     /// # Errors

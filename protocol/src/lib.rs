@@ -25,6 +25,7 @@ pub mod link;
 pub mod liveness;
 pub mod pairing;
 pub mod permission;
+pub mod printable;
 pub mod reason;
 pub mod revocation;
 pub mod rotation;

@@ -11,7 +11,7 @@ use crate::args::Global;
 use crate::control;
 use crate::control::gateway::ServiceView;
 use crate::output;
-use crate::state::State;
+use crate::state;
 
 /// A node as the running instance tells it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ pub(crate) fn ask<T: DeserializeOwned>(
     path: &str,
     body: Option<&impl Serialize>,
 ) -> anyhow::Result<T> {
-    let socket = State::locate(global)?.path(control::SOCKET);
+    let socket = state::locate(global)?.path(control::SOCKET);
     ask_at(&socket, method, path, body)
 }
 
@@ -166,7 +166,7 @@ pub(crate) fn ask_at<T: DeserializeOwned>(
 
 /// Whether an instance uses the state directory.
 pub(crate) fn is_running(global: &Global) -> anyhow::Result<bool> {
-    control::is_alive(&State::locate(global)?.path(control::SOCKET))
+    control::is_alive(&state::locate(global)?.path(control::SOCKET))
 }
 
 /// The word that JSON has for a state.

@@ -12,11 +12,11 @@ use crate::assets;
 use crate::cluster::Kept;
 use crate::command::client::duration;
 use crate::config::relay::outgoing_ip;
-use crate::enrolment::enrolled::Enrolled;
 use crate::exit::Failure;
 use crate::links::unix_now;
 use crate::output;
-use crate::state::{State, random_bytes};
+use crate::state::{self, random_bytes};
+use portway_gateway::enrolment::Enrolled;
 
 /// Socket buffer that the transport asks for, see `portway_transport`.
 const WANTED_BUFFER: usize = 4 * 1024 * 1024;
@@ -154,7 +154,7 @@ fn web_client() -> Check {
 }
 
 fn state(global: &Global) -> Check {
-    let opened = State::locate(global).and_then(|state| {
+    let opened = state::locate(global).and_then(|state| {
         state.prepare()?;
         Kept::find(&state)?;
         state.read_secret("node.key")?;
@@ -181,9 +181,10 @@ fn certificate(global: &Global) -> Option<Check> {
             "`portway gateway` renews it if it can; otherwise join again with a new join token",
         )
     };
-    let kept = State::locate(global).and_then(|state| {
+    let kept = state::locate(global).and_then(|state| {
         let joined = Enrolled::open(&state)?;
-        joined.map(|joined| joined.certificate(&state)).transpose()
+        let certificate = joined.map(|joined| joined.certificate(&state));
+        Ok(certificate.transpose()?)
     });
     let certificate = match kept.transpose()? {
         Ok(certificate) => certificate,

@@ -13,14 +13,15 @@ use serde::Serialize;
 
 use crate::args::{Events as Args, EventsCommand, EventsVerify, Format, Global};
 use crate::command::client::{ask, ask_at, bytes, duration};
+use crate::control;
 use crate::control::events::Line;
 use crate::control::status::Status;
 use crate::exit::Failure;
 use crate::links::unix_now;
-use crate::output::{self, printable};
+use crate::output;
 use crate::signals::Signals;
-use crate::state::State;
-use crate::{control, node};
+use crate::state::{self, State};
+use portway_protocol::printable::printable;
 
 #[derive(Serialize)]
 struct Events {
@@ -76,7 +77,7 @@ fn last(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
 
 /// Until a signal, or until the instance ends.
 fn follow(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
-    let socket = State::locate(global)?.path(control::SOCKET);
+    let socket = state::locate(global)?.path(control::SOCKET);
     let format = global.format();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -261,10 +262,10 @@ fn names(services: &[ServiceName]) -> String {
 }
 
 fn verify(global: &Global, args: &EventsVerify) -> anyhow::Result<ExitCode> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     let own = match args.key {
         Some(key) => Some(key),
-        None => node::public_key(&state)?,
+        None => state.node_public_key()?,
     };
     let Some(key) = own else {
         let dir = state.dir().display();

@@ -24,16 +24,19 @@ use crate::config::gateway::Settings;
 use crate::control::Parts;
 use crate::control::gateway::{Node, Owner};
 use crate::control::status::{Instance, Role};
-use crate::enrolment::enrolled::Enrolled;
-use crate::enrolment::renewal::{By, Certificate, Maker, Renewal};
+use crate::enrolment::maker::Maker;
 use crate::enrolment::revocation;
 use crate::exit::Failure;
 use crate::links::{Links, unix_now};
-use crate::portal::Portal;
+use crate::output;
 use crate::role::gateway::GRANTS;
 use crate::role::{self, Process};
-use crate::state::State;
-use crate::{node, output};
+use crate::state::{self, State};
+use portway_gateway::enrolment::Certificate;
+use portway_gateway::enrolment::Enrolled;
+use portway_gateway::enrolment::certificate::By;
+use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
+use portway_gateway::portal::Portal;
 
 /// A machine token that expires within this time is worth a warning.
 const RENEW_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -60,11 +63,11 @@ pub(crate) fn run(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitC
 
 async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode> {
     let file = File::load(global)?;
-    let state = State::configured(global, &file)?;
+    let state = state::configured(global, &file)?;
     state.prepare()?;
     let joined = Enrolled::open(&state)?;
     let settings = Settings::resolve(args, &file, joined.as_ref())?;
-    let node_key = node::key(&state)?;
+    let node_key = state.node_key()?;
     let own = Kept::find(&state)?.filter(|kept| settings.is_of(kept));
     let own = own.map(|kept| kept.open(global, &state)).transpose()?;
     let own = own.map(Current::new);

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Kept};
 use crate::exit::Failure;
 use crate::output;
 use crate::passphrase;
-use crate::state::State;
+use crate::state::{self, State};
 
 #[derive(Serialize)]
 struct Made {
@@ -18,7 +18,7 @@ struct Made {
 
 /// Makes the key of a cluster, or shows the one that is there.
 pub(crate) fn run(global: &Global, args: &Init) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     state.prepare()?;
     let kept = make(global, &state, args)?;
     let made = Made {

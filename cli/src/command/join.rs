@@ -15,12 +15,11 @@ use serde::Serialize;
 
 use crate::args::{Global, Join, Opened};
 use crate::cluster::Kept;
-use crate::enrolment::enrolled::Enrolled;
-use crate::enrolment::request::{self, Name};
 use crate::exit::Failure;
-use crate::links::grant_id;
-use crate::state::{State, random_bytes};
+use crate::state::{self, State, random_bytes};
 use crate::{control, node, opened, output};
+use portway_gateway::enrolment::Enrolled;
+use portway_gateway::enrolment::request::{self, Name};
 
 /// How often an answer that was lost is asked for again.
 const REPEATS: u32 = 3;
@@ -43,7 +42,7 @@ struct Joined {
 
 /// Asks for a certificate and keeps it.
 pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     state.prepare()?;
     require_room(&state)?;
     let ca = args.ca.as_ref().map(std::path::absolute).transpose()?;
@@ -63,7 +62,7 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
         return Err(Failure::because(Reason::LinkInvalid, message).into());
     }
     require_same_cluster(&state, &target.address.credential)?;
-    let key = node::key(&state)?;
+    let key = state.node_key()?;
     let name = match &args.node {
         Some(node) => Name::Chosen(node.clone()),
         None => Name::Proposed(node::host_name()),
@@ -114,11 +113,11 @@ async fn certificate(
     } else if [Reason::SessionLost, Reason::SessionTimeout].contains(&reason) {
         REPEATS
     } else {
-        return Err(first.failure());
+        return Err(Failure::of_issuer(&first));
     };
     let mut again = target.clone();
     again.address.credential = Credential {
-        grant: grant_id(&key.public()),
+        grant: key.public().grant_id(),
         key: key.clone(),
         ..again.address.credential
     };
@@ -137,7 +136,7 @@ async fn certificate(
                        `portway token issue join` where the cluster key is";
         return Err(Failure::because(Reason::GrantUnknown, message));
     }
-    Err(first.failure())
+    Err(Failure::of_issuer(&first))
 }
 
 /// Neither a gateway that runs, nor a cluster of its own.

@@ -9,8 +9,8 @@ use crate::cluster::Kept;
 use crate::control;
 use crate::control::enrolment::{Rotated, Taken};
 use crate::exit::Failure;
-use crate::state::State;
-use crate::{node, output, passphrase};
+use crate::state;
+use crate::{output, passphrase};
 
 #[derive(Serialize)]
 struct Keys {
@@ -34,14 +34,14 @@ pub(crate) fn run(global: &Global, args: Key) -> anyhow::Result<()> {
 }
 
 fn show(global: &Global) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     state.prepare()?;
     let cluster = Kept::find(&state)?;
     let keys = Keys {
         cluster: cluster.as_ref().map(|it| it.name.to_string()),
         cluster_key: cluster.as_ref().map(|it| it.public().to_string()),
         cluster_words: cluster.as_ref().map(|it| it.public().words().to_string()),
-        node_key: node::key(&state)?.public().to_string(),
+        node_key: state.node_key()?.public().to_string(),
     };
     output::print(global.format(), &keys, |keys| {
         let mut text = String::new();
@@ -70,7 +70,7 @@ struct Replaced {
 
 /// Replaces the cluster key, here and in the process that runs.
 fn rotate(global: &Global) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     let (cluster, passphrase) = Kept::required(&state)?.unlock(global, &state)?;
     let next = cluster.rotate(&state, passphrase.as_ref())?;
     let running = control::is_alive(&state.path(control::SOCKET))?;
@@ -116,7 +116,7 @@ struct Protected {
 
 /// Gives the cluster key a passphrase, or takes it off.
 fn protect(global: &Global, protection: Protection) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     let kept = Kept::required(&state)?;
     let (is_so, already) = match protection {
         Protection::Passphrase => (kept.is_sealed(), "the cluster key has a passphrase already"),

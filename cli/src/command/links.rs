@@ -10,7 +10,8 @@ use crate::args::{Global, Links, LinksCommand};
 use crate::control::gateway::Revoked;
 use crate::exit::Failure;
 use crate::links::unix_now;
-use crate::output::{self, printable};
+use crate::output;
+use portway_protocol::printable::printable;
 
 #[derive(Serialize)]
 struct Listed {

@@ -33,7 +33,7 @@ use crate::exit::Failure;
 use crate::links::{random_id, unix_now};
 use crate::output;
 use crate::signals::{Asked, Signals};
-use crate::state::State;
+use crate::state;
 
 /// Name of the user that a relay without users makes up.
 const TRIAL_USER: &str = "trial";
@@ -236,7 +236,7 @@ async fn drained(relay: &Relay, limit: Duration) {
 /// The control socket and its path. A relay that cannot have one still relays.
 async fn bind_control(global: &args::Global, file: &File) -> Option<(UnixListener, PathBuf)> {
     let bound = async {
-        let state = State::configured(global, file)?;
+        let state = state::configured(global, file)?;
         state.prepare()?;
         let path = state.path(control::relay::SOCKET);
         anyhow::Ok((control::bind(&path).await?, path))

@@ -16,10 +16,10 @@ use crate::control::Parts;
 use crate::control::status::{Instance, Role};
 use crate::exit::Failure;
 use crate::output;
-use crate::portal::Portal;
 use crate::relay::tickets::Tickets;
 use crate::role::{self, Process, signaling};
-use crate::state::State;
+use crate::state;
+use portway_gateway::portal::Portal;
 
 /// Printed when it serves.
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ async fn serve(global: &Global, args: &args::Signaling) -> anyhow::Result<ExitCo
     let cluster = cluster(&web)?;
     let keys = file.signaling.cluster_keys()?;
     let relays = issuers(&file.signaling)?;
-    let state = State::configured(global, &file)?;
+    let state = state::configured(global, &file)?;
     let mut process = Process::begin(&state).await?;
     let stun = if web.stun { Stun::Own } else { Stun::Nobody };
     let service = signaling::bind(&web, &cluster, keys.clone(), stun, &state).await?;

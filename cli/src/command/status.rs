@@ -4,17 +4,18 @@ use crate::args::Global;
 use crate::command::client::{ask_at, duration};
 use crate::control::status::Status;
 use crate::control::{self, is_alive};
-use crate::enrolment::renewal::By;
 use crate::links::unix_now;
-use crate::output::{self, printable};
-use crate::state::State;
+use crate::output;
+use crate::state;
+use portway_gateway::enrolment::certificate::By;
+use portway_protocol::printable::printable;
 
 /// Beginning of a hash that tells builds apart.
 const SHORT_HASH: usize = 12;
 
 /// Asks what runs, of whatever role.
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     let relay = state.path(control::relay::SOCKET);
     let main = state.path(control::SOCKET);
     let socket = if !is_alive(&main)? && is_alive(&relay)? {

@@ -17,9 +17,10 @@ use crate::enrolment::issuer::{InvitationRequest, JoinToken};
 use crate::enrolment::ledger::{Entries, Ledger, Member};
 use crate::exit::Failure;
 use crate::links::{GrantRequest, Granted, Links, unix_now};
-use crate::output::{self, printable};
-use crate::portal::Portal;
-use crate::state::State;
+use crate::output;
+use crate::state;
+use portway_gateway::portal::Portal;
+use portway_protocol::printable::printable;
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -70,7 +71,7 @@ fn run_issue(global: &Global, issue: &Issue) -> anyhow::Result<()> {
             key,
             lifetime,
         } => {
-            let state = State::locate(global)?;
+            let state = state::locate(global)?;
             let cluster = Cluster::required(global, &state)?;
             let token =
                 cluster.machine_token(node, *key, lifetime.as_secs(), RevokedBy::Nothing)?;
@@ -109,7 +110,7 @@ fn issue_there(global: &Global, request: &GrantRequest) -> anyhow::Result<()> {
 
 /// By the cluster key of the state directory. Nobody knows the grant yet.
 fn issue_here(global: &Global, request: &GrantRequest, portal: &Portal) -> anyhow::Result<()> {
-    let cluster = Cluster::required(global, &State::locate(global)?)?;
+    let cluster = Cluster::required(global, &state::locate(global)?)?;
     if !portal.is_of(&cluster.name) {
         let message = format!(
             "{portal} is not the portal of the cluster `{}`",
@@ -158,7 +159,7 @@ fn read_token() -> anyhow::Result<String> {
 
 fn inspect(global: &Global) -> anyhow::Result<()> {
     let token = read_token()?;
-    let kept = Kept::required(&State::locate(global)?)?;
+    let kept = Kept::required(&state::locate(global)?)?;
     let keys = TrustedKeys::new([kept.public()]);
     let name = kept.name;
     let now = unix_now();

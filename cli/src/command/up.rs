@@ -22,15 +22,17 @@ use crate::config::{File, Settings};
 use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
 use crate::control::status::{Instance, Role};
-use crate::enrolment::renewal::{By, Maker, Renewal};
+use crate::enrolment::maker::Maker;
 use crate::enrolment::revocation;
 use crate::links::Links;
-use crate::portal::Portal;
 use crate::relay::Beside;
 use crate::role::gateway::{GRANTS, Offered};
 use crate::role::{self, Process, signaling};
-use crate::state::State;
+use crate::state;
 use crate::{node, output, pinned};
+use portway_gateway::enrolment::certificate::By;
+use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
+use portway_gateway::portal::Portal;
 
 /// Printed with `--json` when everything runs.
 #[derive(Serialize)]
@@ -53,7 +55,7 @@ pub(crate) fn run(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
 async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let file = File::load(global)?;
     let settings = Settings::resolve(args, &file)?;
-    let state = State::configured(global, &file)?;
+    let state = state::configured(global, &file)?;
     let mut process = Process::begin(&state).await?;
     let cluster = Cluster::open_or_make(global, &state, settings.web.cluster.as_ref())?;
     let with_relay = wants_relay(&settings, &file);
@@ -69,7 +71,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
     let relay = with_relay
         .then(|| start_relay(&file, &settings, &cluster, &service))
         .transpose()?;
-    let (name, key) = (node::host_name(), node::key(&state)?);
+    let (name, key) = (node::host_name(), state.node_key()?);
     let current = Current::new(cluster.clone());
     let mut maker = Maker::Cluster(current.clone(), MAX_MACHINE_LIFETIME);
     // Made anew at every start.

@@ -11,10 +11,10 @@ use toml::Spanned;
 use super::{File, optional, parse_all};
 use crate::args;
 use crate::cluster::Kept;
-use crate::enrolment::enrolled::Enrolled;
 use crate::exit::Failure;
 use crate::node;
-use crate::portal::Portal;
+use portway_gateway::enrolment::Enrolled;
+use portway_gateway::portal::Portal;
 
 /// `[gateway]`.
 #[derive(Debug, Default, Deserialize)]

@@ -23,17 +23,17 @@ use tokio::sync::watch;
 use super::Refusal;
 use crate::args;
 use crate::cluster::Current;
-use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::issuer::Issuer;
-use crate::enrolment::renewal::Standing;
 use crate::enrolment::revocation::ListLifetime;
 use crate::exit::Failure;
 use crate::links::{
     GrantRequest, Granted, Links, NodeGrantRequest, NodeGranted, forget_owner_link,
 };
-use crate::portal::Portal;
 use crate::relay::Beside;
-use crate::{node, state};
+use crate::state;
+use portway_gateway::enrolment::Enrolled;
+use portway_gateway::enrolment::certificate::Standing;
+use portway_gateway::portal::Portal;
 
 /// The gateway that runs here.
 #[derive(Clone)]
@@ -221,9 +221,9 @@ impl Node {
             return known.ok_or_else(|| unknown_node(name).into());
         }
         let enrolled = Enrolled::open(&self.state)?.context(NO_ISSUER)?;
-        let key = node::key(&self.state)?;
+        let key = self.state.node_key()?;
         let vouched = enrolled.key_of(name, &key).await;
-        vouched.map_err(|error| error.failure().into())
+        vouched.map_err(|error| Failure::of_issuer(&error).into())
     }
 
     /// What makes grants here: of the cluster key, if that is here.

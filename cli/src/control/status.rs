@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Refusal;
 use super::gateway::Node;
-use crate::enrolment::renewal::Standing;
+use portway_gateway::enrolment::certificate::Standing;
 
 /// Read of the executable at a time.
 const CHUNK: usize = 64 * 1024;

@@ -38,9 +38,9 @@ use super::ledger::{Entries, Invited, Ledger, Member, OVERLAP};
 use super::revocation::ListLifetime;
 use crate::cluster::{Current, MAX_MACHINE_LIFETIME};
 use crate::exit::Failure;
-use crate::links::{GrantRequest, Granted, Links, grant_id, unix_now};
-use crate::portal::Portal;
+use crate::links::{GrantRequest, Granted, Links, unix_now};
 use crate::state::{State, random_bytes};
+use portway_gateway::portal::Portal;
 
 /// Name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "enrol.sock";
@@ -382,7 +382,7 @@ fn grant_of(
         services: vec![permission()],
         iat: now,
         exp: expires + OVERLAP,
-        jti: grant_id(&request.key),
+        jti: request.key.grant_id(),
         cnf: Confirmation {
             ed25519: request.key,
         },

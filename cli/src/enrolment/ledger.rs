@@ -119,7 +119,7 @@ impl Ledger {
         let outcome = change(&mut entries)?;
         entries.version = 1;
         let json = serde_json::to_vec_pretty(&entries).map_err(anyhow::Error::from)?;
-        self.0.replace(FILE, &json)?;
+        self.0.replace(FILE, &json).map_err(anyhow::Error::from)?;
         Ok(outcome)
     }
 

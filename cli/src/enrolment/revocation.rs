@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::issuer::Issuer;
 use super::ledger::Entries;
-use super::renewal::until;
 use crate::args::Span;
 use crate::cluster::MAX_MACHINE_LIFETIME;
 use crate::links::unix_now;
 use crate::state::State;
+use portway_gateway::enrolment::renewal::until;
 
 /// File in the state directory.
 const FILE: &str = "revocations.json";

@@ -9,9 +9,10 @@ use crate::args::Exposed;
 use crate::control::gateway::NewService;
 use crate::demo::Demo;
 use crate::enrolment::issuer::{self, Issuer};
-use crate::enrolment::renewal::Renewal;
+use crate::enrolment::maker::Maker;
 use crate::enrolment::revocation;
 use crate::state::State;
+use portway_gateway::enrolment::renewal::Renewal;
 
 /// File in the state directory.
 pub(crate) const GRANTS: &str = "grants.json";
@@ -79,7 +80,7 @@ impl Process {
     }
 
     /// Renews the certificate of the node as long as it takes requests.
-    pub(crate) fn spawn_renewal(&mut self, renewal: Renewal) {
+    pub(crate) fn spawn_renewal(&mut self, renewal: Renewal<Maker>) {
         let drain = self.drain.clone();
         self.tasks.spawn(async move {
             renewal.run(drain).await;

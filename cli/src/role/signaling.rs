@@ -12,8 +12,8 @@ use super::Process;
 use crate::assets;
 use crate::config::web::Web;
 use crate::exit::Failure;
-use crate::portal::Portal;
 use crate::state::State;
+use portway_gateway::portal::Portal;
 
 /// File in the state directory: nodes, and what happened.
 const REGISTRY: &str = "registry.db";

@@ -10,8 +10,9 @@ use crate::command::client::{ask_at, bytes, duration};
 use crate::control::relay::{Revoke, Revoked, SessionView, Status};
 use crate::control::{self, is_alive};
 use crate::exit::Failure;
-use crate::output::{self, printable};
-use crate::state::State;
+use crate::output;
+use crate::state;
+use portway_protocol::printable::printable;
 
 /// `portway relay status`.
 pub(crate) fn status(global: &Global) -> anyhow::Result<()> {
@@ -43,7 +44,7 @@ pub(crate) fn revoke(global: &Global, target: &str, lifetime: Duration) -> anyho
 
 /// The socket of the relay that runs on the state directory: alone, or within `up`.
 fn socket(global: &Global) -> anyhow::Result<PathBuf> {
-    let state = State::locate(global)?;
+    let state = state::locate(global)?;
     for name in [control::relay::SOCKET, control::SOCKET] {
         let path = state.path(name);
         if is_alive(&path)? {

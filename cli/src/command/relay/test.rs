@@ -154,7 +154,7 @@ fn tell(step: &Step) -> io::Result<()> {
         "{mark} {:<18}{:>8.1} ms  {}",
         step.name,
         milliseconds(step.took),
-        output::printable(&step.detail)
+        portway_protocol::printable::printable(&step.detail)
     )?;
     out.flush()
 }

@@ -21,7 +21,7 @@ use crate::exit::Failure;
 use crate::links::{GrantRequest, unix_now};
 use crate::output;
 use crate::signals::Signals;
-use crate::state::State;
+use crate::state;
 use crate::typing;
 
 /// Lines of the running instance that may wait: there are three at most.
@@ -45,7 +45,7 @@ enum Event<'a> {
 }
 
 pub(super) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
-    let socket = State::locate(global)?.path(control::SOCKET);
+    let socket = state::locate(global)?.path(control::SOCKET);
     let host = Host {
         format: global.format(),
         socket: &socket,

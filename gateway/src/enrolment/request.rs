@@ -5,13 +5,12 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
-use portway_gateway::client::session::RequestBody;
-use portway_gateway::client::{self, ClientError, Credential, Session, Target};
 use portway_protocol::enrolment::{
     Certificate, CertificateRequest, Invitation, MAX_BODY, NODES_PATH, PATH, Refusal, Vouched,
 };
 use portway_protocol::id::{ClusterName, NodeId};
 use portway_protocol::key::{PublicKey, SigningKey};
+use portway_protocol::printable::printable;
 use portway_protocol::reason::Reason;
 use portway_protocol::rotation::{self, Rotation, RotationError};
 use portway_protocol::token::machine::MachineClaims;
@@ -19,15 +18,18 @@ use portway_protocol::token::{TokenError, TrustedKeys};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::exit::Failure;
-use crate::links::unix_now;
+use crate::client::address::AddressError;
+use crate::client::session::RequestBody;
+use crate::client::{self, ClientError, Credential, Session, Target};
+use crate::proxy::connect::ConnectorError;
+use crate::session::unix_now;
 
 /// Time for a session and an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The name that a machine asks for.
 #[derive(Debug, Clone)]
-pub(crate) enum Name {
+pub enum Name {
     /// This one.
     Chosen(NodeId),
     /// That of the join token, or this one if the token leaves it open.
@@ -36,10 +38,13 @@ pub(crate) enum Name {
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestError {
-    /// This end cannot even begin.
-    #[error("{0:#}")]
-    Unprepared(anyhow::Error),
+pub enum RequestError {
+    /// The address of signaling is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Whom to believe to be signaling cannot be read.
+    #[error(transparent)]
+    Tls(#[from] ConnectorError),
     /// No session, or it was lost.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -47,7 +52,7 @@ pub(crate) enum RequestError {
     #[error("the issuer did not answer in time")]
     Timeout,
     /// The issuer said no.
-    #[error("{}", crate::output::printable(&.0.message))]
+    #[error("{}", printable(&.0.message))]
     Refused(Refusal),
     /// The issuer answered something else.
     #[error("the issuer answered with status {0}: is it of this version?")]
@@ -71,9 +76,10 @@ pub(crate) enum RequestError {
 
 impl RequestError {
     /// The reason code.
-    pub(crate) const fn reason(&self) -> Reason {
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::Unprepared(_) => Reason::Internal,
+            Self::Address(_) | Self::Tls(_) => Reason::Internal,
             Self::Client(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
             Self::Refused(refusal) => refusal.reason,
@@ -83,15 +89,13 @@ impl RequestError {
             }
         }
     }
-
-    /// With its exit code.
-    pub(crate) fn failure(&self) -> Failure {
-        Failure::because(self.reason(), self.to_string())
-    }
 }
 
 /// Asks what the issuer has to tell without certifying anything.
-pub(crate) async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
+///
+/// # Errors
+/// See [`RequestError`].
+pub async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
     let asked = async {
         let session = client::connect(target).await?;
         let told = exchange(&session, (Method::GET, PATH), None::<&()>).await;
@@ -103,7 +107,10 @@ pub(crate) async fn invitation(target: &Target) -> Result<Invitation, RequestErr
 }
 
 /// Asks whose key the name of a node stands for.
-pub(crate) async fn key_of(target: &Target, name: &NodeId) -> Result<PublicKey, RequestError> {
+///
+/// # Errors
+/// See [`RequestError`].
+pub async fn key_of(target: &Target, name: &NodeId) -> Result<PublicKey, RequestError> {
     let path = format!("{NODES_PATH}{name}");
     let asked = async {
         let session = client::connect(target).await?;
@@ -126,7 +133,10 @@ pub(crate) async fn key_of(target: &Target, name: &NodeId) -> Result<PublicKey, 
 }
 
 /// Asks for a certificate for a node key. What comes is checked.
-pub(crate) async fn certificate(
+///
+/// # Errors
+/// See [`RequestError`].
+pub async fn certificate(
     target: &Target,
     name: Name,
     key: &SigningKey,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// `https://{cluster}.{domain}`; on one machine `http://{cluster}.localhost:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Portal {
+pub struct Portal {
     scheme: Scheme,
     /// With the port, if it is not the default one.
     host: String,
@@ -37,24 +37,28 @@ impl Scheme {
 
 impl Portal {
     /// Whether this is the portal of a cluster of that name.
-    pub(crate) fn is_of(&self, cluster: &ClusterName) -> bool {
+    #[must_use]
+    pub fn is_of(&self, cluster: &ClusterName) -> bool {
         let rest = self.host.strip_prefix(cluster.as_str());
         rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'))
     }
 
     /// The origin of a service.
-    pub(crate) fn service(&self, name: &ServiceName) -> String {
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> String {
         format!("{}://{name}.{}", self.scheme(), self.host)
     }
 
     /// Host of the holder's origin, where gateways connect, too.
-    pub(crate) fn holder_host(&self) -> String {
+    #[must_use]
+    pub fn holder_host(&self) -> String {
         format!("conn.{}", self.host)
     }
 
     /// Where its names lead if this machine is meant: not every system knows names below `localhost`
     /// (RFC 6761 §6.3).
-    pub(crate) fn loopback(&self) -> Option<SocketAddr> {
+    #[must_use]
+    pub fn loopback(&self) -> Option<SocketAddr> {
         let (name, port) = match self.host.split_once(':') {
             Some((name, port)) => (name, port.parse().ok()?),
             None => (self.host.as_str(), self.scheme.default_port()),
@@ -64,7 +68,8 @@ impl Portal {
     }
 
     /// `http` or `https`.
-    pub(crate) const fn scheme(&self) -> &'static str {
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
         match self.scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
@@ -72,7 +77,8 @@ impl Portal {
     }
 
     /// Whether TLS is spoken.
-    pub(crate) const fn is_secure(&self) -> bool {
+    #[must_use]
+    pub const fn is_secure(&self) -> bool {
         match self.scheme {
             Scheme::Http => false,
             Scheme::Https => true,

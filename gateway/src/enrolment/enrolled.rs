@@ -3,26 +3,22 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::Context as _;
-use portway_gateway::StreamRelays;
-use portway_gateway::client::{Credential, ServiceAddress, Target};
-use portway_gateway::proxy::connect::tls_config;
-use portway_gateway::revocations::KnownRevocations;
-use portway_gateway::service::Trust;
-use portway_protocol::enrolment::{self, Invitation};
-use portway_protocol::id::{ClusterName, NodeId, ServiceName};
+use portway_protocol::enrolment::{self, Invitation, grant_of_node};
+use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::rotation::Rotation;
+use portway_protocol::token::TokenError;
 use serde::{Deserialize, Serialize};
 
-use super::renewal::Certificate;
+use super::certificate::Certificate;
 use super::request::{self, Name, RequestError};
-use crate::exit::Failure;
-use crate::links::grant_id;
+use crate::client::{Credential, ServiceAddress, Target};
 use crate::portal::Portal;
-use crate::state::State;
+use crate::proxy::connect::tls_config;
+use crate::revocations::KnownRevocations;
+use crate::service::Trust;
+use crate::state::{State, StateError};
 
 /// Files in the state directory.
 const FILE: &str = "enrolment.json";
@@ -31,50 +27,84 @@ const TOKEN: &str = "machine.token";
 /// The only version of the file.
 const VERSION: u32 = 1;
 
+/// Why what a machine keeps cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolledError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It cannot be understood.
+    #[error("{path} is damaged: {source}; remove it, and join again with `portway join`")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The issuer tells a signaling service whose address is none.
+    #[error("the issuer's signaling services: {0}")]
+    Portal(String),
+    /// The certificate is none, or not any more.
+    #[error("the certificate of this machine: {0}")]
+    Token(#[from] TokenError),
+}
+
 /// A cluster that this machine has joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Enrolled {
+pub struct Enrolled {
     version: u32,
-    pub(crate) cluster: ClusterName,
-    pub(crate) cluster_key: PublicKey,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its key.
+    pub cluster_key: PublicKey,
     /// How it came to be that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) rotations: Vec<Rotation>,
-    pub(crate) node: NodeId,
+    pub rotations: Vec<Rotation>,
+    /// This machine's name in it.
+    pub node: NodeId,
     /// Portals of the signaling services.
-    pub(crate) signaling: Vec<Portal>,
+    pub signaling: Vec<Portal>,
     /// Authority (PEM) of their certificates, if not the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) signaling_ca: Option<PathBuf>,
+    pub signaling_ca: Option<PathBuf>,
 }
 
 impl Enrolled {
     /// That of the state directory, if this machine has joined a cluster.
-    pub(crate) fn open(state: &State) -> anyhow::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// See [`EnrolledError`].
+    pub fn open(state: &State) -> Result<Option<Self>, EnrolledError> {
         let path = state.path(FILE);
         let json = match fs::read(&path) {
             Ok(json) => json,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
+            Err(source) => return Err(EnrolledError::Unreadable { path, source }),
         };
-        let enrolled = serde_json::from_slice(&json).map_err(|error| {
-            Failure::configuration(format!(
-                "{} is damaged: {error}; remove it, and join again with `portway join`",
-                path.display()
-            ))
-        })?;
-        Ok(Some(enrolled))
+        let enrolled = serde_json::from_slice(&json);
+        enrolled
+            .map(Some)
+            .map_err(|source| EnrolledError::Damaged { path, source })
     }
 
     /// Keeps what an issuer has answered.
-    pub(crate) fn keep(
+    ///
+    /// # Errors
+    /// See [`EnrolledError`].
+    pub fn keep(
         state: &State,
         certificate: &enrolment::Certificate,
         signaling_ca: Option<PathBuf>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, EnrolledError> {
         let signaling: Result<Vec<Portal>, String> =
             certificate.signaling.iter().map(|it| it.parse()).collect();
         let enrolled = Self {
@@ -83,35 +113,63 @@ impl Enrolled {
             cluster_key: certificate.cluster_key,
             rotations: certificate.rotations.clone(),
             node: certificate.node.clone(),
-            signaling: signaling.map_err(anyhow::Error::msg)?,
+            signaling: signaling.map_err(EnrolledError::Portal)?,
             signaling_ca,
         };
-        anyhow::ensure!(
-            !enrolled.signaling.is_empty(),
-            "the issuer tells no signaling service"
-        );
+        if enrolled.signaling.is_empty() {
+            return Err(EnrolledError::Portal("there is none".to_owned()));
+        }
+        let json =
+            serde_json::to_vec_pretty(&enrolled).map_err(|source| EnrolledError::Damaged {
+                path: state.path(FILE),
+                source,
+            })?;
         state.replace(TOKEN, format!("{}\n", certificate.token).as_bytes())?;
-        state.replace(FILE, &serde_json::to_vec_pretty(&enrolled)?)?;
+        state.replace(FILE, &json)?;
         Ok(enrolled)
     }
 
     /// The certificate that is kept.
-    pub(crate) fn certificate(&self, state: &State) -> anyhow::Result<Certificate> {
+    ///
+    /// # Errors
+    /// See [`EnrolledError`].
+    pub fn certificate(&self, state: &State) -> Result<Certificate, EnrolledError> {
         let path = Self::token_file(state);
-        let token =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let token = token.trim().to_owned();
+        let token = fs::read_to_string(&path);
+        let token = token.map_err(|source| EnrolledError::Unreadable { path, source })?;
         let keys = (self.cluster_key, self.rotations.clone());
-        Ok(Certificate::verify(token, &self.cluster, keys)?.0)
+        Ok(Certificate::verify(token.trim().to_owned(), &self.cluster, keys)?.0)
     }
 
     /// File of the certificate.
-    pub(crate) fn token_file(state: &State) -> PathBuf {
+    #[must_use]
+    pub fn token_file(state: &State) -> PathBuf {
         state.path(TOKEN)
     }
 
+    /// The cluster's portal that is asked first.
+    ///
+    /// # Panics
+    /// Never: there is one.
+    #[must_use]
+    pub fn portal(&self) -> &Portal {
+        self.signaling.first().expect("checked when it was kept")
+    }
+
+    /// What opens a service of another node that lets this one in.
+    ///
+    /// # Errors
+    /// If signaling cannot be spoken to.
+    pub fn target(&self, service: &ServiceName, key: &SigningKey) -> Result<Target, RequestError> {
+        let grant = grant_of_node(&key.public(), service);
+        self.opened((self.portal(), service), grant, key)
+    }
+
     /// Asks the issuer for another certificate. It has to end later than the one that is kept.
-    pub(crate) async fn renew(
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn renew(
         &self,
         state: &State,
         key: &SigningKey,
@@ -126,7 +184,10 @@ impl Enrolled {
     }
 
     /// Asks the issuer for what is new.
-    pub(crate) async fn news(&self, key: &SigningKey) -> Result<Invitation, RequestError> {
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn news(&self, key: &SigningKey) -> Result<Invitation, RequestError> {
         self.ask(
             key,
             |target| async move { request::invitation(&target).await },
@@ -135,11 +196,10 @@ impl Enrolled {
     }
 
     /// Asks the issuer for the key of another node.
-    pub(crate) async fn key_of(
-        &self,
-        name: &NodeId,
-        key: &SigningKey,
-    ) -> Result<PublicKey, RequestError> {
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn key_of(&self, name: &NodeId, key: &SigningKey) -> Result<PublicKey, RequestError> {
         self.ask(
             key,
             |target| async move { request::key_of(&target, name).await },
@@ -158,9 +218,10 @@ impl Enrolled {
     {
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
-            outcome = match self.issuer(portal, key) {
-                Ok(target) => question(target).await,
-                Err(error) => Err(RequestError::Unprepared(error)),
+            let enrol = ServiceName::enrol();
+            outcome = match self.opened((portal, &enrol), key.public().grant_id(), key) {
+                Ok(issuer) => question(issuer).await,
+                Err(error) => Err(error),
             };
             if outcome.is_ok() {
                 break;
@@ -169,28 +230,31 @@ impl Enrolled {
         outcome
     }
 
-    /// The issuer's service, which the node key opens.
-    fn issuer(&self, portal: &Portal, key: &SigningKey) -> anyhow::Result<Target> {
+    /// A service that the node key opens.
+    fn opened(
+        &self,
+        (portal, service): (&Portal, &ServiceName),
+        grant: GrantId,
+        key: &SigningKey,
+    ) -> Result<Target, RequestError> {
         let credential = Credential {
             cluster: self.cluster.clone(),
             cluster_key: self.cluster_key,
-            grant: grant_id(&key.public()),
+            grant,
             key: key.clone(),
         };
-        let address = ServiceAddress::new(&portal.service(&ServiceName::enrol()), credential)?;
+        let address = ServiceAddress::new(&portal.service(service), credential)?;
         let trust = match &self.signaling_ca {
             Some(file) => Trust::Authority(file.clone()),
             None => Trust::System,
         };
-        let tls = tls_config(&trust)?;
-        Ok(Target {
-            revocations: KnownRevocations::new(self.cluster.clone(), self.cluster_key),
+        let revocations = KnownRevocations::new(self.cluster.clone(), self.cluster_key);
+        Ok(Target::new(
             address,
-            node: None,
-            device: key.clone(),
-            stream_relays: Arc::new(StreamRelays::new(tls.clone())),
-            tls: portal.is_secure().then(|| Arc::new(tls)),
-        })
+            key.clone(),
+            &tls_config(&trust)?,
+            revocations,
+        ))
     }
 }
 
