@@ -90,7 +90,9 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         };
     }
     match cause.downcast_ref::<StateError>()? {
-        StateError::Shared { .. } | StateError::Damaged(_) => Some(Exit::Configuration),
+        StateError::Shared { .. } | StateError::Damaged(_) | StateError::InUse(_) => {
+            Some(Exit::Configuration)
+        }
         StateError::Io { .. } | StateError::Removed(_) => None,
     }
 }

@@ -20,12 +20,12 @@ use portway_protocol::reason::Reason;
 use crate::args::{Global, Opened};
 use crate::command::client::{ask, is_running};
 use crate::control::gateway::Membership;
-use crate::enrolment::revocation;
 use crate::exit::Failure;
 use crate::opened;
 use crate::state::{self, State};
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::portal::Portal;
+use portway_gateway::revocations;
 
 /// Longest file that can hold a link, bytes.
 const MAX_LINK: u64 = 4 * 1024;
@@ -87,7 +87,7 @@ impl Keyring {
             }
         };
         let revocations = KnownRevocations::new(cluster, cluster_key);
-        if let Some(list) = revocation::kept(&state)
+        if let Some(list) = revocations::kept(&state)
             && let Err(error) = revocations.learn(&list)
         {
             tracing::debug!(%error, "the list of revoked nodes here is another cluster's");

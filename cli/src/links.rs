@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use portway_protocol::enrolment::grant_of_node;
 use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::Link;
@@ -42,6 +41,18 @@ pub(crate) struct NodeGrantRequest {
     pub(crate) node: NodeId,
     pub(crate) service: Permission,
     pub(crate) lifetime_s: u64,
+}
+
+impl NodeGrantRequest {
+    /// Refuses what would last too long, or is for a service of machines: its issuer alone makes grants for that.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.lifetime_s == 0 || self.lifetime_s > MAX_NODE_LIFETIME.as_secs() {
+            return Err(Failure::configuration(
+                "a grant to a node lives at most 366 days",
+            ));
+        }
+        require_people([&self.service])
+    }
 }
 
 /// A grant to a node that was made. There is no link: the node has its key.
@@ -107,13 +118,17 @@ impl GrantRequest {
 
     /// Refuses what is for a service of machines: its issuer alone makes grants for that.
     pub(crate) fn require_people(&self) -> Result<(), Failure> {
-        match self.services.iter().find(|it| it.name.is_internal()) {
-            Some(permission) => {
-                let message = format!("`{}` is no service for people", permission.name);
-                Err(Failure::configuration(message))
-            }
-            None => Ok(()),
+        require_people(&self.services)
+    }
+}
+
+fn require_people<'a>(services: impl IntoIterator<Item = &'a Permission>) -> Result<(), Failure> {
+    match services.into_iter().find(|it| it.name.is_internal()) {
+        Some(permission) => {
+            let message = format!("`{}` is no service for people", permission.name);
+            Err(Failure::configuration(message))
         }
+        None => Ok(()),
     }
 }
 
@@ -192,31 +207,6 @@ impl Links {
         key: PublicKey,
     ) -> anyhow::Result<(String, u64)> {
         request.require_lifetime()?;
-        Ok(self.sign(request, id, key))
-    }
-
-    /// Issues a grant to the node that has that key; returns its token, too.
-    pub(crate) fn issue_to_node(
-        &self,
-        request: &NodeGrantRequest,
-        key: PublicKey,
-    ) -> anyhow::Result<(NodeGranted, String)> {
-        if request.lifetime_s == 0 || request.lifetime_s > MAX_NODE_LIFETIME.as_secs() {
-            return Err(Failure::configuration("a grant to a node lives at most 366 days").into());
-        }
-        let terms = GrantRequest {
-            services: vec![request.service.clone()],
-            user: format!("node:{}", request.node),
-            lifetime_s: request.lifetime_s,
-            devices: Devices::Any,
-        };
-        terms.require_people()?;
-        let id = grant_of_node(&key, &request.service.name);
-        let (token, expires) = self.sign(&terms, id, key);
-        Ok((NodeGranted { id, expires }, token))
-    }
-
-    fn sign(&self, request: &GrantRequest, id: GrantId, key: PublicKey) -> (String, u64) {
         let now = unix_now();
         let claims = UserClaims {
             iss: self.cluster.clone(),
@@ -229,7 +219,7 @@ impl Links {
             cnf: Confirmation { ed25519: key },
             devices: request.devices,
         };
-        (claims.issue(&self.issuer), claims.exp)
+        Ok((claims.issue(&self.issuer), claims.exp))
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use portway_gateway::session::DRAIN_TIMEOUT;
+use portway_gateway::state::Lock;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,7 @@ pub(crate) struct Process {
     signals: Signals,
     control: UnixListener,
     socket: PathBuf,
+    _lock: Lock,
 }
 
 /// Runs a role to its end.
@@ -64,6 +66,7 @@ impl Process {
             cancel: CancellationToken::new(),
             signals: Signals::hear()?,
             control: control::bind(&socket).await?,
+            _lock: state.lock()?,
             socket,
         })
     }
@@ -83,6 +86,7 @@ impl Process {
             mut signals,
             control,
             socket,
+            _lock,
         } = self;
         tasks.spawn(control::serve(control, parts, cancel));
         tokio::pin!(ready);

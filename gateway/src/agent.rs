@@ -1,14 +1,17 @@
 //! Owns the task tree of a node; what the command line talks to.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portway_protocol::id::{GrantId, ServiceName};
+use portway_protocol::enrolment::grant_of_node;
+use portway_protocol::id::{GrantId, NodeId, ServiceName};
 use portway_protocol::key::PublicKey;
 use portway_protocol::pairing::code::Digits;
+use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::{ListError, RevocationList};
-use portway_protocol::token::user::UserClaims;
+use portway_protocol::token::Confirmation;
+use portway_protocol::token::user::{Devices, UserClaims};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -227,6 +230,32 @@ impl GatewayHandle {
         }
         self.0.changed.send_replace(());
         Ok(claims)
+    }
+
+    /// Lets another node of the cluster open a service with its node key, in place of what it was allowed there
+    /// before. Returns the grant, whose token this node has signed.
+    ///
+    /// # Errors
+    /// See [`GrantsError`].
+    pub fn let_in(
+        &self,
+        (node, key): (&NodeId, &PublicKey),
+        service: Permission,
+        lifetime: Duration,
+    ) -> Result<UserClaims, GrantsError> {
+        let now = unix_now();
+        let claims = UserClaims {
+            iss: self.0.config.cluster.clone(),
+            aud: vec![service.name.clone()],
+            sub: format!("node:{node}"),
+            iat: now,
+            exp: now + lifetime.as_secs(),
+            jti: grant_of_node(key, &service.name),
+            services: vec![service],
+            cnf: Confirmation { ed25519: *key },
+            devices: Devices::Any,
+        };
+        self.add_grant(claims.issue(&self.0.config.node_key))
     }
 
     /// Revokes a grant; its sessions end at once. Returns how many; `None` if there is no such grant.

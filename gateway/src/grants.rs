@@ -29,6 +29,9 @@ use tokio::sync::watch;
 
 use crate::private_file;
 
+/// Its file in a state directory.
+pub const GRANTS_FILE: &str = "grants.json";
+
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantsError {

@@ -4,6 +4,7 @@
 //! ```text
 //! signaling ── offers ──► agent ── peer ──► session ── HTTP/2 requests ──► proxy ──► service
 //! ```
+//! - [`node`]: all of it inside another program; begin there. The rest is what the `portway` executable is made of.
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
 //! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
 //! - [`pairing`]: guests who come without a link.
@@ -25,6 +26,7 @@ mod executor;
 pub mod grants;
 pub mod health;
 pub mod links;
+pub mod node;
 pub mod pairing;
 pub mod portal;
 pub mod private_file;
@@ -39,4 +41,5 @@ pub mod tunnel;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;
+pub use node::{Node, NodeBuilder, NodeError};
 pub use portway_transport::webrtc::{StreamRelays, shortcut};

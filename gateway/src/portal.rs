@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use portway_protocol::id::{ClusterName, ServiceName};
 use serde::{Deserialize, Serialize};
+
+use crate::config::SignalingEndpoint;
 
 /// `https://{cluster}.{domain}`; on one machine `http://{cluster}.localhost:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +68,16 @@ impl Portal {
         };
         let is_local = name.rsplit('.').next() == Some(LOCALHOST);
         is_local.then(|| (Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// Signaling there, as a gateway finds it.
+    #[must_use]
+    pub fn endpoint(&self, tls: &Arc<rustls::ClientConfig>) -> SignalingEndpoint {
+        SignalingEndpoint {
+            host: self.holder_host(),
+            address: self.loopback(),
+            tls: self.is_secure().then(|| tls.clone()),
+        }
     }
 
     /// `http` or `https`.

@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use portway_protocol::id::{decode_array, encode};
@@ -23,6 +23,15 @@ use crate::random::random;
 
 /// Key of this machine as a node.
 const NODE_KEY: &str = "node.key";
+
+/// Held by whoever has taken the directory.
+const LOCK: &str = "node.lock";
+
+/// A state directory that nobody else uses. The system gives it back if this process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: fs::File,
+}
 
 /// Why a state directory, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +64,9 @@ pub enum StateError {
         "{0} is damaged: restore it from a backup, or remove it to start anew (every link stops working)"
     )]
     Damaged(PathBuf),
+    /// Another process has it.
+    #[error("another process uses the state directory {0}: end it first, or use another")]
+    InUse(PathBuf),
     /// Somebody has removed a file while it was used.
     #[error("{0} was removed meanwhile")]
     Removed(PathBuf),
@@ -95,6 +107,26 @@ impl State {
             .map_err(StateError::io("create the state directory", &self.dir))?;
         let metadata = fs::metadata(&self.dir).map_err(StateError::io("read", &self.dir))?;
         refuse_if_shared((&self.dir, &metadata), "state directory", 0o022)
+    }
+
+    /// Takes the directory for one node: no other process can until this is dropped.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] and others.
+    pub fn lock(&self) -> Result<Lock, StateError> {
+        let path = self.path(LOCK);
+        let opened = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let file = opened.map_err(StateError::io("write", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse(self.dir.clone())),
+            Err(fs::TryLockError::Error(source)) => Err(StateError::io("lock", &path)(source)),
+        }
     }
 
     /// The directory.
@@ -269,6 +301,15 @@ mod tests {
         let kept = state.read_secret("k").unwrap().unwrap();
         assert_eq!(kept.expose(), &[1; 32]);
         assert_eq!(fs::read_dir(state.dir()).unwrap().count(), 1, "no draft");
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_the_directory() {
+        let (_dir, state) = state();
+        let lock = state.lock().unwrap();
+        assert!(matches!(state.lock(), Err(StateError::InUse(_))));
+        drop(lock);
+        state.lock().unwrap();
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! - [`local`]: addresses of this machine, and connections to them. [`listen`]: one address for one service.
 //!   [`socks`]: one for all. `serve`: one connection, and who may ask by it. `forward`: one HTTP request.
 //!   `stream`: one connection of whatever else. `way`: over whatever session there is, which is `client`'s.
-//! - [`pool`]: sessions by service.
+//! - [`pool`]: sessions by service. [`connection`]: what a program with this library in it gets in place of a local
+//!   address.
 
+pub mod connection;
 mod forward;
 mod hosts;
 pub mod listen;
@@ -19,6 +21,7 @@ pub mod socks;
 mod stream;
 mod way;
 
+pub use connection::Connection;
 pub use listen::Listener;
 pub use local::LocalAddress;
 pub use pool::Pool;

@@ -13,7 +13,7 @@ pub mod jupyter;
 pub mod lab;
 pub mod pairing;
 pub mod portway;
-mod process;
+pub mod process;
 mod ready;
 pub mod relay;
 pub mod sshd;

@@ -42,7 +42,7 @@ impl Events {
 ///
 /// # Errors
 /// If the process has ended.
-pub(crate) async fn signal(process: &Child, name: &str) -> anyhow::Result<()> {
+pub async fn signal(process: &Child, name: &str) -> anyhow::Result<()> {
     let pid = process.id().context("it has ended")?;
     let kill = format!("kill -{name} {pid}");
     let sent = Command::new("sh").args(["-c", &kill]).status().await?;

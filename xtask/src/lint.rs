@@ -34,6 +34,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("lab", &[]),
     ("xtask", &[]),
     ("tests", &["protocol", "transport"]),
+    ("examples/embed-rust", &["gateway"]),
 ];
 
 /// What a module marked `Sans-IO.` may not name.

@@ -100,6 +100,9 @@ fn lab(filter: Option<&str>) -> anyhow::Result<()> {
 fn prepare_stories() -> anyhow::Result<TestInterface> {
     let interface = prepare_browsers()?;
     web::build_all(Profile::Dev)?;
+    // Of all packages, so that those they share keep their features.
+    let mut examples = command("cargo", &["build", "--locked", "--bin", "embed-rust"]);
+    step("examples", &mut examples)?;
     Ok(interface)
 }
 

@@ -25,18 +25,18 @@ use crate::control::Parts;
 use crate::control::gateway::{Node, Owner};
 use crate::control::status::{Instance, Role};
 use crate::enrolment::maker::Maker;
-use crate::enrolment::revocation;
 use crate::exit::Failure;
 use crate::links::{Links, unix_now};
 use crate::output;
-use crate::role::gateway::GRANTS;
 use crate::role::{self, Process};
 use crate::state::{self, State};
 use portway_gateway::enrolment::Certificate;
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::enrolment::certificate::By;
 use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
+use portway_gateway::grants::GRANTS_FILE;
 use portway_gateway::portal::Portal;
+use portway_gateway::revocations;
 
 /// A machine token that expires within this time is worth a warning.
 const RENEW_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -84,11 +84,11 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         node: settings.node.clone(),
         node_key: node_key.clone(),
         certificate: certificate.shown(),
-        revocations: revocation::kept(&state),
+        revocations: revocations::kept(&state),
         signaling: endpoints(&settings, &tls),
         shortcut: None,
         stream_relays: Arc::new(StreamRelays::new(tls)),
-        grants_file: state.path(GRANTS),
+        grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
@@ -239,12 +239,8 @@ fn tls_of(settings: &Settings) -> anyhow::Result<rustls::ClientConfig> {
 
 fn endpoints(settings: &Settings, tls: &rustls::ClientConfig) -> Vec<SignalingEndpoint> {
     let tls = Arc::new(tls.clone());
-    let endpoint = |portal: &Portal| SignalingEndpoint {
-        host: portal.holder_host(),
-        address: portal.loopback(),
-        tls: portal.is_secure().then(|| tls.clone()),
-    };
-    settings.signaling.iter().map(endpoint).collect()
+    let portals = settings.signaling.iter();
+    portals.map(|portal| portal.endpoint(&tls)).collect()
 }
 
 /// The token that says that this is the node. What is wrong is told with what to do.

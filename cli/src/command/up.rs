@@ -23,16 +23,17 @@ use crate::control::Parts;
 use crate::control::gateway::{Exposed, Node, Owner};
 use crate::control::status::{Instance, Role};
 use crate::enrolment::maker::Maker;
-use crate::enrolment::revocation;
 use crate::links::Links;
 use crate::relay::Beside;
-use crate::role::gateway::{GRANTS, Offered};
+use crate::role::gateway::Offered;
 use crate::role::{self, Process, signaling};
 use crate::state;
 use crate::{node, output, pinned};
 use portway_gateway::enrolment::certificate::By;
 use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
+use portway_gateway::grants::GRANTS_FILE;
 use portway_gateway::portal::Portal;
+use portway_gateway::revocations;
 
 /// Printed with `--json` when everything runs.
 #[derive(Serialize)]
@@ -82,11 +83,11 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         node: name.clone(),
         node_key: key.clone(),
         certificate: certificate.shown(),
-        revocations: revocation::kept(&state),
+        revocations: revocations::kept(&state),
         signaling: vec![endpoint(&settings, &service, &portal)?],
         shortcut: relay.clone().map(|relay| relay as Arc<dyn Shortcut>),
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
-        grants_file: state.path(GRANTS),
+        grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),

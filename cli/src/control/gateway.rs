@@ -208,10 +208,17 @@ impl Node {
 
     /// Makes a grant to another node of the cluster.
     async fn grant_to_node(&self, request: &NodeGrantRequest) -> anyhow::Result<NodeGranted> {
+        request.check()?;
         let key = self.key_of(&request.node).await?;
-        let (granted, token) = self.issuing_links()?.issue_to_node(request, key)?;
-        self.gateway.add_grant(token)?;
-        Ok(granted)
+        let lifetime = Duration::from_secs(request.lifetime_s);
+        let node = (&request.node, &key);
+        let granted = self
+            .gateway
+            .let_in(node, request.service.clone(), lifetime)?;
+        Ok(NodeGranted {
+            id: granted.jti,
+            expires: granted.exp,
+        })
     }
 
     /// The key of a node, by the word of the cluster key.

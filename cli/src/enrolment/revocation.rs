@@ -3,11 +3,8 @@
 //! A node that is forgotten is on them until its certificate has ended. They are signed anew long before the
 //! last one ends, for without one in force nobody believes any certificate that this issuer has made.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use portway_gateway::GatewayHandle;
 use portway_protocol::revocation::RevocationList;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +14,7 @@ use super::ledger::Entries;
 use crate::args::Span;
 use crate::cluster::MAX_MACHINE_LIFETIME;
 use crate::links::unix_now;
-use crate::state::State;
 use portway_gateway::enrolment::renewal::until;
-
-/// File in the state directory.
-const FILE: &str = "revocations.json";
 
 /// A list is signed anew when this part of its life is left: one of two.
 const LEFT: u64 = 2;
@@ -96,40 +89,6 @@ impl Issuer {
         tokio::select! {
             () = publishing => {}
             () = cancel.cancelled() => {}
-        }
-    }
-}
-
-/// The list that was kept, if there is one.
-pub(crate) fn kept(state: &State) -> Option<RevocationList> {
-    let path = state.path(FILE);
-    let read = fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
-    read.map_err(|error| {
-        if error.kind() != ErrorKind::NotFound {
-            tracing::warn!(%error, path = %path.display(), "the list of revoked nodes is not used");
-        }
-    })
-    .ok()
-}
-
-/// Keeps every newer list for the next start: signaling may have been started anew then, too.
-pub(crate) async fn keep(
-    state: State,
-    gateway: GatewayHandle,
-    cancel: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut known = gateway.revocations().subscribe();
-    known.mark_changed();
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            changed = known.changed() => changed?,
-        }
-        let list = known.borrow_and_update().list().cloned();
-        if let Some(list) = list
-            && let Err(error) = state.replace(FILE, &serde_json::to_vec(&list)?)
-        {
-            tracing::warn!("the list of revoked nodes is not kept: {error:#}");
         }
     }
 }

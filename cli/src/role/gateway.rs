@@ -10,12 +10,9 @@ use crate::control::gateway::NewService;
 use crate::demo::Demo;
 use crate::enrolment::issuer::{self, Issuer};
 use crate::enrolment::maker::Maker;
-use crate::enrolment::revocation;
 use crate::state::State;
 use portway_gateway::enrolment::renewal::Renewal;
-
-/// File in the state directory.
-pub(crate) const GRANTS: &str = "grants.json";
+use portway_gateway::revocations;
 
 /// Name of the built-in service.
 const DEMO: &str = "demo";
@@ -106,8 +103,11 @@ impl Process {
     /// Runs it until it is to drain; when it has drained, the rest ends. What it hears of revoked nodes is kept.
     pub(crate) fn spawn_gateway(&mut self, gateway: Gateway, state: &State) {
         let (drain, cancel) = (self.drain.clone(), self.cancel.clone());
-        let kept = revocation::keep(state.clone(), gateway.handle(), drain.clone());
-        self.tasks.spawn(kept);
+        let kept = revocations::keep(state.clone(), gateway.handle(), drain.clone());
+        self.tasks.spawn(async {
+            kept.await;
+            Ok(())
+        });
         self.tasks.spawn(async move {
             gateway.run(drain).await;
             cancel.cancel();

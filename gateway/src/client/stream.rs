@@ -51,11 +51,16 @@ pub(crate) fn request(
     };
     let chunks = ReaderStream::with_capacity(source, CHUNK);
     let frames = chunks.map_ok(Frame::data).map_err(Into::into);
-    let mut request = Request::new(StreamBody::new(frames).boxed_unsync());
+    (opening(StreamBody::new(frames).boxed_unsync()), ended)
+}
+
+/// Asks for a connection. The service reads the body.
+pub(crate) fn opening(body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = http::Uri::from_static("http://service/");
-    (request, ended)
+    request
 }
 
 /// What the service writes, if there is a connection.

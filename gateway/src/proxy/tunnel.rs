@@ -44,12 +44,12 @@ pub async fn open(
         let joined = join(stream, request.into_body(), chunks);
         ended.run_until_cancelled(joined).await;
     }));
-    let written = Written(Some(written));
+    let written = Written::from(written);
     Ok(Response::new(written.map_err(Into::into).boxed_unsync()))
 }
 
-/// What a service has written.
-enum Chunk {
+/// What somebody has written.
+pub(crate) enum Chunk {
     Data(Bytes),
     End,
 }
@@ -88,8 +88,14 @@ async fn receive(read: &mut ReadHalf<Stream>, chunks: &mpsc::Sender<Chunk>) -> i
     }
 }
 
-/// The body of the response. Chunks that end without [`Chunk::End`] were cut off.
-struct Written(Option<mpsc::Receiver<Chunk>>);
+/// A body that somebody writes. Chunks that end without [`Chunk::End`] were cut off.
+pub(crate) struct Written(Option<mpsc::Receiver<Chunk>>);
+
+impl From<mpsc::Receiver<Chunk>> for Written {
+    fn from(chunks: mpsc::Receiver<Chunk>) -> Self {
+        Self(Some(chunks))
+    }
+}
 
 impl Body for Written {
     type Data = Bytes;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::http::{Request, Response};
+use hyper::body::Incoming;
 use portway_protocol::id::ServiceName;
 use portway_protocol::limits::MAX_SERVICES;
 use portway_protocol::reason::Reason;
@@ -10,7 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::Connection;
+use super::way::Way;
 use crate::client::keeper::{Current, Event, Keeper};
+use crate::client::session::RequestBody;
 use crate::client::{ClientError, Target};
 
 /// What opens a service, or why nothing does.
@@ -83,6 +88,31 @@ impl Pool {
             }
         }));
         Ok(watched)
+    }
+
+    /// Opens a connection to a service that speaks something else than HTTP; waits for a session, if there is none,
+    /// for half a minute.
+    ///
+    /// # Errors
+    /// As [`Pool::current`]; why there is no session; the gateway's reason; [`Reason::ServiceIsHttp`].
+    pub async fn connect(&self, service: &ServiceName) -> Result<Connection, Reason> {
+        let way = Way::new(service.clone(), self.current(service)?);
+        Connection::open(&way).await
+    }
+
+    /// Sends a request to a service that speaks HTTP; waits for a session, if there is none, for half a minute. What
+    /// the request's `Host` says means nothing.
+    ///
+    /// # Errors
+    /// As [`Pool::current`]; why there is no session; [`Reason::SessionLost`] if the request may have been sent.
+    pub async fn request(
+        &self,
+        service: &ServiceName,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Reason> {
+        let way = Way::new(service.clone(), self.current(service)?);
+        let response = way.send(request).await;
+        response.map_err(|failure| failure.reason())
     }
 
     /// Ends all sessions in order.

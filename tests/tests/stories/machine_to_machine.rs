@@ -5,9 +5,10 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 use portway_tests::PATIENCE;
 use portway_tests::client::{Connected, LinkFile};
-use portway_tests::portway::{Portway, State};
+use portway_tests::portway::{Portway, State, binary};
+use portway_tests::process::signal;
 use portway_tests::upstream::Upstream;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(a_node_that_was_forgotten_is_shut_out),
     native!(several_services_are_local_at_once),
     native!(a_proxy_leads_to_services_of_the_cluster_only),
+    native!(a_program_with_the_library_in_it_is_a_node),
 ];
 
 /// Denied.
@@ -268,4 +270,64 @@ async fn curl(proxy: &str, url: &str) -> anyhow::Result<std::process::Output> {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     Ok(tokio::time::timeout(PATIENCE, curl.output()).await??)
+}
+
+/// `examples/embed-rust`, as its README has it.
+async fn a_program_with_the_library_in_it_is_a_node() -> anyhow::Result<()> {
+    let owner = Owner::offering(&[]).await?;
+    let (one, two) = (State::new()?, State::new()?);
+    for (state, name) in [(&one, "one"), (&two, "two")] {
+        let token = owner.join_token(&[]).await?;
+        join(state, &token, &["--node", name]).await?;
+    }
+    let mut serving = embedded(&["serve"], &one, "two").spawn()?;
+    let stdout = serving.stdout.take().context("stdout is piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let ready = tokio::time::timeout(PATIENCE, lines.next_line()).await??;
+    let ready = ready.context("it has ended")?;
+    assert!(ready.contains("two may open it"), "{ready}");
+
+    let asked = embedded(&["ask"], &two, "anybody there?").output();
+    let asked = tokio::time::timeout(PATIENCE, asked).await??;
+    assert_eq!(
+        String::from_utf8_lossy(&asked.stdout),
+        "ANYBODY THERE?\n",
+        "{asked:?}"
+    );
+    let services = owner.portway.ask(&["nodes"]).await?;
+    let is_one = |it: &&serde_json::Value| it["node"] == "one" && it["status"] == "online";
+    assert!(
+        services["nodes"]
+            .as_array()
+            .context("a list")?
+            .iter()
+            .any(|it| is_one(&it))
+    );
+
+    // A directory is one node's at a time.
+    let again = embedded(&["serve"], &one, "two").output();
+    let again = tokio::time::timeout(PATIENCE, again).await??;
+    let error = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        error.contains("another process uses the state directory"),
+        "{error}"
+    );
+
+    signal(&serving, "INT").await?;
+    let status = tokio::time::timeout(PATIENCE, serving.wait()).await??;
+    assert!(status.success(), "{status}");
+    Ok(())
+}
+
+fn embedded(command: &[&str], state: &State, argument: &str) -> Command {
+    let mut program = Command::new(binary().with_file_name("embed-rust"));
+    program
+        .args(command)
+        .arg(state.path())
+        .arg(argument)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    program
 }
