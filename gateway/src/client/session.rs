@@ -82,6 +82,12 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub struct Requests(http2::SendRequest<RequestBody>);
 
+impl From<http2::SendRequest<RequestBody>> for Requests {
+    fn from(sender: http2::SendRequest<RequestBody>) -> Self {
+        Self(sender)
+    }
+}
+
 /// Why there is no response.
 #[derive(Debug)]
 pub enum Unanswered {
@@ -155,7 +161,7 @@ impl Session {
             node,
             accepted: welcome.accepted,
             opening,
-            requests: Requests(requests),
+            requests: Requests::from(requests),
             asks,
             peer: peers,
             closing,

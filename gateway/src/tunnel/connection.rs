@@ -114,3 +114,93 @@ impl Connection {
         Poll::Ready(self.write.send_item(chunk()).map_err(gone))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use ::http::Response;
+    use hyper::body::Incoming;
+    use hyper::client::conn::http2 as client;
+    use hyper::server::conn::http2 as server;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::{oneshot, watch};
+    use tokio::task::JoinSet;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::client::keeper::Current;
+    use crate::client::session::Requests;
+    use crate::executor::TrackedExecutor;
+
+    fn executor() -> TrackedExecutor {
+        TrackedExecutor(TaskTracker::new())
+    }
+
+    /// A connection, the service's end of it (what it reads, where it writes), and whoever runs both.
+    async fn connected() -> (Connection, Incoming, mpsc::Sender<Chunk>, JoinSet<()>) {
+        let mut tasks = JoinSet::new();
+        let (near, far) = tokio::io::duplex(CHUNK);
+        let (asked, comes) = oneshot::channel();
+        let (write, written) = mpsc::channel(CHUNKS);
+        let ends = Mutex::new(Some((asked, Written::from(written))));
+        tasks.spawn(async move {
+            let service = service_fn(|request: ::http::Request<Incoming>| {
+                let (asked, body) = ends.lock().unwrap().take().unwrap();
+                asked.send(request.into_body()).unwrap();
+                std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+            });
+            let serving = server::Builder::new(executor());
+            drop(serving.serve_connection(TokioIo::new(far), service).await);
+        });
+        let connecting = client::Builder::new(executor());
+        let (requests, running) = connecting.handshake(TokioIo::new(near)).await.unwrap();
+        tasks.spawn(async move { drop(running.await) });
+        let (_keeper, current) = watch::channel(Current {
+            requests: Some(Requests::from(requests)),
+            kind: Some(ServiceKind::Tcp),
+            failure: None,
+        });
+        let way = Way::new("db".parse().unwrap(), current);
+        let connection = Connection::open(&way).await.unwrap();
+        (connection, comes.await.unwrap(), write, tasks)
+    }
+
+    #[tokio::test]
+    async fn each_direction_ends_by_itself() {
+        let (mut connection, asked, write, _tasks) = connected().await;
+        connection.write_all(&[7; 3 * CHUNK]).await.unwrap();
+        connection.shutdown().await.unwrap();
+        connection.shutdown().await.unwrap();
+        assert!(connection.write_all(b"more").await.is_err());
+        assert_eq!(
+            asked.collect().await.unwrap().to_bytes(),
+            vec![7; 3 * CHUNK]
+        );
+        write.send(Chunk::Data("heard".into())).await.unwrap();
+        write.send(Chunk::End).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "heard");
+    }
+
+    #[tokio::test]
+    async fn what_the_service_cuts_off_is_an_error() {
+        let (mut connection, _asked, write, _tasks) = connected().await;
+        write.send(Chunk::Data("half".into())).await.unwrap();
+        drop(write);
+        // What had come before may be lost, as with TCP.
+        assert!(connection.read_to_end(&mut Vec::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_cut_off_for_the_service() {
+        let (mut connection, asked, _write, _tasks) = connected().await;
+        connection.write_all(b"half").await.unwrap();
+        drop(connection);
+        assert!(asked.collect().await.is_err());
+    }
+}
