@@ -5,11 +5,13 @@
 //!                ── bytes ─────►        └─► stream ──┘
 //! ```
 //! - [`listen`]: the local listener and who may ask it. `forward`: one HTTP request. `stream`: one connection
-//!   of whatever else. `way`: over whatever session there is, which is `client`'s.
+//!   of whatever else. [`udp`]: the local socket of a service that speaks UDP. `way`: over whatever session there is, which is `client`'s.
 
 mod forward;
 pub mod listen;
 mod stream;
+pub mod udp;
 mod way;
 
 pub use listen::Listener;
+pub use udp::UdpListener;

@@ -176,7 +176,16 @@ mod tests {
     #[test]
     fn a_flow_has_one_spelling() {
         assert_eq!("70000".parse(), Ok(FlowId(70_000)));
-        for text in ["", "+5", "-5", " 5", "5 ", "0x5", "1073741824", "99999999999"] {
+        for text in [
+            "",
+            "+5",
+            "-5",
+            " 5",
+            "5 ",
+            "0x5",
+            "1073741824",
+            "99999999999",
+        ] {
             assert!(text.parse::<FlowId>().is_err(), "{text:?}");
         }
     }

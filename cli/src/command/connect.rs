@@ -2,17 +2,21 @@
 
 mod stdio;
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use portway_gateway::client::keeper::{Event, Keeper};
+use portway_gateway::client::keeper::{Current, Event, Keeper};
 use portway_gateway::client::{ClientError, Target};
-use portway_gateway::tunnel::Listener;
+use portway_gateway::flows::counters::{Counters, Dropped, Tally};
+use portway_gateway::tunnel::{Listener, UdpListener};
+use portway_protocol::datagram;
 use portway_protocol::id::{NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +38,9 @@ enum Line {
         listen: SocketAddr,
         service: ServiceName,
         kind: ServiceKind,
+        /// Largest datagram that is not cut up, in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mtu: Option<usize>,
         #[serde(flatten)]
         session: Connected,
     },
@@ -50,6 +57,55 @@ enum Line {
         message: String,
         retry_ms: f64,
     },
+    /// At its end: what became of datagrams.
+    Datagrams(Tally),
+}
+
+/// What takes the local side of a service.
+enum Local {
+    Stream(Listener),
+    Datagrams(UdpListener),
+}
+
+impl Local {
+    async fn bind(args: &Connect, address: SocketAddr) -> io::Result<Self> {
+        Ok(if args.udp {
+            Self::Datagrams(UdpListener::bind(address).await?)
+        } else {
+            Self::Stream(Listener::bind(address).await?)
+        })
+    }
+
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Stream(listener) => listener.address(),
+            Self::Datagrams(listener) => listener.address(),
+        }
+    }
+
+    async fn run(
+        self,
+        service: ServiceName,
+        current: watch::Receiver<Current>,
+        datagrams: Arc<Counters>,
+        cancel: CancellationToken,
+    ) {
+        match self {
+            Self::Stream(listener) => listener.run(service, current, cancel).await,
+            Self::Datagrams(listener) => listener.run(service, current, datagrams, cancel).await,
+        }
+    }
+}
+
+/// Whether what is asked for is what the service speaks.
+fn check(kind: ServiceKind, args: &Connect) -> Result<(), Failure> {
+    let wrong = match kind {
+        ServiceKind::Udp => (!args.udp).then_some(Reason::ServiceIsUdp),
+        ServiceKind::Http | ServiceKind::Tcp => args.udp.then_some(Reason::ServiceNotUdp),
+    };
+    wrong.map_or(Ok(()), |reason| {
+        Err(Failure::because(reason, reason.message()))
+    })
 }
 
 /// A session that is there.
@@ -82,14 +138,14 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     let mut signals = Signals::hear()?;
     let mut listeners = Vec::new();
     for LocalAddress(address) in &args.listen {
-        let bound = Listener::bind(*address).await.map_err(|error| {
+        let bound = Local::bind(args, *address).await.map_err(|error| {
             Failure::configuration(format!("cannot listen on {address}: {error}"))
         });
         listeners.push(bound?);
     }
     let mut printer = Printer {
         format,
-        listen: listeners.iter().map(Listener::address).collect(),
+        listen: listeners.iter().map(Local::address).collect(),
         service: target.address.site.service.clone(),
         is_ready: false,
     };
@@ -98,14 +154,24 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
     let keeper = Keeper::new(target, events);
     let mut listening = JoinSet::new();
     for listener in listeners {
-        listening.spawn(listener.run(printer.service.clone(), keeper.watch(), cancel.clone()));
+        let service = printer.service.clone();
+        let datagrams = keeper.datagrams().clone();
+        listening.spawn(listener.run(service, keeper.watch(), datagrams, cancel.clone()));
     }
+    let datagrams = keeper.datagrams().clone();
     let closing = CancellationToken::new();
     let mut keeping: JoinSet<Result<(), ClientError>> = JoinSet::new();
     keeping.spawn(keeper.run(closing.clone()));
     let outcome = loop {
         tokio::select! {
-            Some(event) = told.recv() => printer.tell(event)?,
+            Some(event) = told.recv() => {
+                if let Event::Connected { kind, .. } = &event
+                    && let Err(failure) = check(*kind, args)
+                {
+                    break Err(failure.into());
+                }
+                printer.tell(event)?;
+            }
             Some(ended) = keeping.join_next() => break match ended? {
                 Ok(()) => Ok(ExitCode::SUCCESS),
                 Err(error) => Err(opened::failure(&error).into()),
@@ -128,6 +194,9 @@ async fn serve(format: Format, args: &Connect, target: Target) -> anyhow::Result
         () = ended => {}
         // A second one does not wait.
         _ = signals.end() => {}
+    }
+    if args.udp {
+        output::print(format, &Line::Datagrams(datagrams.tally()), human)?;
     }
     outcome
 }
@@ -179,6 +248,7 @@ impl Printer {
                 listen: *listen,
                 service: self.service.clone(),
                 kind,
+                mtu: (kind == ServiceKind::Udp).then_some(datagram::MTU),
                 session: session.clone(),
             };
             output::print(self.format, &line, human)
@@ -192,20 +262,58 @@ fn human(line: &Line) -> String {
             listen,
             service,
             kind,
+            mtu,
             session,
         } => {
             let address = match kind {
                 ServiceKind::Http => format!("http://{listen}/"),
                 ServiceKind::Tcp => listen.to_string(),
+                ServiceKind::Udp => format!("udp://{listen}"),
             };
-            format!("{service} is at {address}, {}", session.words())
+            let mtu = mtu.map_or_else(String::new, |mtu| format!("; MTU {mtu} bytes"));
+            format!("{service} is at {address}, {}{mtu}", session.words())
         }
         Line::Connected(session) => format!("connected again, {}", session.words()),
         Line::Path { reached } => format!("now {}", words(reached.as_ref())),
         Line::Lost {
             reason, message, ..
         } => format!("no connection: {message} [{reason}]; trying again"),
+        Line::Datagrams(tally) => format!(
+            "datagrams: {} sent, {} received, {} dropped here{}",
+            tally.sent,
+            tally.received,
+            tally.dropped.total(),
+            reasons(&tally.dropped)
+        ),
     }
+}
+
+/// Why datagrams were dropped, if any were.
+fn reasons(dropped: &Dropped) -> String {
+    let Dropped {
+        queue_full,
+        too_large,
+        no_path,
+        unknown_flow,
+        malformed,
+        refused,
+    } = *dropped;
+    let told: Vec<_> = [
+        ("full", queue_full),
+        ("too large", too_large),
+        ("no path", no_path),
+        ("of no flow", unknown_flow),
+        ("malformed", malformed),
+        ("refused", refused),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(why, count)| format!("{count} {why}"))
+    .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", told.join(", "))
 }
 
 impl Connected {

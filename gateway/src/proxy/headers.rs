@@ -185,6 +185,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::service::{ServiceSpec, Trust};
 
@@ -211,6 +213,7 @@ mod tests {
             }))
             .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
+            flows: Arc::default(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }

@@ -140,6 +140,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, cancel: CancellationToken
     };
     match kind {
         Some(ServiceKind::Tcp) => stream::join(stream, &shared.way, &ended).await,
+        Some(ServiceKind::Udp) => tracing::warn!("a connection to a service that speaks UDP"),
         // Where there was no session ever, HTTP can say so.
         Some(ServiceKind::Http) | None => serve_http(stream, shared, cancel).await,
     }

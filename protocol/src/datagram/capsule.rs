@@ -53,9 +53,8 @@ impl Reader {
     /// See [`DatagramError`].
     pub fn next(&mut self) -> Result<Option<Bytes>, DatagramError> {
         loop {
-            let skipped = usize::try_from(self.skip).map_or(self.unread.len(), |skip| {
-                skip.min(self.unread.len())
-            });
+            let skipped = usize::try_from(self.skip)
+                .map_or(self.unread.len(), |skip| skip.min(self.unread.len()));
             self.unread.advance(skipped);
             self.skip -= skipped as u64;
             let mut rest = &self.unread[..];

@@ -43,9 +43,7 @@ pub(super) async fn opened(
             Some(DataChannelEvent::OnOpen) => return Ok(()),
             None
             | Some(
-                DataChannelEvent::OnClose
-                | DataChannelEvent::OnClosing
-                | DataChannelEvent::OnError,
+                DataChannelEvent::OnClose | DataChannelEvent::OnClosing | DataChannelEvent::OnError,
             ) => return Err(Closed),
             Some(_) => {}
         }
