@@ -66,6 +66,15 @@ impl LinkFile {
         Ok(tokio::time::timeout(PATIENCE, said).await??)
     }
 
+    /// Runs `portway connect` to its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn connect(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let running = self.command(&Program::default(), "connect", args).output();
+        Ok(tokio::time::timeout(PATIENCE, running).await??)
+    }
+
     fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
         let mut command = program.command();
         command
@@ -218,6 +227,14 @@ impl Connected {
         let end = end.context("the response has no end of head")?;
         let body = response.split_off(end + 4);
         Ok((String::from_utf8(response)?, body))
+    }
+
+    /// Ctrl-C. What it says then is to be read.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn interrupt(&self) -> anyhow::Result<()> {
+        signal(&self.process, "INT").await
     }
 
     /// SIGTERM, then waits for its end.

@@ -53,6 +53,8 @@ const BROWSERS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ssh", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
+    ("dig", "bind9-dnsutils"),
+    ("/usr/sbin/dnsmasq", "dnsmasq-base"),
 ];
 
 /// For labs, and for the scenarios in them.
