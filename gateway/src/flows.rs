@@ -147,7 +147,7 @@ impl Registered {
     pub(crate) async fn send(&self, payload: &[u8]) {
         let sent = self.flow.try_send(payload, self.flows.channel()).await;
         match sent {
-            Ok(()) => self.flows.counters.sent(payload),
+            Ok(way) => self.flows.counters.sent(payload, way),
             Err(loss) => self.flows.counters.lost(loss),
         }
     }
@@ -156,7 +156,7 @@ impl Registered {
     pub(crate) fn receive(&self, capsules: &mut datagram::capsule::Reader, bytes: &[u8]) {
         capsules.push(bytes);
         loop {
-            match capsules.next() {
+            match capsules.take() {
                 Ok(Some(payload)) => self.flow.deliver(&payload, &self.flows.counters),
                 Ok(None) => return,
                 Err(error) => self.flows.refuse(error),

@@ -9,9 +9,19 @@ use serde::{Deserialize, Serialize};
 pub struct Counters {
     sent: AtomicU64,
     sent_bytes: AtomicU64,
+    on_stream: AtomicU64,
     received: AtomicU64,
     received_bytes: AtomicU64,
     lost: [AtomicU64; Loss::COUNT],
+}
+
+/// By what a datagram has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The datagram channel.
+    Channel,
+    /// The stream of its flow.
+    Stream,
 }
 
 /// Why an end has dropped a datagram.
@@ -42,6 +52,9 @@ pub struct Tally {
     pub sent: u64,
     /// Bytes in them.
     pub sent_bytes: u64,
+    /// How many of them went on the stream of their flow, in order and sent again if lost: there was no
+    /// channel for them yet.
+    pub on_stream: u64,
     /// From the other end.
     pub received: u64,
     /// Bytes in them.
@@ -75,6 +88,7 @@ impl Counters {
         Tally {
             sent: self.sent.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            on_stream: self.on_stream.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             dropped: Dropped {
@@ -88,8 +102,14 @@ impl Counters {
         }
     }
 
-    pub(super) fn sent(&self, payload: &[u8]) {
+    pub(super) fn sent(&self, payload: &[u8], way: Way) {
         self.sent.fetch_add(1, Ordering::Relaxed);
+        match way {
+            Way::Channel => {}
+            Way::Stream => {
+                self.on_stream.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         let bytes = payload.len() as u64;
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::{Counters, Loss};
+use super::counters::{Counters, Loss, Way};
 
 /// Silence in both directions after which a flow ends. RFC 4787 asks NATs for two minutes at least, and
 /// recommends five.
@@ -103,22 +103,23 @@ impl Flow {
         &self,
         payload: &[u8],
         channel: Option<Arc<DatagramChannel>>,
-    ) -> Result<(), Loss> {
+    ) -> Result<Way, Loss> {
         self.touch();
         let too_large = |_| Loss::TooLarge;
         match channel {
             Some(channel) if self.is_known.load(Ordering::Relaxed) => {
                 let message = datagram::encode(self.id, payload).map_err(too_large)?;
-                Ok(channel.try_send(message).await?)
+                channel.try_send(message).await?;
+                Ok(Way::Channel)
             }
             Some(_) | None => {
                 let capsule = capsule::encode(payload).map_err(too_large)?;
-                self.capsules
-                    .try_send(capsule)
-                    .map_err(|error| match error {
-                        mpsc::error::TrySendError::Full(_) => Loss::QueueFull,
-                        mpsc::error::TrySendError::Closed(_) => Loss::NoPath,
-                    })
+                let queued = self.capsules.try_send(capsule);
+                queued.map_err(|error| match error {
+                    mpsc::error::TrySendError::Full(_) => Loss::QueueFull,
+                    mpsc::error::TrySendError::Closed(_) => Loss::NoPath,
+                })?;
+                Ok(Way::Stream)
             }
         }
     }

@@ -23,10 +23,11 @@ const HEAD: usize = 1 + 4 + 1;
 /// [`DatagramError::TooLong`].
 pub fn encode(payload: &[u8]) -> Result<Bytes, DatagramError> {
     check(payload)?;
-    let length = u32::try_from(1 + payload.len());
+    let too_long = |_| DatagramError::TooLong(payload.len() as u64);
+    let length = u32::try_from(1 + payload.len()).map_err(too_long)?;
     let mut capsule = BytesMut::with_capacity(HEAD + payload.len());
     varint::put(&mut capsule, DATAGRAM);
-    varint::put(&mut capsule, length.expect("it was checked"));
+    varint::put(&mut capsule, length);
     varint::put(&mut capsule, CONTEXT);
     capsule.put_slice(payload);
     Ok(capsule.freeze())
@@ -51,7 +52,7 @@ impl Reader {
     ///
     /// # Errors
     /// See [`DatagramError`].
-    pub fn next(&mut self) -> Result<Option<Bytes>, DatagramError> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, DatagramError> {
         loop {
             let skipped = usize::try_from(self.skip)
                 .map_or(self.unread.len(), |skip| skip.min(self.unread.len()));
@@ -109,11 +110,11 @@ mod tests {
         stream.push(b"\0\x80\x01\0\0");
         stream.push(&[0; 0x1_0000]);
         stream.push(b"\0\x03\0hi\0");
-        assert_eq!(stream.next(), Err(DatagramError::Context(7)));
-        assert_eq!(stream.next(), Err(DatagramError::Truncated));
-        assert_eq!(stream.next(), Err(DatagramError::TooLong(0x1_0000)));
-        assert_eq!(stream.next(), Ok(Some(Bytes::from_static(b"hi"))));
-        assert_eq!(stream.next(), Ok(None));
+        assert_eq!(stream.take(), Err(DatagramError::Context(7)));
+        assert_eq!(stream.take(), Err(DatagramError::Truncated));
+        assert_eq!(stream.take(), Err(DatagramError::TooLong(0x1_0000)));
+        assert_eq!(stream.take(), Ok(Some(Bytes::from_static(b"hi"))));
+        assert_eq!(stream.take(), Ok(None));
     }
 
     proptest! {
@@ -127,7 +128,7 @@ mod tests {
             let (mut reader, mut read) = (Reader::default(), Vec::new());
             for part in stream.chunks(cut) {
                 reader.push(part);
-                while let Some(payload) = reader.next().unwrap() {
+                while let Some(payload) = reader.take().unwrap() {
                     read.push(payload.to_vec());
                 }
             }

@@ -156,8 +156,13 @@ async fn datagrams_keep_their_boundaries() -> anyhow::Result<()> {
     socket.send(&[7; TOO_LARGE]).await?;
     // Who asks after it is answered after it was dropped.
     ask(&socket, b"still there?").await?;
+    let sessions = stage.portway.ask(&["sessions"]).await?;
     let counted = counted(local).await?;
     assert_eq!(count(&counted, "/dropped/too_large"), 1, "{counted}");
+    // Only the first is in such a hurry that it goes with the request.
+    for end in [&sessions["sessions"][0]["datagrams"], &counted] {
+        assert!(count(end, "/sent") > count(end, "/on_stream"), "{end}");
+    }
     Ok(())
 }
 

@@ -102,7 +102,7 @@ impl DatagramChannel {
             match event {
                 DataChannelEvent::OnMessage(message) => return Some(message.data.freeze()),
                 DataChannelEvent::OnClose | DataChannelEvent::OnClosing => return None,
-                _ => {}
+                DataChannelEvent::OnOpen | DataChannelEvent::OnError | _ => {}
             }
         }
     }
