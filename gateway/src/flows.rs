@@ -22,14 +22,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
-use portway_protocol::datagram::{self, DatagramError, FlowId};
+use portway_protocol::datagram::{self, DatagramError, FlowId, MAX_PAYLOAD};
 use portway_protocol::limits::MAX_STREAMS;
 use portway_transport::webrtc::{DatagramChannel, NotSent};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use counters::Counters;
 use counters::Loss;
-pub(crate) use flow::{Flow, Outlet, capsules, is_refusal};
+pub(crate) use flow::{Capsule, Flow, Outlet, capsules, is_refusal};
 
 /// Flows of a session at a time. Each is a stream, and one that replaces another may overlap with it.
 pub(crate) const MAX_FLOWS: usize = 240;
@@ -37,15 +37,23 @@ pub(crate) const MAX_FLOWS: usize = 240;
 /// Datagrams of a flow that may wait for its stream.
 const CAPSULES: usize = 64;
 
+/// Bytes of all flows that may wait for their streams.
+const WAITING: usize = 1024 * 1024;
+
+/// Where a datagram is received, in bytes: what fills it is too large, or more of it is gone.
+pub(crate) const BUFFER: usize = MAX_PAYLOAD + 1;
+
 const _: () = assert!(MAX_FLOWS < MAX_STREAMS as usize);
 
 /// All flows of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flows {
     flows: Mutex<HashMap<FlowId, Arc<Flow>>>,
     /// The channel of the peer connection in use.
     channel: RwLock<Option<Arc<DatagramChannel>>>,
     counters: Arc<Counters>,
+    /// Bytes that may still wait for a stream.
+    room: Arc<Semaphore>,
     next: AtomicU32,
 }
 
@@ -61,8 +69,11 @@ impl Flows {
     #[must_use]
     pub fn new(counters: Arc<Counters>) -> Self {
         Self {
+            flows: Mutex::default(),
+            channel: RwLock::default(),
             counters,
-            ..Self::default()
+            room: Arc::new(Semaphore::new(WAITING)),
+            next: AtomicU32::new(0),
         }
     }
 
@@ -76,7 +87,7 @@ impl Flows {
     pub(crate) fn open(
         self: &Arc<Self>,
         outlet: Outlet,
-    ) -> Option<(Registered, mpsc::Receiver<Bytes>)> {
+    ) -> Option<(Registered, mpsc::Receiver<Capsule>)> {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let id = FlowId::new(next).or_else(|| {
             self.next.store(0, Ordering::Relaxed);
@@ -90,7 +101,7 @@ impl Flows {
         self: &Arc<Self>,
         id: FlowId,
         outlet: Outlet,
-    ) -> Option<(Registered, mpsc::Receiver<Bytes>)> {
+    ) -> Option<(Registered, mpsc::Receiver<Capsule>)> {
         let (capsules, said) = mpsc::channel(CAPSULES);
         let flow = Arc::new(Flow::new(id, outlet, capsules));
         match self.lock().entry(id) {
@@ -145,7 +156,9 @@ impl Registered {
 
     /// Sends a datagram to the other end, or drops it.
     pub(crate) async fn send(&self, payload: &[u8]) {
-        let sent = self.flow.try_send(payload, self.flows.channel()).await;
+        let Flows { room, .. } = &*self.flows;
+        let sent = self.flow.try_send(payload, self.flows.channel(), room);
+        let sent = sent.await;
         match sent {
             Ok(way) => self.flows.counters.sent(payload, way),
             Err(loss) => self.flows.counters.lost(loss),
@@ -216,5 +229,85 @@ impl From<NotSent> for Loss {
             NotSent::Full => Self::QueueFull,
             NotSent::Closed(_) => Self::NoPath,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// Of nobody.
+    async fn outlet() -> Outlet {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Outlet::Connected(Arc::new(socket))
+    }
+
+    fn flows() -> Arc<Flows> {
+        Arc::new(Flows::new(Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn a_flow_has_its_name_alone_until_it_ends() {
+        let flows = flows();
+        let (first, _said) = flows.open(outlet().await).unwrap();
+        let id = first.flow().id();
+        assert!(flows.register(id, outlet().await).is_none());
+        drop(first);
+        assert!(flows.register(id, outlet().await).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_for_no_flow_is_dropped_and_counted() {
+        let flows = flows();
+        let message = datagram::encode(FlowId::MAX, b"hi").unwrap();
+        flows.receive(message);
+        flows.receive(Bytes::from_static(b"\x05\x07hi"));
+        let dropped = flows.counters().tally().dropped;
+        assert_eq!((dropped.unknown_flow, dropped.malformed), (1, 1));
+        assert_eq!(dropped.total(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_stream_is_bounded() {
+        let flows = flows();
+        let mut opened = Vec::new();
+        for _ in 0..MAX_FLOWS {
+            let (flow, said) = flows.open(outlet().await).unwrap();
+            for _ in 0..2 * CAPSULES {
+                flow.send(&[7; MAX_PAYLOAD]).await;
+            }
+            opened.push((flow, said));
+        }
+        let full = flows.counters().tally();
+        assert!(full.sent_bytes <= WAITING as u64, "{full:?}");
+        assert_eq!(full.dropped.queue_full, full.dropped.total());
+        // There is room again when they have left.
+        opened.clear();
+        let (flow, _said) = flows.open(outlet().await).unwrap();
+        flow.send(b"hi").await;
+        let after = flows.counters().tally();
+        assert_eq!(after.sent, full.sent + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_ends_when_it_is_idle_and_not_before() {
+        let flows = flows();
+        let (flow, _said) = flows.open(outlet().await).unwrap();
+        let begun = tokio::time::Instant::now();
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let talk = async {
+            tokio::time::sleep(minutes(4)).await;
+            flow.send(b"hi").await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = flow.flow().over() => {}
+            () = talk => {}
+        }
+        assert_eq!(begun.elapsed(), minutes(4 + 5));
     }
 }

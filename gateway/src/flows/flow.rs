@@ -13,7 +13,7 @@ use hyper::body::Frame;
 use portway_protocol::datagram::{self, FlowId, capsule};
 use portway_transport::webrtc::DatagramChannel;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ pub(crate) enum Outlet {
 pub(crate) struct Flow {
     id: FlowId,
     outlet: Outlet,
-    capsules: mpsc::Sender<Bytes>,
+    capsules: mpsc::Sender<Capsule>,
     /// Whether the other end knows of it: until then, what is said goes behind the request that opens it.
     is_known: AtomicBool,
     began: Instant,
@@ -47,7 +47,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(id: FlowId, outlet: Outlet, capsules: mpsc::Sender<Bytes>) -> Self {
+    pub(super) fn new(id: FlowId, outlet: Outlet, capsules: mpsc::Sender<Capsule>) -> Self {
         Self {
             id,
             outlet,
@@ -103,6 +103,7 @@ impl Flow {
         &self,
         payload: &[u8],
         channel: Option<Arc<DatagramChannel>>,
+        room: &Arc<Semaphore>,
     ) -> Result<Way, Loss> {
         self.touch();
         let too_large = |_| Loss::TooLarge;
@@ -114,7 +115,10 @@ impl Flow {
             }
             Some(_) | None => {
                 let capsule = capsule::encode(payload).map_err(too_large)?;
-                let queued = self.capsules.try_send(capsule);
+                let bytes = u32::try_from(capsule.len()).map_err(|_| Loss::TooLarge)?;
+                let space = room.clone().try_acquire_many_owned(bytes);
+                let space = space.map_err(|_| Loss::QueueFull)?;
+                let queued = self.capsules.try_send(Capsule(capsule, space));
                 queued.map_err(|error| match error {
                     mpsc::error::TrySendError::Full(_) => Loss::QueueFull,
                     mpsc::error::TrySendError::Closed(_) => Loss::NoPath,
@@ -159,12 +163,16 @@ pub(crate) fn is_refusal<T>(outcome: &io::Result<T>) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// A capsule that waits for a stream, with the room that it takes.
+#[derive(Debug)]
+pub(crate) struct Capsule(Bytes, OwnedSemaphorePermit);
+
 /// The body of a request or a response: what a flow says on its stream.
 pub(crate) fn capsules<E>(
-    said: mpsc::Receiver<Bytes>,
+    said: mpsc::Receiver<Capsule>,
 ) -> StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, E>>> {
     let said = futures_util::stream::unfold(said, async |mut said| {
-        let capsule = said.recv().await?;
+        let Capsule(capsule, _space) = said.recv().await?;
         Some((capsule, said))
     });
     StreamBody::new(said.map(|capsule| Ok(Frame::data(capsule))))

@@ -179,15 +179,16 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use portway_protocol::permission::Permission;
     use portway_transport::{CandidateKind, Path, PathKind, Protocol};
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
-    use std::sync::Arc;
-
     use super::*;
+    use crate::flows::Flows;
     use crate::service::{ServiceSpec, Trust};
 
     const PUBLIC: &str = "http://lab.home.localhost:8080";
@@ -213,7 +214,7 @@ mod tests {
             }))
             .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
-            flows: Arc::default(),
+            flows: Arc::new(Flows::new(Arc::default())),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }

@@ -1,23 +1,22 @@
 //! Datagrams both ways: a request to a `udp` service becomes a connected UDP socket, for as long as its bodies
 //! go on (`docs/protocol.md` §6).
 //!
-//! That nobody is there at the service's address is counted, and ends nothing: the next datagram may find it.
+//! Security: the client chooses no address; the socket is connected, so that the system drops what others send
+//! to it. That nobody is there at the service's address is counted, and ends nothing: the next datagram may find it.
+
+use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use portway_protocol::datagram::{FLOW_HEADER, FlowId, capsule};
 use portway_protocol::reason::Reason;
-use std::sync::Arc;
 use tokio::net::UdpSocket;
 
 use super::http::io_reason;
 use super::{ProxyBody, Visitor};
-use crate::flows::{Outlet, Registered, capsules, is_refusal};
+use crate::flows::{BUFFER, Outlet, Registered, capsules, is_refusal};
 use crate::service::Service;
-
-/// Longest datagram that UDP has, in bytes.
-const LONGEST: usize = 64 * 1024;
 
 /// Whether a request is for a flow.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
@@ -61,7 +60,7 @@ pub async fn open(
 }
 
 async fn from_service(socket: &UdpSocket, flow: &Registered) {
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; BUFFER];
     loop {
         let received = socket.recv(&mut buffer).await;
         if is_refusal(&received) {

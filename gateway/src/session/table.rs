@@ -127,7 +127,7 @@ impl Entry {
             path: watch::Sender::default(),
             since: Instant::now(),
             traffic: Traffic::default(),
-            flows: Arc::default(),
+            flows: Arc::new(Flows::new(Arc::default())),
             key,
             attachments,
         }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method, Request, StatusCode, Version};
-use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use portway_protocol::datagram::{FLOW_HEADER, FlowId, capsule};
 use portway_protocol::id::ServiceName;
@@ -25,10 +24,7 @@ use crate::client::keeper::Current;
 use crate::client::session::{RequestBody, Requests};
 use crate::client::stream::reason_of;
 use crate::flows::counters::Loss;
-use crate::flows::{Counters, MAX_FLOWS, Outlet, Registered, capsules};
-
-/// Longest datagram that UDP has, in bytes.
-const LONGEST: usize = 64 * 1024;
+use crate::flows::{BUFFER, Capsule, Counters, MAX_FLOWS, Outlet, Registered, capsules};
 
 /// Time for which datagrams of an address are dropped after its flow was refused.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -101,7 +97,7 @@ impl UdpListener {
 impl Running {
     async fn run(mut self) {
         let socket = self.socket.clone();
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = vec![0; BUFFER];
         loop {
             tokio::select! {
                 received = socket.recv_from(&mut buffer) => match received {
@@ -185,7 +181,7 @@ impl Running {
 async fn converse(
     mut requests: Requests,
     flow: &Registered,
-    said: mpsc::Receiver<Bytes>,
+    said: mpsc::Receiver<Capsule>,
 ) -> Result<(), ClientError> {
     let response = requests.send(request(flow.flow().id(), said)).await?;
     if response.status() != StatusCode::OK {
@@ -202,7 +198,7 @@ async fn converse(
 }
 
 /// Asks for a flow; what is said already goes with it.
-fn request(id: FlowId, said: mpsc::Receiver<Bytes>) -> Request<RequestBody> {
+fn request(id: FlowId, said: mpsc::Receiver<Capsule>) -> Request<RequestBody> {
     let mut request = Request::new(capsules(said).boxed_unsync());
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
