@@ -329,7 +329,7 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22
+    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -386,6 +386,9 @@ pub(crate) struct Connect {
     /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
     #[arg(long, conflicts_with_all = ["listen", "socks"])]
     pub(crate) stdio: bool,
+    /// The service speaks UDP (udp://): -L takes datagrams
+    #[arg(long, conflicts_with = "stdio")]
+    pub(crate) udp: bool,
 }
 
 /// `ADDRESS[=SERVICE]`.

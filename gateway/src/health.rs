@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portway_protocol::signal::ServiceHealth;
+use portway_protocol::target::ServiceKind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,7 +16,8 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const FAILURES: u32 = 2;
 
 /// Checks all services until cancelled; notifies `changed` when a result is news. A service that
-/// accepts connections is healthy: what it answers is between it and its visitors.
+/// accepts connections is healthy: what it answers is between it and its visitors. Of one that speaks UDP
+/// nobody can say.
 pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
     let mut failures = std::collections::HashMap::new();
     let mut ticks = tokio::time::interval(CHECK_INTERVAL);
@@ -23,6 +25,10 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
         ticks.tick().await;
         let mut checks = JoinSet::new();
         for service in services.all() {
+            match service.spec.target.kind() {
+                ServiceKind::Http | ServiceKind::Tcp => {}
+                ServiceKind::Udp => continue,
+            }
             checks.spawn(async move {
                 let alive = service.upstream.connect().await.is_ok();
                 (service, alive)

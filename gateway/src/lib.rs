@@ -14,6 +14,7 @@
 //!   strict reverse proxy.
 //! - [`enrolment`]: how a machine becomes a node, and stays one. [`state`]: what it keeps. [`portal`]: where nodes and
 //!   browsers meet.
+//! - [`flows`]: the datagrams of a session, at either end.
 //! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
@@ -23,6 +24,7 @@ pub mod client;
 pub mod config;
 pub mod enrolment;
 mod executor;
+pub mod flows;
 pub mod grants;
 pub mod health;
 pub mod links;

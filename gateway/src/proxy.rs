@@ -1,9 +1,9 @@
 //! The strict reverse proxy: one HTTP/2 request of a session becomes exactly one HTTP/1.1 request
-//! to a local service, or one connection to a service that speaks something else.
+//! to a local service, or one connection or flow to a service that speaks something else.
 //!
 //! - [`connect`]: the way to a service. [`headers`]: what may pass in each direction.
-//! - [`http`]: ordinary requests. [`upgrade`]: WebSockets. [`tunnel`]: bytes both ways. [`page`]: our own
-//!   answers.
+//! - [`http`]: ordinary requests. [`upgrade`]: WebSockets. [`tunnel`]: bytes both ways. [`udp`]: datagrams.
+//!   [`page`]: our own answers.
 //!
 //! Security: nothing a client sends chooses the target; it comes from the node's configuration.
 //! Requests are re-serialised from typed values by hyper, which alone writes framing, so that no
@@ -14,7 +14,10 @@ pub mod headers;
 pub mod http;
 pub mod page;
 pub mod tunnel;
+pub mod udp;
 pub mod upgrade;
+
+use std::sync::Arc;
 
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::SessionLog;
+use crate::flows::Flows;
 use crate::service::Service;
 
 /// A response body: a service's, or our own page.
@@ -42,6 +46,8 @@ pub struct Visitor {
     pub path: watch::Receiver<Option<Path>>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
+    /// The flows of the session.
+    pub flows: Arc<Flows>,
     /// Owner of what outlives a request: open WebSockets and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the session ends.
@@ -64,11 +70,11 @@ pub(crate) async fn handle(
         ServiceKind::Http if is_websocket => &Method::GET,
         ServiceKind::Http => request.method(),
         // No request says which bytes are harmless.
-        ServiceKind::Tcp => &Method::CONNECT,
+        ServiceKind::Tcp | ServiceKind::Udp => &Method::CONNECT,
     };
     let path = match kind {
         ServiceKind::Http => request.uri().path(),
-        ServiceKind::Tcp => "",
+        ServiceKind::Tcp | ServiceKind::Udp => "",
     };
     if !visitor.permission.allows(method.as_str(), path) {
         log.denied(method, path, Reason::PermissionDenied);
@@ -83,7 +89,10 @@ pub(crate) async fn handle(
         ServiceKind::Tcp if request.method() == Method::POST => {
             tunnel::open(service, visitor, request).await
         }
-        ServiceKind::Tcp => Err(Reason::ServiceNotHttp),
+        ServiceKind::Udp if udp::is_wanted(request.headers()) => {
+            udp::open(service, visitor, request).await
+        }
+        ServiceKind::Tcp | ServiceKind::Udp => Err(Reason::ServiceNotHttp),
     };
     outcome.unwrap_or_else(|reason| page::error(reason, wants_page))
 }

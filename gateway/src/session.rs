@@ -12,7 +12,6 @@
 mod admission;
 pub mod table;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,12 +40,13 @@ use tokio_util::task::TaskTracker;
 use crate::audit::event::Ending;
 use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
+use crate::flows::Flows;
 use crate::grants::{Grants, Opened};
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
 use admission::{Admitted, Purpose, Session};
-use table::{Attachment, Claimed, Table};
+use table::{Attachment, Claimed, Moved, Table};
 
 pub use admission::SessionError;
 
@@ -254,20 +254,31 @@ pub async fn admit(
 impl Arrival {
     /// Serves them, and returns when their session uses the channel no more: it has ended, or goes on over
     /// another one.
-    pub async fn serve(self, context: &Arc<Context>) {
+    ///
+    /// Meanwhile, `datagrams` goes on: whatever carries the session's datagrams by the same connection.
+    pub async fn serve<D>(self, context: &Arc<Context>, datagrams: impl FnOnce(Arc<Flows>) -> D)
+    where
+        D: Future<Output = ()>,
+    {
         let (carrier, released) = Carrier::new(self.channel.clone());
         let attachment = Attachment {
             carrier,
             introduction: self.admitted.introduction,
             path: self.path,
         };
-        match self.admitted.purpose {
+        let flows = match self.admitted.purpose {
             Purpose::New(session) => {
+                let flows = session.registered.entry().flows().clone();
                 let serving = serve(context.clone(), session, attachment);
                 drop(context.tasks.spawn(serving));
+                flows
             }
-            Purpose::Resumed(entry) => entry.attach(attachment).await,
-        }
+            Purpose::Resumed(entry) => {
+                entry.attach(attachment).await;
+                entry.flows().clone()
+            }
+        };
+        released.run_until_cancelled(datagrams(flows)).await;
         released.cancelled().await;
         self.channel.close().await;
     }
@@ -299,6 +310,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let visitor = Visitor {
         user: registered.claimed().user.clone(),
         path: registered.path(),
+        flows: registered.entry().flows().clone(),
         permission,
         tasks: tasks.clone(),
         ended: over.clone(),
@@ -357,13 +369,15 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     over.cancel();
     tasks.close();
     tasks.wait().await;
-    let traffic = registered.traffic();
-    let [received, sent] =
-        [&traffic.received, &traffic.sent].map(|count| count.load(Ordering::Relaxed));
+    let Moved { received, sent } = registered.entry().moved();
     let told = context.clone();
     let writing = tokio::task::spawn_blocking(move || told.grants.closed(&grant, received, sent));
     if let Err(panic) = writing.await {
         tracing::error!(%panic, "what became of a link is not kept");
+    }
+    let datagrams = registered.entry().flows().counters().tally();
+    if !datagrams.is_empty() {
+        tracing::info!(session = %id, ?datagrams, "what became of its datagrams");
     }
     tracing::info!(session = %id, "session ended");
 }

@@ -6,7 +6,8 @@
 //! ```
 //! - [`local`]: addresses of this machine, and connections to them. [`listen`]: one address for one service.
 //!   [`socks`]: one for all. `serve`: one connection, and who may ask by it. `forward`: one HTTP request.
-//!   `stream`: one connection of whatever else. `way`: over whatever session there is, which is `client`'s.
+//!   `stream`: one connection of whatever else. [`udp`]: the local socket of a
+//!   service that speaks UDP. `way`: over whatever session there is, which is `client`'s.
 //! - [`pool`]: sessions by service. [`connection`]: what a program with this library in it gets in place of a local
 //!   address.
 
@@ -19,6 +20,7 @@ pub mod pool;
 mod serve;
 pub mod socks;
 mod stream;
+pub mod udp;
 mod way;
 
 pub use connection::Connection;
@@ -26,3 +28,4 @@ pub use listen::Listener;
 pub use local::LocalAddress;
 pub use pool::Pool;
 pub use socks::Socks;
+pub use udp::UdpListener;

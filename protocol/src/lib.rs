@@ -7,7 +7,7 @@
 //! - [`signal`]: JSON-RPC messages between gateways, clients and signaling.
 //! - [`pairing`]: six digits, spoken, in place of a link.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
-//!   [`liveness`]: whether the other end is still there.
+//!   [`liveness`]: whether the other end is still there. [`datagram`]: what may be lost beside it.
 //! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
 //! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
@@ -16,6 +16,7 @@
 
 pub mod backoff;
 pub mod check;
+pub mod datagram;
 pub mod enrolment;
 pub mod id;
 pub mod key;

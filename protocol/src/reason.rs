@@ -235,6 +235,14 @@ reasons! {
     ServiceIsHttp = "SERVICE_IS_HTTP", Usage,
         "This service speaks HTTP: it has no plain stream.",
         "Use `portway connect -L PORT`, and ask there.";
+    /// The service speaks UDP.
+    ServiceIsUdp = "SERVICE_IS_UDP", Usage,
+        "This service speaks UDP: it has no plain stream.",
+        "Use `portway connect --udp -L PORT`.";
+    /// The service does not speak UDP.
+    ServiceNotUdp = "SERVICE_NOT_UDP", Usage,
+        "This service does not speak UDP.",
+        "Use `portway connect` without `--udp`.";
     /// Nothing listens at the service's address.
     UpstreamRefused = "UPSTREAM_REFUSED", Unavailable,
         "The service is not running.",

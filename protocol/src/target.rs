@@ -20,6 +20,8 @@ pub enum ServiceTarget {
     Tcp(HostPort),
     /// `tcp+unix:/path`: the same over a Unix socket.
     TcpUnix(PathBuf),
+    /// `udp://host:port`: datagrams both ways.
+    Udp(HostPort),
 }
 
 /// What a service speaks.
@@ -31,6 +33,8 @@ pub enum ServiceKind {
     Http,
     /// Bytes both ways.
     Tcp,
+    /// Datagrams both ways.
+    Udp,
 }
 
 impl ServiceKind {
@@ -39,7 +43,7 @@ impl ServiceKind {
     pub(crate) const fn is_http(&self) -> bool {
         match self {
             Self::Http => true,
-            Self::Tcp => false,
+            Self::Tcp | Self::Udp => false,
         }
     }
 }
@@ -49,7 +53,7 @@ impl ServiceKind {
 pub struct HostPort {
     /// Host name or address; an IPv6 address without brackets.
     pub host: String,
-    /// TCP port.
+    /// TCP or UDP port.
     pub port: u16,
 }
 
@@ -59,7 +63,7 @@ pub enum TargetError {
     /// The scheme is missing or not one of ours.
     #[error(
         "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
-         tcp://HOST:PORT or tcp+unix:/PATH for everything else"
+         tcp://HOST:PORT, tcp+unix:/PATH or udp://HOST:PORT for everything else"
     )]
     Scheme(String),
     /// There is no port, and none goes without saying.
@@ -91,6 +95,9 @@ impl FromStr for ServiceTarget {
         }
         if let Some(rest) = text.strip_prefix("tcp://") {
             return parse_authority(text, rest, None).map(Self::Tcp);
+        }
+        if let Some(rest) = text.strip_prefix("udp://") {
+            return parse_authority(text, rest, None).map(Self::Udp);
         }
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_path(text, path).map(Self::Unix);
@@ -169,6 +176,7 @@ impl fmt::Display for ServiceTarget {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(at) => write!(f, "tcp://{}", at.authority()),
             Self::TcpUnix(path) => write!(f, "tcp+unix:{}", path.display()),
+            Self::Udp(at) => write!(f, "udp://{}", at.authority()),
         }
     }
 }
@@ -180,6 +188,7 @@ impl ServiceTarget {
         match self {
             Self::Http(_) | Self::Https(_) | Self::Unix(_) => ServiceKind::Http,
             Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
+            Self::Udp(_) => ServiceKind::Udp,
         }
     }
 }
@@ -214,6 +223,7 @@ mod tests {
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("tcp://[::1]:5432", "tcp://[::1]:5432"),
             ("tcp+unix:/run/db.sock", "tcp+unix:/run/db.sock"),
+            ("udp://127.0.0.1:53", "udp://127.0.0.1:53"),
         ] {
             assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
         }
@@ -236,6 +246,7 @@ mod tests {
             "tcp://nas",
             "tcp://nas/",
             "tcp://:22",
+            "udp://nas",
             "http://[::1",
             "http://a b",
             "http://a\r\nb",
@@ -247,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_and_parsing_agree(text in "(http|https|tcp)://[a-z0-9.:\\[\\]]{1,20}") {
+        fn printing_and_parsing_agree(text in "(http|https|tcp|udp)://[a-z0-9.:\\[\\]]{1,20}") {
             if let Ok(target) = text.parse::<ServiceTarget>() {
                 prop_assert_eq!(target.to_string().parse::<ServiceTarget>(), Ok(target));
             }

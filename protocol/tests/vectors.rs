@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+use portway_protocol::datagram::{self, FlowId, capsule};
 use portway_protocol::id::{
     ClusterName, GrantId, NodeId, Nonce, PairingId, ServiceName, SessionId, encode,
 };
@@ -288,6 +289,7 @@ impl World {
             "answer_proof": introduction.sign_answer(&node, &self.binding),
             "handshake": self.handshake(&grant_key, None),
             "pairing": self.pairing(),
+            "datagram": datagram(),
             "resumed": {
                 "session": self.resumption.session,
                 "key": encode(&RESUMPTION_KEY),
@@ -295,6 +297,19 @@ impl World {
             },
         })
     }
+}
+
+/// One datagram, by channel and by stream.
+fn datagram() -> Value {
+    const FLOW: u32 = 300;
+    let payload = b"where is nas.lab?";
+    let flow = FlowId::new(FLOW).unwrap();
+    json!({
+        "flow": FLOW,
+        "payload": encode(payload),
+        "message": encode(&datagram::encode(flow, payload).unwrap()),
+        "capsule": encode(&capsule::encode(payload).unwrap()),
+    })
 }
 
 #[test]

@@ -72,6 +72,15 @@ impl LinkFile {
         Ok(tokio::time::timeout(PATIENCE, said).await??)
     }
 
+    /// Runs `portway connect` to its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn connect(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let running = self.command(&Program::default(), "connect", args).output();
+        Ok(tokio::time::timeout(PATIENCE, running).await??)
+    }
+
     fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
         let mut command = program.command();
         command
@@ -255,6 +264,14 @@ impl Connected {
     /// If it does not end.
     pub async fn ended(mut self) -> anyhow::Result<ExitStatus> {
         Ok(tokio::time::timeout(PATIENCE, self.process.wait()).await??)
+    }
+
+    /// Ctrl-C. What it says then is to be read.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn interrupt(&self) -> anyhow::Result<()> {
+        signal(&self.process, "INT").await
     }
 
     /// SIGTERM, then waits for its end.

@@ -9,6 +9,7 @@ pub mod bare;
 pub mod browser;
 pub mod client;
 pub mod coturn;
+pub mod dns;
 pub mod jupyter;
 pub mod lab;
 pub mod pairing;

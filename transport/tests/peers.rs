@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use portway_protocol::signal::{SdpKind, SessionDescription};
 use portway_transport::webrtc::candidates::LoopbackPolicy;
-use portway_transport::webrtc::{Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};
+use portway_transport::webrtc::{NotSent, Peer, PeerConfig, PeerError, PeerEvent, PeerEvents};
 use portway_transport::{Channel, PathKind};
 
 const MESSAGES: usize = 2000;
@@ -69,6 +69,51 @@ async fn messages_arrive_whole_and_in_order() {
     let path = client.path().await.unwrap();
     assert_eq!(path.kind, PathKind::Direct);
     assert!(path.remote.is_loopback(), "{path:?}");
+}
+
+#[tokio::test]
+async fn datagrams_go_both_ways_beside_channel_0() {
+    let (client, gateway, _events) = connected().await;
+    let (_near, _far) = open(&client, &gateway).await;
+    let (near, far) = tokio::join!(client.open_datagrams(), gateway.open_datagrams());
+    let (near, far) = (near.unwrap(), far.unwrap());
+    // The largest is cut up on its way.
+    for len in [1, portway_protocol::datagram::MTU, MESSAGE_LEN] {
+        let datagram = Bytes::from(vec![7; len]);
+        for (from, to) in [(&near, &far), (&far, &near)] {
+            from.try_send(datagram.clone()).await.unwrap();
+            assert_eq!(to.recv().await.unwrap(), datagram);
+        }
+    }
+    gateway.close().await;
+    assert_eq!(near.recv().await, None);
+}
+
+#[tokio::test]
+async fn datagrams_that_find_the_way_full_are_dropped() {
+    let (client, gateway, _events) = connected().await;
+    let (near, far) = open(&client, &gateway).await;
+    let (datagrams, unread) = tokio::join!(client.open_datagrams(), gateway.open_datagrams());
+    let (datagrams, unread) = (datagrams.unwrap(), unread.unwrap());
+    let datagram = Bytes::from(vec![7; 1024]);
+    let mut refused = 0;
+    // As fast as it goes, until some have to be refused.
+    while refused < 100 {
+        match datagrams.try_send(datagram.clone()).await {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, NotSent::Full);
+                refused += 1;
+            }
+        }
+    }
+    // Channel 0 is not held up by what was dropped, nor by what was not.
+    near.send(Bytes::from_static(b"hi")).await.unwrap();
+    let unread = async { while unread.recv().await.is_some() {} };
+    tokio::select! {
+        message = far.recv() => assert_eq!(message.unwrap(), "hi"),
+        () = unread => panic!("the channel ended"),
+    }
 }
 
 #[tokio::test]

@@ -54,6 +54,8 @@ const BROWSERS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("ssh", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
+    ("dig", "bind9-dnsutils"),
+    ("/usr/sbin/dnsmasq", "dnsmasq-base"),
 ];
 
 /// For labs, and for the scenarios in them.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use portway_gateway::flows::counters::Tally;
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::signal::{AnnouncedService, NodeStatus};
 use serde::de::DeserializeOwned;
@@ -39,6 +40,8 @@ struct Session {
     age_s: u64,
     received: u64,
     sent: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    datagrams: Option<Tally>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rtt_ms: Option<f64>,
 }

@@ -9,14 +9,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use portway_gateway::client::ClientError;
-use portway_gateway::client::keeper::Event;
+use portway_gateway::client::keeper::{Current, Event};
+use portway_gateway::flows::counters::{Dropped, Tally};
 use portway_gateway::tunnel::pool::News;
-use portway_gateway::tunnel::{Listener, LocalAddress, Pool, Socks};
+use portway_gateway::tunnel::{Listener, LocalAddress, Pool, Socks, UdpListener};
+use portway_protocol::datagram;
 use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,9 @@ enum Line {
     /// Requests are answered from now on.
     Ready {
         listen: LocalAddress,
+        /// Largest datagram that is not cut up, in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mtu: Option<usize>,
         #[serde(flatten)]
         session: Connected,
     },
@@ -61,6 +66,8 @@ enum Line {
         /// None if there will be none.
         retry_ms: Option<f64>,
     },
+    /// At its end: what became of datagrams.
+    Datagrams(Tally),
 }
 
 /// A session that is there.
@@ -75,8 +82,61 @@ struct Connected {
     took: Took,
 }
 
+/// What takes the local side of a service.
+enum Local {
+    Stream(Listener),
+    Datagrams(UdpListener),
+}
+
+impl Local {
+    async fn bind(args: &Connect, address: &LocalAddress) -> Result<Self, Failure> {
+        let cannot = |error| cannot_listen(address, &error);
+        Ok(match (args.udp, address) {
+            (false, address) => Self::Stream(Listener::bind(address).await.map_err(cannot)?),
+            (true, LocalAddress::Tcp(at)) => {
+                Self::Datagrams(UdpListener::bind(*at).await.map_err(cannot)?)
+            }
+            (true, LocalAddress::Unix(_)) => {
+                return Err(Failure::usage("datagrams need a port: -L [ADDR:]PORT"));
+            }
+        })
+    }
+
+    fn address(&self) -> LocalAddress {
+        match self {
+            Self::Stream(listener) => listener.address().clone(),
+            Self::Datagrams(listener) => LocalAddress::Tcp(listener.address()),
+        }
+    }
+
+    async fn run(
+        self,
+        service: ServiceName,
+        pool: Arc<Pool>,
+        current: watch::Receiver<Current>,
+        cancel: CancellationToken,
+    ) {
+        match self {
+            Self::Stream(listener) => listener.run(service, current, cancel).await,
+            Self::Datagrams(listener) => {
+                let datagrams = pool.datagrams().clone();
+                listener.run(service, current, datagrams, cancel).await;
+            }
+        }
+    }
+}
+
+/// Whether what is asked for is what the service speaks.
+fn check(service: &ServiceName, kind: ServiceKind, args: &Connect) -> Result<(), Failure> {
+    let wrong = match kind {
+        ServiceKind::Udp => (!args.udp).then_some(Reason::ServiceIsUdp),
+        ServiceKind::Http | ServiceKind::Tcp => args.udp.then_some(Reason::ServiceNotUdp),
+    };
+    wrong.map_or(Ok(()), |reason| Err(refused(service)(reason)))
+}
+
 /// A listener, and the service that it is for.
-type Forwarded = (Listener, ServiceName);
+type Forwarded = (Local, ServiceName);
 
 /// Runs until a signal, or until a service that is to be at an address is refused.
 pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
@@ -98,7 +158,10 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
     let mut signals = Signals::hear()?;
     let forwarded = listeners(args, &keyring).await?;
     let socks = match &args.socks {
-        Some(address) => Some(bound(address, Socks::bind(address).await)?),
+        Some(address) => {
+            let bound = Socks::bind(address).await;
+            Some(bound.map_err(|error| cannot_listen(address, &error))?)
+        }
         None => None,
     };
     let cluster = keyring.cluster().clone();
@@ -118,8 +181,8 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
     for (listener, service) in forwarded {
         let session = pool.current(&service).map_err(refused(&service))?;
         let waiting = printer.waiting.entry(service.clone());
-        waiting.or_default().push(listener.address().clone());
-        listening.spawn(listener.run(service, session, cancel.clone()));
+        waiting.or_default().push(listener.address());
+        listening.spawn(listener.run(service, pool.clone(), session, cancel.clone()));
     }
     if let Some(socks) = socks {
         printer.proxy(&socks, &cluster)?;
@@ -127,10 +190,20 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
     }
     let outcome = loop {
         tokio::select! {
-            Some(news) = told.recv() => match printer.tell(news)? {
-                ControlFlow::Continue(()) => {}
-                ControlFlow::Break((service, error)) => break Err(keyring.failure(&service, &error).into()),
-            },
+            Some(news) = told.recv() => {
+                if let News::Session(service, Event::Connected { kind, .. }) = &news
+                    && printer.waiting.contains_key(service)
+                    && let Err(failure) = check(service, *kind, args)
+                {
+                    break Err(failure.into());
+                }
+                match printer.tell(news)? {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break((service, error)) => {
+                        break Err(keyring.failure(&service, &error).into());
+                    }
+                }
+            }
             Some(ended) = listening.join_next() => {
                 ended?;
                 break Err(anyhow::anyhow!("a listener ended by itself"));
@@ -150,6 +223,10 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
         // A second one does not wait.
         _ = signals.end() => {}
     }
+    if args.udp {
+        let tally = pool.datagrams().tally();
+        output::print(format, &Line::Datagrams(tally), human)?;
+    }
     outcome
 }
 
@@ -162,14 +239,14 @@ async fn listeners(args: &Connect, keyring: &Keyring) -> anyhow::Result<Vec<Forw
             None => keyring.service()?,
         };
         keyring.target(&service)?;
-        let listener = bound(address, Listener::bind(address).await)?;
+        let listener = Local::bind(args, address).await?;
         listeners.push((listener, service));
     }
     Ok(listeners)
 }
 
-fn bound<T>(address: &LocalAddress, bound: io::Result<T>) -> Result<T, Failure> {
-    bound.map_err(|error| Failure::configuration(format!("cannot listen on {address}: {error}")))
+fn cannot_listen(address: &LocalAddress, error: &io::Error) -> Failure {
+    Failure::configuration(format!("cannot listen on {address}: {error}"))
 }
 
 fn refused(service: &ServiceName) -> impl FnOnce(Reason) -> Failure {
@@ -249,6 +326,7 @@ impl Printer {
         listen.into_iter().try_for_each(|listen| {
             let line = Line::Ready {
                 listen,
+                mtu: (session.kind == ServiceKind::Udp).then_some(datagram::MTU),
                 session: session.clone(),
             };
             output::print(self.format, &line, human)
@@ -261,14 +339,24 @@ fn human(line: &Line) -> String {
         Line::Proxy { listen, cluster } => format!(
             "SOCKS5 at {listen} for SERVICE.{cluster}, e.g. curl -x socks5h://{listen} http://SERVICE.{cluster}/"
         ),
-        Line::Ready { listen, session } => {
+        Line::Ready {
+            listen,
+            mtu,
+            session,
+        } => {
             let address = match (session.kind, listen) {
                 (ServiceKind::Http, LocalAddress::Tcp(listen)) => format!("http://{listen}/"),
                 (ServiceKind::Http, LocalAddress::Unix(_)) | (ServiceKind::Tcp, _) => {
                     listen.to_string()
                 }
+                (ServiceKind::Udp, _) => format!("udp://{listen}"),
             };
-            format!("{} is at {address}, {}", session.service, session.words())
+            let mtu = mtu.map_or_else(String::new, |mtu| format!("; MTU {mtu} bytes"));
+            format!(
+                "{} is at {address}, {}{mtu}",
+                session.service,
+                session.words()
+            )
         }
         Line::Connected(session) => {
             format!("{} is connected, {}", session.service, session.words())
@@ -283,7 +371,42 @@ fn human(line: &Line) -> String {
             let then = retry_ms.map_or("", |_| "; trying again");
             format!("{service}: no connection: {message} [{reason}]{then}")
         }
+        Line::Datagrams(tally) => format!(
+            "datagrams: {} sent, {} received, {} dropped here{}",
+            tally.sent,
+            tally.received,
+            tally.dropped.total(),
+            reasons(&tally.dropped)
+        ),
     }
+}
+
+/// Why datagrams were dropped, if any were.
+fn reasons(dropped: &Dropped) -> String {
+    let Dropped {
+        queue_full,
+        too_large,
+        no_path,
+        unknown_flow,
+        malformed,
+        refused,
+    } = *dropped;
+    let told: Vec<_> = [
+        ("full", queue_full),
+        ("too large", too_large),
+        ("no path", no_path),
+        ("of no flow", unknown_flow),
+        ("malformed", malformed),
+        ("refused", refused),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(why, count)| format!("{count} {why}"))
+    .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", told.join(", "))
 }
 
 impl Connected {

@@ -11,7 +11,7 @@ use portway_transport::Path;
 
 use super::Log;
 use super::event::{Ending, Event};
-use crate::session::table::Entry;
+use crate::session::table::{Entry, Moved};
 
 /// Records of denials in a [`WINDOW`]; further ones are counted. So nobody can push all else out of the
 /// log by asking for what they may not have.
@@ -109,12 +109,12 @@ impl SessionLog {
 
 impl Drop for SessionLog {
     fn drop(&mut self) {
-        let traffic = self.entry.traffic();
+        let Moved { received, sent } = self.entry.moved();
         self.log.note(Event::SessionEnded {
             session: self.session(),
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            received: traffic.received.load(Ordering::Relaxed),
-            sent: traffic.sent.load(Ordering::Relaxed),
+            received,
+            sent,
             requests: self.requests.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
             why: self.why.get().copied().unwrap_or(Ending::Failed),

@@ -19,6 +19,7 @@ use super::address::Site;
 use super::exchange::{Exchange, News};
 use super::session::{Session, Welcome};
 use super::{ClientError, Target};
+use crate::flows::Counters;
 use crate::random::random;
 use crate::session::unix_now;
 use crate::signaling::connection::{CONNECT_TIMEOUT, Socket, SocketError};
@@ -60,8 +61,16 @@ pub(super) struct Reached {
 /// # Errors
 /// See [`ClientError`].
 pub async fn connect(target: &Target) -> Result<Session, ClientError> {
+    connect_counting(target, Arc::default()).await
+}
+
+/// The same, for somebody who counts datagrams over more than one session.
+pub(super) async fn connect_counting(
+    target: &Target,
+    datagrams: Arc<Counters>,
+) -> Result<Session, ClientError> {
     let reached = reach(target, None, FIRST).await?;
-    Session::start(target.clone(), reached).await
+    Session::start(target.clone(), reached, datagrams).await
 }
 
 /// Opens a channel to the gateway and shakes hands: for a new session, or for one to go on with.

@@ -1,5 +1,6 @@
 //! A session for as long as somebody wants one: connects anew when it is lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portway_protocol::backoff::Backoff;
@@ -9,9 +10,10 @@ use portway_protocol::target::ServiceKind;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::connect;
+use super::connect::connect_counting;
 use super::session::{Requests, Session};
 use super::{ClientError, Opening, Path, Target};
+use crate::flows::{Counters, Flows};
 use crate::random::random;
 
 /// First pause between attempts.
@@ -55,6 +57,8 @@ pub struct Current {
     pub requests: Option<Requests>,
     /// Why there was none, the last time.
     pub failure: Option<Reason>,
+    /// Its flows, while there is a session.
+    pub flows: Option<Arc<Flows>>,
     /// What the service speaks, once there was a session.
     pub kind: Option<ServiceKind>,
 }
@@ -63,6 +67,7 @@ pub struct Current {
 pub struct Keeper {
     target: Target,
     current: watch::Sender<Current>,
+    datagrams: Arc<Counters>,
     events: mpsc::Sender<Event>,
 }
 
@@ -73,6 +78,7 @@ impl Keeper {
         Self {
             target,
             current: watch::Sender::default(),
+            datagrams: Arc::default(),
             events,
         }
     }
@@ -83,6 +89,12 @@ impl Keeper {
         self.current.subscribe()
     }
 
+    /// Counts what becomes of datagrams there, over all its sessions.
+    #[must_use]
+    pub fn counting(self, datagrams: Arc<Counters>) -> Self {
+        Self { datagrams, ..self }
+    }
+
     /// Runs until cancelled, then ends the session in order.
     ///
     /// # Errors
@@ -91,7 +103,7 @@ impl Keeper {
         let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
         loop {
             let connected = tokio::select! {
-                connected = connect(&self.target) => connected,
+                connected = connect_counting(&self.target, self.datagrams.clone()) => connected,
                 () = cancel.cancelled() => return Ok(()),
             };
             let error = match connected {
@@ -106,6 +118,7 @@ impl Keeper {
             };
             self.current.send_modify(|current| {
                 current.requests = None;
+                current.flows = None;
                 current.failure = Some(error.reason());
             });
             if error.is_final() {
@@ -125,6 +138,7 @@ impl Keeper {
         let mut path = session.path().await;
         self.current.send_replace(Current {
             requests: Some(session.requests()),
+            flows: Some(session.flows().clone()),
             failure: None,
             kind: Some(session.accepted.kind),
         });

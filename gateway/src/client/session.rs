@@ -33,6 +33,7 @@ use super::exchange::{Exchange, News};
 use super::stream;
 use super::{ClientError, Opening, Target};
 use crate::executor::TrackedExecutor;
+use crate::flows::{self, Counters, Flows};
 
 /// Bytes between HTTP/2 and lane.
 const PIPE: usize = 64 * 1024;
@@ -72,6 +73,7 @@ pub struct Session {
     /// How long it took to open.
     pub opening: Opening,
     requests: Requests,
+    flows: Arc<Flows>,
     asks: mpsc::Sender<Ask>,
     peer: watch::Receiver<Arc<Peer>>,
     closing: CancellationToken,
@@ -106,7 +108,11 @@ pub(super) struct Welcome {
 
 impl Session {
     /// Starts HTTP/2 and the task that keeps it going.
-    pub(super) async fn start(mut target: Target, reached: Reached) -> Result<Self, ClientError> {
+    pub(super) async fn start(
+        mut target: Target,
+        reached: Reached,
+        datagrams: Arc<Counters>,
+    ) -> Result<Self, ClientError> {
         let Reached {
             id,
             welcome,
@@ -128,8 +134,11 @@ impl Session {
         let (asks, asked) = mpsc::channel(ASKS);
         let closing = CancellationToken::new();
         let (peer, peers) = watch::channel(exchange.peer());
+        let flows = Arc::new(Flows::new(datagrams));
         let driver = Driver {
             target,
+            flows: flows.clone(),
+            carrying: JoinSet::new(),
             node_key: key,
             resumption: Resumption {
                 session: id,
@@ -162,6 +171,7 @@ impl Session {
             accepted: welcome.accepted,
             opening,
             requests: Requests::from(requests),
+            flows,
             asks,
             peer: peers,
             closing,
@@ -173,14 +183,16 @@ impl Session {
     /// written all.
     ///
     /// # Errors
-    /// [`Reason::ServiceIsHttp`], the gateway's reason, or what cut the connection off.
+    /// [`Reason::ServiceIsHttp`], [`Reason::ServiceIsUdp`], the gateway's reason, or what cut the connection off.
     pub async fn join(
         &self,
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), ClientError> {
-        if self.accepted.kind == ServiceKind::Http {
-            return Err(ClientError::Refused(Reason::ServiceIsHttp));
+        match self.accepted.kind {
+            ServiceKind::Tcp => {}
+            ServiceKind::Http => return Err(ClientError::Refused(Reason::ServiceIsHttp)),
+            ServiceKind::Udp => return Err(ClientError::Refused(Reason::ServiceIsUdp)),
         }
         let (request, _) = stream::request(reader);
         let response = self.requests().send(request).await?;
@@ -191,6 +203,11 @@ impl Session {
     #[must_use]
     pub fn requests(&self) -> Requests {
         self.requests.clone()
+    }
+
+    /// Its datagrams, if the service speaks UDP.
+    pub(super) const fn flows(&self) -> &Arc<Flows> {
+        &self.flows
     }
 
     /// How the node is reached now.
@@ -289,6 +306,9 @@ struct Driver {
     attempted: Instant,
     /// Another channel, if one is looked for.
     replacing: JoinSet<Result<Reached, ClientError>>,
+    flows: Arc<Flows>,
+    /// Their channel of the connection in use.
+    carrying: JoinSet<()>,
     /// Connections that are no more used.
     leaving: JoinSet<()>,
     asks: mpsc::WeakSender<Ask>,
@@ -317,6 +337,7 @@ impl Driver {
         };
         let lane = lane::run(carrier, pipe, terms);
         tokio::pin!(lane);
+        self.carry();
         let error = loop {
             tokio::select! {
                 ended = &mut lane => break ended.map_or_else(Into::into, |()| ClientError::Ended),
@@ -351,6 +372,7 @@ impl Driver {
                     }
                 },
                 Some(_left) = self.leaving.join_next() => {}
+                Some(_ended) = self.carrying.join_next() => {}
                 event = self.exchange.event() => match self.exchange.handle(event).await {
                     // The session does not need signaling. Where both run on one machine, its end is
                     // the first sign that this has gone.
@@ -402,6 +424,17 @@ impl Driver {
         asks.is_some_and(|asks| asks.try_send(wish).is_ok())
     }
 
+    /// Has datagrams go by the connection in use.
+    fn carry(&mut self) {
+        let (peer, flows) = (self.exchange.peer(), self.flows.clone());
+        self.carrying.abort_all();
+        self.carrying.spawn(async move {
+            if let Ok(channel) = peer.open_datagrams().await {
+                flows::carry(channel, flows).await;
+            }
+        });
+    }
+
     fn silence(&self) -> Duration {
         self.silent.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -413,6 +446,7 @@ impl Driver {
         }
         let before = std::mem::replace(&mut self.exchange, reached.exchange);
         self.peer.send_replace(self.exchange.peer());
+        self.carry();
         self.leaving
             .spawn(async move { before.peer().close().await });
     }

@@ -1,7 +1,8 @@
-//! The way to a service: TCP, TLS or a Unix socket, pooled by hyper.
+//! The way to a service: TCP, TLS or a Unix socket, pooled by hyper, or UDP.
 
 use std::future::Future;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::executor::TrackedExecutor;
@@ -81,6 +82,7 @@ impl Upstream {
             ServiceTarget::Unix(path) => (Route::Unix(path.clone()), "localhost".into(), "http"),
             ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
+            ServiceTarget::Udp(at) => (Route::Udp(at.clone()), at.authority(), "udp"),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),
@@ -120,9 +122,23 @@ impl Upstream {
     /// Opens a connection of its own, e.g. for a WebSocket or a health check.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`], or the system's.
+    /// [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`], [`io::ErrorKind::Unsupported`] if the service
+    /// speaks UDP, or the system's.
     pub async fn connect(&self) -> io::Result<Stream> {
         self.connector.0.connect().await
+    }
+
+    /// Opens a socket of its own to a service that speaks UDP, ready to send. Nobody is asked whether it is
+    /// there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`], [`io::ErrorKind::Unsupported`] if the service
+    /// speaks something else, or the system's.
+    pub async fn connect_udp(&self) -> io::Result<UdpSocket> {
+        match &*self.connector.0 {
+            Route::Udp(at) => in_time(open_udp(at)).await,
+            Route::Tcp(..) | Route::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 
@@ -141,18 +157,24 @@ pub(crate) struct Connector(Arc<Route>);
 enum Route {
     Tcp(HostPort, Option<TlsConnector>),
     Unix(PathBuf),
+    Udp(HostPort),
+}
+
+async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Route {
     async fn connect(&self) -> io::Result<Stream> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.open())
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        in_time(self.open()).await
     }
 
     async fn open(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            Self::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
             Self::Tcp(at, tls) => {
                 let stream = open_tcp(at).await?;
                 match tls {
@@ -168,9 +190,12 @@ impl Route {
     }
 }
 
-/// Resolves once, checks, connects to a checked address: a name cannot point elsewhere in between.
-/// Link-local addresses are refused, cloud metadata services above all.
-async fn open_tcp(at: &HostPort) -> io::Result<TcpStream> {
+/// Connects to the first checked address of a name that takes it. It resolves once, so that the name cannot
+/// point elsewhere in between. Link-local addresses are refused, cloud metadata services above all.
+async fn open_checked<T>(
+    at: &HostPort,
+    open: impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in tokio::net::lookup_host((at.host.as_str(), at.port)).await? {
         let is_link_local = match address.ip().to_canonical() {
@@ -184,15 +209,36 @@ async fn open_tcp(at: &HostPort) -> io::Result<TcpStream> {
             );
             continue;
         }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
+        match open(address).await {
+            Ok(opened) => return Ok(opened),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn open_tcp(at: &HostPort) -> io::Result<TcpStream> {
+    open_checked(at, async |address| {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
+    .await
+}
+
+async fn open_udp(at: &HostPort) -> io::Result<UdpSocket> {
+    open_checked(at, async |address| {
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(address).await?;
+        // Before the runtime has asked the system, it takes the socket for one that is full.
+        socket.writable().await?;
+        Ok(socket)
+    })
+    .await
 }
 
 impl tower_service::Service<Uri> for Connector {

@@ -179,6 +179,8 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use portway_protocol::permission::Permission;
     use portway_transport::{CandidateKind, Path, PathKind, Protocol};
     use tokio::sync::watch;
@@ -186,6 +188,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::flows::Flows;
     use crate::service::{ServiceSpec, Trust};
 
     const PUBLIC: &str = "http://lab.home.localhost:8080";
@@ -211,6 +214,7 @@ mod tests {
             }))
             .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
+            flows: Arc::new(Flows::new(Arc::default())),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }

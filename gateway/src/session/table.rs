@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +16,9 @@ use portway_transport::lane::{Carrier, Traffic};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
+use crate::flows::Flows;
+use crate::flows::counters::Tally;
+
 /// Sessions at a time, with those that wait for their client to come back.
 const MAX_SESSIONS: usize = 1024;
 
@@ -27,6 +30,7 @@ pub struct Entry {
     path: watch::Sender<Option<Path>>,
     since: Instant,
     traffic: Traffic,
+    flows: Arc<Flows>,
     key: ResumptionKey,
     attachments: mpsc::Sender<Attachment>,
 }
@@ -40,6 +44,15 @@ pub(crate) struct Claimed {
     pub(crate) grant: GrantId,
     /// Where it was opened; it goes on there and nowhere else.
     pub(crate) device: PublicKey,
+}
+
+/// Bytes that a session has moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved {
+    /// From the client.
+    pub(crate) received: u64,
+    /// To the client.
+    pub(crate) sent: u64,
 }
 
 /// A channel for a session.
@@ -76,6 +89,9 @@ pub struct SessionView {
     pub received: u64,
     /// Bytes to the client.
     pub sent: u64,
+    /// Datagrams, if there were any.
+    #[serde(skip_serializing_if = "Tally::is_empty")]
+    pub datagrams: Tally,
     /// Round trip in milliseconds, once measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
@@ -111,6 +127,7 @@ impl Entry {
             path: watch::Sender::default(),
             since: Instant::now(),
             traffic: Traffic::default(),
+            flows: Arc::new(Flows::new(Arc::default())),
             key,
             attachments,
         }
@@ -120,9 +137,19 @@ impl Entry {
         &self.claimed
     }
 
-    /// What it has moved.
-    pub(crate) const fn traffic(&self) -> &Traffic {
-        &self.traffic
+    /// Bytes from the client and to it.
+    pub(crate) fn moved(&self) -> Moved {
+        let datagrams = self.flows.counters().tally();
+        let lane = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Moved {
+            received: lane(&self.traffic.received) + datagrams.received_bytes,
+            sent: lane(&self.traffic.sent) + datagrams.sent_bytes,
+        }
+    }
+
+    /// Its datagrams.
+    pub(super) const fn flows(&self) -> &Arc<Flows> {
+        &self.flows
     }
 
     pub(super) const fn key(&self) -> &ResumptionKey {
@@ -145,6 +172,7 @@ impl Entry {
     fn view(&self) -> SessionView {
         let rtt = self.traffic.rtt.load(Ordering::Relaxed);
         let path = *self.path.borrow();
+        let Moved { received, sent } = self.moved();
         SessionView {
             session: self.claimed.session,
             introduction: *self.introduction(),
@@ -154,8 +182,9 @@ impl Entry {
             path: path.map(|path| path.kind.as_str()),
             address: path.map(|path| path.remote),
             age_s: self.since.elapsed().as_secs(),
-            received: self.traffic.received.load(Ordering::Relaxed),
-            sent: self.traffic.sent.load(Ordering::Relaxed),
+            received,
+            sent,
+            datagrams: self.flows.counters().tally(),
             #[allow(
                 clippy::cast_precision_loss,
                 reason = "microseconds of a round trip are small"

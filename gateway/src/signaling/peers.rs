@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
 use super::seen::Seen;
+use crate::flows::{self, Flows};
 use crate::session::{self, Arrival, Context, Identity, SessionError};
 
 /// Sessions at a time, authenticated or not.
@@ -184,6 +185,13 @@ impl Peers {
     }
 }
 
+/// Carries the datagrams of a session for as long as its peer connection lasts.
+async fn carry(peer: &Peer, flows: Arc<Flows>) {
+    if let Ok(channel) = peer.open_datagrams().await {
+        flows::carry(channel, flows).await;
+    }
+}
+
 /// What an offer asks of us.
 fn introduction<'a>(offer: &'a Offer, identity: &'a Identity) -> Introduction<'a> {
     Introduction {
@@ -307,7 +315,9 @@ impl PeerTask {
             let known = introduced.peers.get_mut(&(self.via, self.session));
             known.expect("known until this task ends").authenticated = true;
         }
-        arrival.serve(&self.context).await;
+        arrival
+            .serve(&self.context, |flows| carry(peer, flows))
+            .await;
         tracing::debug!(session = %self.session, "a channel is no more used");
     }
 

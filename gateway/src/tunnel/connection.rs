@@ -43,6 +43,7 @@ impl Connection {
         match way.kind().await {
             Some(ServiceKind::Tcp) => {}
             Some(ServiceKind::Http) => return Err(Reason::ServiceIsHttp),
+            Some(ServiceKind::Udp) => return Err(Reason::ServiceIsUdp),
             None => return Err(way.failure().unwrap_or(Reason::SessionTimeout)),
         }
         let (write, written) = mpsc::channel(CHUNKS);
@@ -163,6 +164,7 @@ mod tests {
             requests: Some(Requests::from(requests)),
             kind: Some(ServiceKind::Tcp),
             failure: None,
+            flows: None,
         });
         let way = Way::new("db".parse().unwrap(), current);
         let connection = Connection::open(&way).await.unwrap();

@@ -17,6 +17,7 @@ use super::way::Way;
 use crate::client::keeper::{Current, Event, Keeper};
 use crate::client::session::RequestBody;
 use crate::client::{ClientError, Target};
+use crate::flows::counters::Counters;
 
 /// What opens a service, or why nothing does.
 pub type Open = dyn Fn(&ServiceName) -> Result<Target, Reason> + Send + Sync;
@@ -26,6 +27,7 @@ pub struct Pool {
     open: Box<Open>,
     current: Arc<Mutex<HashMap<ServiceName, watch::Receiver<Current>>>>,
     news: mpsc::Sender<News>,
+    datagrams: Arc<Counters>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -49,6 +51,7 @@ impl Pool {
             open: Box::new(open),
             current: Arc::default(),
             news,
+            datagrams: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -71,7 +74,7 @@ impl Pool {
         }
         let target = (self.open)(service)?;
         let (events, told) = mpsc::channel(1);
-        let keeper = Keeper::new(target, events);
+        let keeper = Keeper::new(target, events).counting(self.datagrams.clone());
         let watched = keeper.watch();
         current.insert(service.clone(), watched.clone());
         let (kept, news) = (self.current.clone(), self.news.clone());
@@ -113,6 +116,12 @@ impl Pool {
         let way = Way::new(service.clone(), self.current(service)?);
         let response = way.send(request).await;
         response.map_err(|failure| failure.reason())
+    }
+
+    /// What becomes of datagrams, over all its sessions.
+    #[must_use]
+    pub const fn datagrams(&self) -> &Arc<Counters> {
+        &self.datagrams
     }
 
     /// Ends all sessions in order.

@@ -180,7 +180,7 @@ impl Node {
         let context = self.context.clone();
         self.tasks.spawn(async move {
             let arrival = session::admit(&context, Arc::new(far), BINDING, None).await?;
-            arrival.serve(&context).await;
+            arrival.serve(&context, |_flows| async {}).await;
             Ok(())
         });
         near

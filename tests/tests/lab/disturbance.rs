@@ -242,6 +242,13 @@ pub(crate) async fn undo(lab: &Lab) -> anyhow::Result<()> {
 }
 
 pub(crate) fn description(networks: Networks, folder: &Path) -> String {
+    let folder = folder.display();
+    let server = format!("python3 -m http.server 8000 --bind 127.0.0.1 --directory {folder}");
+    serving(networks, "files = \"http://127.0.0.1:8000\"", &server)
+}
+
+/// A lab whose node has these services, and runs this beside them.
+pub(crate) fn serving(networks: Networks, services: &str, with: &str) -> String {
     let (home, cafe) = match networks {
         Networks::Meeting => ("port-restricted", "full-cone"),
         Networks::Relayed => ("symmetric", "symmetric"),
@@ -252,9 +259,7 @@ pub(crate) fn description(networks: Networks, folder: &Path) -> String {
          [lan.other]\nnat = \"port-restricted\"\n\
          [host.client]\nlan = \"cafe\"\n\
          [host.n1]\nlan = \"home\"\nrun = \"gateway\"\n\
-         services = {{ files = \"http://127.0.0.1:8000\" }}\n\
-         with = [\"python3 -m http.server 8000 --bind 127.0.0.1 --directory {}\"]\n",
-        folder.display()
+         services = {{ {services} }}\nwith = [\"{with}\"]\n"
     )
 }
 

@@ -12,6 +12,7 @@ mod recovery;
 mod results;
 mod throughput;
 mod tunnel;
+mod udp;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
         matrix::SCENARIOS,
         recovery::SCENARIOS,
         tunnel::SCENARIOS,
+        udp::SCENARIOS,
         throughput::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(trial);

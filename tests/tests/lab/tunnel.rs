@@ -148,22 +148,28 @@ async fn a_download_ends_with_its_node_without_a_browser(results: &Results) -> a
 }
 
 /// `portway connect` on the client's host. Ends when dropped.
-struct Tunnel {
+pub(crate) struct Tunnel {
     _process: Child,
     _output: Lines<BufReader<ChildStdout>>,
-    listen: String,
-    path: String,
+    pub(crate) listen: String,
+    pub(crate) path: String,
 }
 
 impl Tunnel {
     async fn open(lab: &Lab) -> anyhow::Result<Self> {
+        Self::open_to(lab, "files", &[]).await
+    }
+
+    /// To this service, with more arguments.
+    pub(crate) async fn open_to(lab: &Lab, service: &str, args: &[&str]) -> anyhow::Result<Self> {
         let program = portway_tests::portway::binary().display().to_string();
         let mut process = lab
             .on("client", &program)
             .args(["connect", "--json", "-L", "0", "--link-file"])
-            .arg(lab.link_file("files"))
+            .arg(lab.link_file(service))
             .arg("--ca")
             .arg(lab.authority())
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -21,6 +21,7 @@ mod secrets;
 mod share_a_link;
 mod signaling_restarts;
 mod tunnels;
+mod udp;
 mod without_a_browser;
 
 use std::process::ExitCode;
@@ -128,6 +129,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
+        .chain(udp::NATIVE_STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
     {
         let stage = stage.clone();

@@ -267,9 +267,11 @@ async fn a_web_page_has_no_stream() -> anyhow::Result<()> {
 }
 
 async fn a_page_says_that_it_is_none(browser: &mut Browser) -> anyhow::Result<()> {
-    let stage = Stage::set("tcp://127.0.0.1:9").await?;
-    browser.open(&stage.portway.link("app")).await?;
-    let said = format!("{APP}.document.body.innerText.includes('SERVICE_NOT_HTTP')");
-    browser.wait_for(&said, PATIENCE).await?;
+    for target in ["tcp://127.0.0.1:9", "udp://127.0.0.1:9"] {
+        let stage = Stage::set(target).await?;
+        browser.open(&stage.portway.link("app")).await?;
+        let said = format!("{APP}.document.body.innerText.includes('SERVICE_NOT_HTTP')");
+        browser.wait_for(&said, PATIENCE).await?;
+    }
     Ok(())
 }

@@ -22,24 +22,30 @@ impl WebRtcChannel {
         Self { inner, closed }
     }
 
-    /// Waits until messages can be sent. The stack refuses them before.
+    /// Waits until messages can be sent.
     pub(super) async fn opened(&self) -> Result<(), Closed> {
-        loop {
-            let event = tokio::select! {
-                biased;
-                event = self.inner.poll() => event,
-                () = self.closed.cancelled() => None,
-            };
-            match event {
-                Some(DataChannelEvent::OnOpen) => return Ok(()),
-                None
-                | Some(
-                    DataChannelEvent::OnClose
-                    | DataChannelEvent::OnClosing
-                    | DataChannelEvent::OnError,
-                ) => return Err(Closed),
-                Some(_) => {}
-            }
+        opened(self.inner.as_ref(), &self.closed).await
+    }
+}
+
+/// Waits until messages can be sent. The stack refuses them before.
+pub(super) async fn opened(
+    channel: &dyn DataChannel,
+    closed: &CancellationToken,
+) -> Result<(), Closed> {
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = channel.poll() => event,
+            () = closed.cancelled() => None,
+        };
+        match event {
+            Some(DataChannelEvent::OnOpen) => return Ok(()),
+            None
+            | Some(
+                DataChannelEvent::OnClose | DataChannelEvent::OnClosing | DataChannelEvent::OnError,
+            ) => return Err(Closed),
+            Some(_) => {}
         }
     }
 }

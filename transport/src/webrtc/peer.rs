@@ -5,7 +5,8 @@
 //! Peer::offer()       ─► offer  ─► accept_answer ─────────┘
 //! ```
 //! The offerer opens channel 0 in-band (RFC 8832): on a negotiated channel this stack loses what
-//! comes in the instant before it knows of its own association (`docs/decisions/0005`).
+//! comes in the instant before it knows of its own association (`docs/decisions/0005`). The channel for
+//! datagrams is a negotiated one: on one opened in-band, this stack has only its opener send unreliably.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use webrtc::peer_connection::{
 
 use super::candidates::{self, LoopbackPolicy};
 use super::channel::WebRtcChannel;
+use super::datagrams::{self, DatagramChannel};
 use super::interfaces;
 use super::runtime::PeerRuntime;
 use super::shortcut::Shortcut;
@@ -143,6 +145,8 @@ pub struct Peer {
     connection: Arc<dyn PeerConnection>,
     /// Channel 0 once the stack has it.
     channel: Mutex<mpsc::Receiver<Arc<dyn DataChannel>>>,
+    /// Our end of the channel for datagrams, until somebody wants it.
+    datagrams: Mutex<Option<Arc<dyn DataChannel>>>,
     runtime: Arc<PeerRuntime>,
     closed: CancellationToken,
     remote_candidates: Mutex<RemoteCandidates>,
@@ -279,6 +283,15 @@ impl Peer {
         Ok(Arc::new(channel))
     }
 
+    /// Waits until the channel for datagrams is open and returns it. To be called once.
+    ///
+    /// # Errors
+    /// [`Closed`] if the connection ends before.
+    pub async fn open_datagrams(&self) -> Result<DatagramChannel, Closed> {
+        let channel = self.datagrams.lock().await.take();
+        DatagramChannel::open(channel.ok_or(Closed)?, self.closed.clone()).await
+    }
+
     /// The path in use, once there is one.
     pub async fn path(&self) -> Option<Path> {
         let ice = self.connection.sctp().await?.transport().ice_transport();
@@ -360,8 +373,12 @@ impl Peer {
                 .build()
                 .await?,
         );
+        let datagrams = connection
+            .create_data_channel(datagrams::LABEL, Some(datagrams::terms()))
+            .await?;
         let peer = Self {
             connection,
+            datagrams: Mutex::new(Some(datagrams)),
             channel: Mutex::new(channel),
             runtime,
             closed,
