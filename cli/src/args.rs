@@ -3,6 +3,7 @@
 mod link;
 mod role;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -105,6 +106,13 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Make a service of another machine local: its requests go to it, peer to peer
     Connect(Connect),
+    /// Copy files to and from a service of files: resumes, and compares SHA-256 at both ends
+    ///
+    /// One of the two is on another machine: `SERVICE:PATH`, `NODE/SERVICE:PATH`, or `:PATH` for the service of
+    /// the link. `-` is standard input or output. A file of this machine whose name looks so is `./NAME:…`.
+    /// What ends in a slash, or is a directory that is there, gets the file under its own name. Run the same
+    /// command again after an interruption: it sends what is missing.
+    Cp(Cp),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -328,7 +336,7 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22
+    /// ssh=tcp://127.0.0.1:22, docs=files:/srv/docs
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -378,6 +386,28 @@ pub(crate) struct Connect {
     /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
     #[arg(long, conflicts_with = "listen")]
     pub(crate) stdio: bool,
+}
+
+/// `portway cp`.
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    #[command(flatten)]
+    pub(crate) opened: Opened,
+    /// Copy a directory and what is in it; DST is its copy, or with a slash at its end gets it under its own name
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// Replace files that differ
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Tell files that are the same already by their SHA-256, not by size and time
+    #[arg(long, short)]
+    pub(crate) checksum: bool,
+    /// What to copy
+    #[arg(value_name = "SRC")]
+    pub(crate) source: OsString,
+    /// Where to
+    #[arg(value_name = "DST")]
+    pub(crate) destination: OsString,
 }
 
 /// `[ADDR:]PORT`, on loopback unless an address is given.

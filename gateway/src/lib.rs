@@ -11,6 +11,7 @@
 //! - [`revocations`]: which nodes are none any more.
 //! - `signaling`: the socket to the rendezvous. `session`: from channel to HTTP/2. [`proxy`]: the
 //!   strict reverse proxy.
+//! - [`files`]: directories of this node, served by itself.
 //! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
@@ -19,6 +20,7 @@ pub mod audit;
 pub mod client;
 pub mod config;
 mod executor;
+pub mod files;
 pub mod grants;
 pub mod health;
 pub mod links;

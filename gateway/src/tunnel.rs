@@ -10,6 +10,6 @@
 mod forward;
 pub mod listen;
 mod stream;
-mod way;
+pub(crate) mod way;
 
 pub use listen::Listener;

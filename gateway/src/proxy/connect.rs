@@ -50,6 +50,9 @@ pub enum ConnectorError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// There is no way to them: the node has them itself.
+    #[error("files are not behind a connection")]
+    Files,
 }
 
 /// The way to one service.
@@ -81,6 +84,7 @@ impl Upstream {
             ServiceTarget::Unix(path) => (Route::Unix(path.clone()), "localhost".into(), "http"),
             ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
+            ServiceTarget::Files(..) => return Err(ConnectorError::Files),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),
