@@ -240,7 +240,7 @@ impl Send {
                 return Ok(News::Unchanged { path, size });
             }
             if self.0.terms.replace == Replace::Never {
-                return Err(FileError::Exists.into());
+                return Err(FilesError::Refused(Reason::FileExists));
             }
         }
         let opening = {
