@@ -27,12 +27,15 @@ pub mod sending;
 mod upload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Body;
 use portway_protocol::files::{FilePath, PathForm, UPLOAD_QUERY};
 use portway_protocol::reason::Reason;
 use portway_protocol::target::FilesAccess;
+use tokio::sync::Mutex;
 
 pub use cap_std::fs::Dir;
 pub use error::FileError;
@@ -41,6 +44,9 @@ use crate::proxy::{ProxyBody, Visitor, page};
 use headers::query;
 use root::Root;
 use upload::Uploads;
+
+/// Time that a file system has to show that the directory is there.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a visitor may use.
 const METHODS: &str = "GET, HEAD, PUT, MKCOL";
@@ -51,6 +57,8 @@ pub(crate) struct Files {
     root: Root,
     access: FilesAccess,
     uploads: Uploads,
+    /// Held by who looks whether it is there.
+    looking: Arc<Mutex<()>>,
 }
 
 /// What a request is about.
@@ -67,13 +75,25 @@ impl Files {
             root: Root::new(root),
             access,
             uploads: Uploads::default(),
+            looking: Arc::default(),
         }
     }
 
-    /// Whether the directory is there and can be read.
+    /// Whether the directory is there and can be read. A file system that hangs is not asked again before it
+    /// has answered: each question takes a thread.
     pub(crate) async fn is_there(&self) -> bool {
+        let Ok(looking) = self.looking.clone().try_lock_owned() else {
+            return false;
+        };
         let root = self.root.clone();
-        error::blocking(move || root.check()).await.is_ok()
+        let looked = error::blocking(move || {
+            let there = root.check();
+            drop(looking);
+            there
+        });
+        tokio::time::timeout(CHECK_TIMEOUT, looked)
+            .await
+            .is_ok_and(|there| there.is_ok())
     }
 
     /// Answers one request.

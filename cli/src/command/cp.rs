@@ -247,7 +247,17 @@ fn begin(first: Event) -> Result<(), Failure> {
 }
 
 fn failure(error: &FilesError) -> Failure {
-    Failure::because(error.reason(), error.to_string())
+    let message = match error {
+        FilesError::NoSession(_) | FilesError::Lost(_) | FilesError::Cut(_) => {
+            format!("{error} The same command goes on where it ended.")
+        }
+        FilesError::Refused(_)
+        | FilesError::NotFiles
+        | FilesError::Path(_)
+        | FilesError::Invalid
+        | FilesError::Local(_) => error.to_string(),
+    };
+    Failure::because(error.reason(), message)
 }
 
 /// What every copy needs.

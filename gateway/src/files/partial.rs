@@ -247,6 +247,18 @@ impl Drop for Partial {
     }
 }
 
+/// Bytes that are there of a partial file. Blocking.
+///
+/// # Errors
+/// The system's.
+pub(super) fn length(directory: &Dir, name: &PartialName) -> Result<u64, FileError> {
+    match directory.symlink_metadata(&name.0) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes what was left of a transfer longer ago than [`LIFETIME`].
 pub(super) fn sweep(directory: &Dir, name: &std::ffi::OsStr, now: SystemTime) {
     let modified = directory

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::download::refused;
 use super::error::blocking;
 use super::headers::{self, insert, query, text};
-use super::partial::{Executable, Partial, PartialName, Replace, Unfinished};
+use super::partial::{self, Executable, Partial, PartialName, Replace, Unfinished};
 use super::receiving::{ReceiveError, digest_of, receive};
 use super::root::{self, Root, os_name};
 use super::{FileError, Files, Place};
@@ -146,13 +146,10 @@ pub(super) async fn offset(
     uri: &Uri,
 ) -> Result<Response<ProxyBody>, Reason> {
     let wanted = wanted(&files.root, place, Replace::Always).await?;
-    let (name, unfinished) = partial_name(visitor, place, uri)?;
+    let (name, _) = partial_name(visitor, place, uri)?;
     let _claim = files.uploads.claim(&name).await?;
-    let length = blocking(move || {
-        let partial = Partial::open(wanted.directory, name, Executable::No, unfinished)?;
-        Ok(partial.length())
-    });
-    let length = length.await.map_err(|error| refused(place, &error))?;
+    let length = blocking(move || partial::length(&wanted.directory, &name)).await;
+    let length = length.map_err(|error| refused(place, &error))?;
     Ok(at(StatusCode::NO_CONTENT, length))
 }
 
