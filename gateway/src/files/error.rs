@@ -11,6 +11,9 @@ pub enum FileError {
     /// The system's, or a path that leads out of the root.
     #[error(transparent)]
     System(#[from] io::Error),
+    /// Where files are looked for, or shall be, there is no directory.
+    #[error("the directory is not there")]
+    NoDirectory,
     /// A device, a socket, a pipe.
     #[error("it is no file with content")]
     NotRegular,
@@ -45,6 +48,7 @@ impl FileError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::System(error) => reason_of(error),
+            Self::NoDirectory => Reason::DirectoryMissing,
             Self::NotRegular => Reason::FileNotRegular,
             Self::IsDirectory => Reason::FileIsDirectory,
             Self::Exists => Reason::FileExists,

@@ -52,16 +52,21 @@ impl Root {
     /// Opens it: whoever replaces it from now on changes nothing for who has it open. Blocking.
     ///
     /// # Errors
-    /// The system's.
-    pub fn open(&self) -> io::Result<Dir> {
-        Dir::open_ambient_dir(&self.0, ambient_authority())
+    /// [`FileError::NoDirectory`], or the system's.
+    pub fn open(&self) -> Result<Dir, FileError> {
+        Dir::open_ambient_dir(&self.0, ambient_authority()).map_err(|error| {
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) {
+                return FileError::NoDirectory;
+            }
+            FileError::System(error)
+        })
     }
 
     /// Whether it can be read. Blocking.
     ///
     /// # Errors
-    /// The system's.
-    pub fn check(&self) -> io::Result<()> {
+    /// As for [`Root::open`].
+    pub fn check(&self) -> Result<(), FileError> {
         self.open()?.entries()?.next().transpose()?;
         Ok(())
     }

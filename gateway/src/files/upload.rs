@@ -250,8 +250,10 @@ async fn wanted(root: &Root, place: &Place, replace: Replace) -> Result<Wanted, 
     let (parent, name) = place.path.split().ok_or(Reason::FileIsDirectory)?;
     let (root, name, place) = (root.clone(), name.clone(), place.clone());
     blocking(move || {
-        let directory = root.open().and_then(|root| root::directory(&root, &parent));
-        let directory = directory.map_err(|error| missing(&place, &error.into()))?;
+        let directory = root
+            .open()
+            .and_then(|root| Ok(root::directory(&root, &parent)?));
+        let directory = directory.map_err(|error| missing(&place, &error))?;
         match directory.symlink_metadata(os_name(&name)) {
             Ok(there) if there.is_dir() => Err(Reason::FileIsDirectory),
             Ok(_) if replace == Replace::Never => Err(Reason::FileExists),

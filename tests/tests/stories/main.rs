@@ -129,6 +129,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(tunnels::NATIVE_STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
         .chain(files::NATIVE_STORIES)
+        .chain(files::access::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {

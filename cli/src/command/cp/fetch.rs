@@ -27,13 +27,10 @@ impl Fetch {
             RemoteFound::File(attributes) => {
                 let name = path.names().last().cloned().ok_or(FilesError::Invalid)?;
                 let (directory, name) = blocking(move || local::place_of_file(&to, name)).await?;
-                let mut copies = Copies::new(&self.0);
-                let size = attributes.size;
-                let copy = self
-                    .clone()
-                    .file(path, attributes, Arc::new(directory), name);
-                copies.begin(size, copy).await?;
-                copies.end().await
+                self.0.tell(News::Found(attributes.size)).await;
+                let copying = self.try_file(&path, attributes, Arc::new(directory), name);
+                self.0.tell(copying.await?).await;
+                Ok(())
             }
             RemoteFound::Directory if self.0.terms.tree == Tree::Refused => {
                 Err(FilesError::Refused(Reason::FileIsDirectory))
