@@ -3,6 +3,7 @@
 mod link;
 mod role;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -106,6 +107,13 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Make a service of another machine local: its requests go to it, peer to peer
     Connect(Connect),
+    /// Copy files to and from a service of files: resumes, and compares SHA-256 at both ends
+    ///
+    /// One of the two is on another machine: `SERVICE:PATH`, `NODE/SERVICE:PATH`, or `:PATH` for the service of
+    /// the link. `-` is standard input or output. A file of this machine whose name looks so is `./NAME:…`.
+    /// What ends in a slash, or is a directory that is there, gets the file under its own name. Run the same
+    /// command again after an interruption: it sends what is missing.
+    Cp(Cp),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -329,7 +337,7 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53
+    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53, docs=files:/srv/docs
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -340,6 +348,13 @@ pub(crate) struct Opened {
     /// Service to open [default: the link's]
     #[arg(value_name = "SERVICE")]
     pub(crate) service: Option<ServiceName>,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+}
+
+/// What opens services.
+#[derive(Debug, Args)]
+pub(crate) struct Credentials {
     /// File with a link, the whole of it, as `portway up` prints it; `-` reads it from standard input; may be
     /// repeated, for several services. Without one, this machine's own key as a node of the cluster opens what was
     /// shared with it (`portway share SERVICE --to-node NAME`)
@@ -389,6 +404,28 @@ pub(crate) struct Connect {
     /// The service speaks UDP (udp://): -L takes datagrams
     #[arg(long, conflicts_with = "stdio")]
     pub(crate) udp: bool,
+}
+
+/// `portway cp`.
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+    /// Copy a directory and what is in it; DST is its copy, or with a slash at its end gets it under its own name
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// Replace files that differ
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Tell files that are the same already by their SHA-256, not by size and time
+    #[arg(long, short)]
+    pub(crate) checksum: bool,
+    /// What to copy
+    #[arg(value_name = "SRC")]
+    pub(crate) source: OsString,
+    /// Where to
+    #[arg(value_name = "DST")]
+    pub(crate) destination: OsString,
 }
 
 /// `ADDRESS[=SERVICE]`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod expose;

@@ -17,7 +17,7 @@ use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::reason::Reason;
 
-use crate::args::{Global, Opened};
+use crate::args::{Credentials, Global};
 use crate::command::client::{ask, is_running};
 use crate::control::gateway::Membership;
 use crate::exit::Failure;
@@ -63,12 +63,16 @@ struct Member {
 
 impl Keyring {
     /// Reads the links, or what this machine has as a node.
-    pub(crate) fn open(global: &Global, opened: &Opened) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        global: &Global,
+        credentials: &Credentials,
+        service: Option<&ServiceName>,
+    ) -> anyhow::Result<Self> {
         let state = state::locate(global)?;
-        let keys = if opened.link_files.is_empty() {
+        let keys = if credentials.link_files.is_empty() {
             Keys::Node(Box::new(Member::find(global, &state)?))
         } else {
-            Keys::Links(read_links(&opened.link_files)?)
+            Keys::Links(read_links(&credentials.link_files)?)
         };
         state.prepare()?;
         let (cluster, cluster_key, device, authority) = match &keys {
@@ -94,10 +98,10 @@ impl Keyring {
         }
         let keyring = Self {
             keys,
-            service: opened.service.clone(),
-            node: opened.node.clone(),
+            service: service.cloned(),
+            node: credentials.node.clone(),
             device,
-            tls: tls(opened.ca.as_deref().or(authority.as_deref()))?,
+            tls: tls(credentials.ca.as_deref().or(authority.as_deref()))?,
             revocations,
         };
         if let Some(service) = &keyring.service {
@@ -159,7 +163,7 @@ impl Keyring {
                     let opened = links.iter().map(|link| link.site.service.as_str());
                     let opened = opened.collect::<Vec<_>>().join(", ");
                     let message = format!("no link here opens `{service}`: they open {opened}");
-                    Failure::because(Reason::PermissionDenied, message).into()
+                    Failure::usage(message).into()
                 })
             }
             Keys::Node(member) => member.address(service, &self.device),

@@ -71,6 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Sessions => command::client::sessions(&cli.global).map(done),
         Command::Events(args) => command::events::run(&cli.global, args),
         Command::Ping(args) => command::ping::run(&cli.global, args),
+        Command::Cp(args) => command::cp::run(&cli.global, args),
         Command::Connect(args) => command::connect::run(&cli.global, args),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
         Command::Key(args) => command::key::run(&cli.global, *args).map(done),

@@ -1,14 +1,12 @@
-//! What a client command opens, and how it tells of it.
+//! How a client command tells of what it opens.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portway_gateway::client::{ClientError, Opening, Path, Target};
+use portway_gateway::client::{ClientError, Opening, Path};
 use serde::Serialize;
 
-use crate::args::{Global, Opened};
 use crate::exit::Failure;
-use crate::keyring::Keyring;
 
 /// How a node is reached.
 #[derive(Serialize, Clone, Copy, PartialEq)]
@@ -33,12 +31,6 @@ pub(crate) struct Took {
     ice_ms: f64,
     channel_ms: f64,
     handshake_ms: f64,
-}
-
-/// The one service that a command opens, and the way to it; nothing is connected.
-pub(crate) fn target(global: &Global, opened: &Opened) -> anyhow::Result<Target> {
-    let keyring = Keyring::open(global, opened)?;
-    keyring.target(&keyring.service()?)
 }
 
 /// A failure of the client, with its exit code.

@@ -17,13 +17,35 @@ struct Versioned<'a, T> {
     value: &'a T,
 }
 
+/// Where a command prints what it has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error, where something else goes to standard output.
+    Error,
+}
+
 /// Prints one object: as a JSON line, or as text made by `human`.
 pub(crate) fn print<T: Serialize>(
     format: Format,
     value: &T,
     human: impl FnOnce(&T) -> String,
 ) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    print_to(Stream::Output, format, value, human)
+}
+
+/// The same, to where it shall go.
+pub(crate) fn print_to<T: Serialize>(
+    stream: Stream,
+    format: Format,
+    value: &T,
+    human: impl FnOnce(&T) -> String,
+) -> io::Result<()> {
+    let mut out: Box<dyn io::Write> = match stream {
+        Stream::Output => Box::new(io::stdout().lock()),
+        Stream::Error => Box::new(io::stderr().lock()),
+    };
     match format {
         Format::Json => {
             serde_json::to_writer(

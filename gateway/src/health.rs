@@ -30,7 +30,7 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
                 ServiceKind::Udp => continue,
             }
             checks.spawn(async move {
-                let alive = service.upstream.connect().await.is_ok();
+                let alive = service.is_there().await;
                 (service, alive)
             });
         }

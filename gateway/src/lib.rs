@@ -15,6 +15,7 @@
 //! - [`enrolment`]: how a machine becomes a node, and stays one. [`state`]: what it keeps. [`portal`]: where nodes and
 //!   browsers meet.
 //! - [`flows`]: the datagrams of a session, at either end.
+//! - [`files`]: directories of this node, served by itself.
 //! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
 
@@ -24,6 +25,7 @@ pub mod client;
 pub mod config;
 pub mod enrolment;
 mod executor;
+pub mod files;
 pub mod flows;
 pub mod grants;
 pub mod health;

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::SessionLog;
 use crate::flows::Flows;
-use crate::service::Service;
+use crate::service::{Backend, Service};
 
 /// A response body: a service's, or our own page.
 pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -80,17 +80,21 @@ pub(crate) async fn handle(
         log.denied(method, path, Reason::PermissionDenied);
         return page::error(Reason::PermissionDenied, wants_page);
     }
+    let program = match &service.backend {
+        Backend::Program(program) => program,
+        Backend::Files(files) => return files.answer(visitor, request).await,
+    };
     let outcome = match kind {
-        ServiceKind::Http if is_websocket => upgrade::forward(service, visitor, request).await,
+        ServiceKind::Http if is_websocket => upgrade::forward(program, visitor, request).await,
         ServiceKind::Http if [Method::CONNECT, Method::TRACE].contains(request.method()) => {
             Err(Reason::RequestInvalid)
         }
-        ServiceKind::Http => http::forward(service, visitor, request).await,
+        ServiceKind::Http => http::forward(program, visitor, request).await,
         ServiceKind::Tcp if request.method() == Method::POST => {
-            tunnel::open(service, visitor, request).await
+            tunnel::open(program, visitor, request).await
         }
         ServiceKind::Udp if udp::is_wanted(request.headers()) => {
-            udp::open(service, visitor, request).await
+            udp::open(program, visitor, request).await
         }
         ServiceKind::Tcp | ServiceKind::Udp => Err(Reason::ServiceNotHttp),
     };

@@ -11,6 +11,7 @@ use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use tokio::sync::watch;
 
+use crate::files::Files;
 use crate::proxy::connect::{Connector, ConnectorError, Upstream};
 use crate::proxy::http::Watched;
 
@@ -42,10 +43,27 @@ pub struct ServiceSpec {
 pub struct Service {
     /// As configured.
     pub spec: ServiceSpec,
+    pub(crate) backend: Backend,
+    health: watch::Sender<ServiceHealth>,
+}
+
+/// What answers for a service.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// Something that listens.
+    Program(Program),
+    /// This node, from its files.
+    Files(Files),
+}
+
+/// A program that listens, and the way to it.
+#[derive(Debug)]
+pub struct Program {
+    /// Name of its service.
+    pub name: ServiceName,
     /// The way to it.
     pub upstream: Upstream,
     client: Client<Connector, Watched>,
-    health: watch::Sender<ServiceHealth>,
 }
 
 impl Service {
@@ -54,18 +72,28 @@ impl Service {
     /// # Errors
     /// See [`ConnectorError`].
     pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
-        let upstream = Upstream::new(&spec)?;
+        let backend = match &spec.target {
+            ServiceTarget::Files(root, access) => Backend::Files(Files::new(root.clone(), *access)),
+            ServiceTarget::Http(_)
+            | ServiceTarget::Https(_)
+            | ServiceTarget::Unix(_)
+            | ServiceTarget::Tcp(_)
+            | ServiceTarget::TcpUnix(_)
+            | ServiceTarget::Udp(_) => Backend::Program(Program::new(&spec)?),
+        };
         Ok(Self {
-            client: upstream.client(),
-            upstream,
+            backend,
             spec,
             health: watch::Sender::new(ServiceHealth::Unknown),
         })
     }
 
-    /// Its pooled client.
-    pub(crate) const fn client(&self) -> &Client<Connector, Watched> {
-        &self.client
+    /// Whether it is there now: a program accepts connections, a directory can be read.
+    pub(crate) async fn is_there(&self) -> bool {
+        match &self.backend {
+            Backend::Program(program) => program.upstream.connect().await.is_ok(),
+            Backend::Files(files) => files.is_there().await,
+        }
     }
 
     /// Result of the last checks.
@@ -81,6 +109,22 @@ impl Service {
             *known = health;
             changed
         })
+    }
+}
+
+impl Program {
+    fn new(spec: &ServiceSpec) -> Result<Self, ConnectorError> {
+        let upstream = Upstream::new(spec)?;
+        Ok(Self {
+            name: spec.name.clone(),
+            client: upstream.client(),
+            upstream,
+        })
+    }
+
+    /// Its pooled client.
+    pub(crate) const fn client(&self) -> &Client<Connector, Watched> {
+        &self.client
     }
 }
 

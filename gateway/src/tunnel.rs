@@ -21,7 +21,7 @@ mod serve;
 pub mod socks;
 mod stream;
 pub mod udp;
-mod way;
+pub(crate) mod way;
 
 pub use connection::Connection;
 pub use listen::Listener;

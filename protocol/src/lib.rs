@@ -8,6 +8,7 @@
 //! - [`pairing`]: six digits, spoken, in place of a link.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there. [`datagram`]: what may be lost beside it.
+//! - [`files`]: names, listings and digests of files. [`target`]: what a service is.
 //! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
 //! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
@@ -18,6 +19,7 @@ pub mod backoff;
 pub mod check;
 pub mod datagram;
 pub mod enrolment;
+pub mod files;
 pub mod id;
 pub mod key;
 pub mod lane;

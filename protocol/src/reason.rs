@@ -267,6 +267,55 @@ reasons! {
     BodyTruncated = "BODY_TRUNCATED", Failure,
         "The transfer ended early.",
         "Nothing was saved as complete; try again.";
+    /// There is no such file.
+    FileNotFound = "FILE_NOT_FOUND", Failure,
+        "There is no such file.",
+        "Check its name; the service's page, or `portway cp` of the directory, shows what is there.";
+    /// The node may not read or write it, or a link leads out of the root.
+    FileDenied = "FILE_DENIED", Denied,
+        "The machine may not touch this file.",
+        "Its owner has to allow it to the user that Portway runs as; links that lead out of the shared directory are \
+         never followed.";
+    /// A device, a socket, a pipe.
+    FileNotRegular = "FILE_NOT_REGULAR", Failure,
+        "This is no file with content.",
+        "Only files and directories are copied.";
+    /// A directory is where a file should be.
+    FileIsDirectory = "FILE_IS_DIRECTORY", Failure,
+        "This is a directory.",
+        "Copy it with `-r`, or give the name of a file in it.";
+    /// There is one already.
+    FileExists = "FILE_EXISTS", Failure,
+        "There is another file of this name.",
+        "`--force` replaces it.";
+    /// It changed while it was read.
+    FileChanged = "FILE_CHANGED", Failure,
+        "The file changed while it was copied.",
+        "Copy it again when nobody writes to it.";
+    /// The service's files may be read alone.
+    FilesReadOnly = "FILES_READ_ONLY", Denied,
+        "These files may be read, not written.",
+        "Their owner can offer the directory as `files+rw:/PATH`.";
+    /// The directory that a file should be in is not there.
+    DirectoryMissing = "DIRECTORY_MISSING", Failure,
+        "The directory is not there.",
+        "Make it first, or check its name; `portway cp -r` makes the last one of its path.";
+    /// No space is left.
+    DiskFull = "DISK_FULL", Failure,
+        "The disk is full.",
+        "Make room, and run the same command again: it goes on where it ended.";
+    /// The system failed.
+    FileFailed = "FILE_FAILED", Failure,
+        "The machine could not read or write the file.",
+        "Its log says why.";
+    /// What arrived is not what was sent.
+    DigestMismatch = "DIGEST_MISMATCH", Failure,
+        "What arrived is not what was sent.",
+        "Nothing was kept. Copy it again; if that fails too, a disk or memory may be broken.";
+    /// It is no service of files.
+    ServiceNotFiles = "SERVICE_NOT_FILES", Usage,
+        "This service offers no files.",
+        "A node offers them as `files:/PATH`.";
     /// A request reached the web server instead of the service.
     AppRequestBypassed = "APP_REQUEST_BYPASSED", Failure,
         "This request did not go through Portway and was refused.",

@@ -22,6 +22,17 @@ pub enum ServiceTarget {
     TcpUnix(PathBuf),
     /// `udp://host:port`: datagrams both ways.
     Udp(HostPort),
+    /// `files:/path` or `files+rw:/path`: a directory, which the node itself serves.
+    Files(PathBuf, FilesAccess),
+}
+
+/// What visitors may do with the files of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesAccess {
+    /// List and read.
+    ReadOnly,
+    /// Write as well.
+    ReadWrite,
 }
 
 /// What a service speaks.
@@ -63,7 +74,8 @@ pub enum TargetError {
     /// The scheme is missing or not one of ours.
     #[error(
         "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
-         tcp://HOST:PORT, tcp+unix:/PATH or udp://HOST:PORT for everything else"
+         tcp://HOST:PORT, tcp+unix:/PATH or udp://HOST:PORT for everything else, files:/DIRECTORY (files+rw: if it \
+         may be written) for files"
     )]
     Scheme(String),
     /// There is no port, and none goes without saying.
@@ -75,8 +87,8 @@ pub enum TargetError {
     /// A path, query or user name was given.
     #[error("`{0}`: a target has no path, query or user; the service sees the visitor's own path")]
     Extra(String),
-    /// The path of a Unix socket is not absolute.
-    #[error("`{0}`: the path of a Unix socket must be absolute")]
+    /// The path of a Unix socket or a directory is not absolute.
+    #[error("`{0}`: the path must be absolute, from /")]
     RelativePath(String),
 }
 
@@ -84,7 +96,16 @@ impl FromStr for ServiceTarget {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if text.chars().any(char::is_control) {
+            return Err(TargetError::Scheme(text.escape_debug().to_string()));
+        }
+        if let Some(path) = text.strip_prefix("files:") {
+            return parse_path(text, path).map(|path| Self::Files(path, FilesAccess::ReadOnly));
+        }
+        if let Some(path) = text.strip_prefix("files+rw:") {
+            return parse_path(text, path).map(|path| Self::Files(path, FilesAccess::ReadWrite));
+        }
+        if text.chars().any(char::is_whitespace) {
             return Err(TargetError::Scheme(text.escape_debug().to_string()));
         }
         if let Some(rest) = text.strip_prefix("http://") {
@@ -177,6 +198,8 @@ impl fmt::Display for ServiceTarget {
             Self::Tcp(at) => write!(f, "tcp://{}", at.authority()),
             Self::TcpUnix(path) => write!(f, "tcp+unix:{}", path.display()),
             Self::Udp(at) => write!(f, "udp://{}", at.authority()),
+            Self::Files(path, FilesAccess::ReadOnly) => write!(f, "files:{}", path.display()),
+            Self::Files(path, FilesAccess::ReadWrite) => write!(f, "files+rw:{}", path.display()),
         }
     }
 }
@@ -186,7 +209,7 @@ impl ServiceTarget {
     #[must_use]
     pub const fn kind(&self) -> ServiceKind {
         match self {
-            Self::Http(_) | Self::Https(_) | Self::Unix(_) => ServiceKind::Http,
+            Self::Http(_) | Self::Https(_) | Self::Unix(_) | Self::Files(..) => ServiceKind::Http,
             Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
             Self::Udp(_) => ServiceKind::Udp,
         }
@@ -224,6 +247,8 @@ mod tests {
             ("tcp://[::1]:5432", "tcp://[::1]:5432"),
             ("tcp+unix:/run/db.sock", "tcp+unix:/run/db.sock"),
             ("udp://127.0.0.1:53", "udp://127.0.0.1:53"),
+            ("files:/srv/My files", "files:/srv/My files"),
+            ("files+rw:/srv", "files+rw:/srv"),
         ] {
             assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
         }
@@ -242,6 +267,9 @@ mod tests {
             "http://u@a",
             "http://a:1#x",
             "unix:rel",
+            "files:rel",
+            "files:/srv/a\nb",
+            "files+rw:",
             "tcp+unix:rel",
             "tcp://nas",
             "tcp://nas/",

@@ -81,7 +81,7 @@ impl LinkFile {
         Ok(tokio::time::timeout(PATIENCE, running).await??)
     }
 
-    fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &Program, name: &str, args: &[&str]) -> Command {
         let mut command = program.command();
         command
             .args([name, "--json", "--link-file"])

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod bare;
 pub mod browser;
 pub mod client;
+pub mod copying;
 pub mod coturn;
 pub mod dns;
 pub mod jupyter;

@@ -140,7 +140,11 @@ type Forwarded = (Local, ServiceName);
 
 /// Runs until a signal, or until a service that is to be at an address is refused.
 pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
-    let keyring = Keyring::open(global, &args.opened)?;
+    let keyring = Keyring::open(
+        global,
+        &args.opened.credentials,
+        args.opened.service.as_ref(),
+    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

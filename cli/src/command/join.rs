@@ -13,11 +13,12 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use serde::Serialize;
 
-use crate::args::{Global, Join, Opened};
+use crate::args::{Credentials, Global, Join};
 use crate::cluster::Kept;
 use crate::exit::Failure;
+use crate::keyring::Keyring;
 use crate::state::{self, State, random_bytes};
-use crate::{control, node, opened, output};
+use crate::{control, node, output};
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::enrolment::request::{self, Name};
 
@@ -49,13 +50,13 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
     if args.token_file.as_os_str() == "-" && std::io::stdin().is_terminal() {
         eprintln!("Paste the join token, then Enter and Ctrl-D:");
     }
-    let opened = Opened {
-        service: None,
+    let token = Credentials {
         link_files: vec![args.token_file.clone()],
         node: None,
         ca: ca.clone(),
     };
-    let target = opened::target(global, &opened)?;
+    let keyring = Keyring::open(global, &token, None)?;
+    let target = keyring.target(&keyring.service()?)?;
     if !target.address.site.service.is_internal() {
         let message =
             "this is a link to a service, not a join token: `portway token issue join` makes one";

@@ -76,7 +76,11 @@ struct Statistics {
 
 /// Runs it.
 pub(crate) fn run(global: &Global, args: &Ping) -> anyhow::Result<ExitCode> {
-    let keyring = Keyring::open(global, &args.opened)?;
+    let keyring = Keyring::open(
+        global,
+        &args.opened.credentials,
+        args.opened.service.as_ref(),
+    )?;
     // One session keeps one thread busy at most, and many of us may run at once.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -51,6 +51,9 @@ pub enum ConnectorError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// There is no way to them: the node has them itself.
+    #[error("files are not behind a connection")]
+    Files,
 }
 
 /// The way to one service.
@@ -83,6 +86,7 @@ impl Upstream {
             ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
             ServiceTarget::Udp(at) => (Route::Udp(at.clone()), at.authority(), "udp"),
+            ServiceTarget::Files(..) => return Err(ConnectorError::Files),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),

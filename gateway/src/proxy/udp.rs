@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use super::http::io_reason;
 use super::{ProxyBody, Visitor};
 use crate::flows::{BUFFER, Outlet, Registered, capsules, is_refusal};
-use crate::service::Service;
+use crate::service::Program;
 
 /// Whether a request is for a flow.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
@@ -28,7 +28,7 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 /// # Errors
 /// Why it is not.
 pub async fn open(
-    service: &Service,
+    service: &Program,
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Reason> {

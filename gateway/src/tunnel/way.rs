@@ -17,18 +17,18 @@ use crate::client::keeper::Current;
 use crate::client::session::{RequestBody, Requests, Unanswered};
 
 /// How long a request waits for a session.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The way to one service.
 #[derive(Clone)]
-pub(super) struct Way {
-    pub(super) service: ServiceName,
+pub(crate) struct Way {
+    pub(crate) service: ServiceName,
     current: watch::Receiver<Current>,
 }
 
 /// Why there is no response of the service.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// There is no session.
     NoSession(Reason),
     /// It cannot be forwarded, or was lost on its way.
@@ -36,7 +36,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) const fn reason(self) -> Reason {
+    pub(crate) const fn reason(self) -> Reason {
         match self {
             Self::NoSession(reason) | Self::Failed(reason) => reason,
         }
@@ -44,12 +44,12 @@ impl Failure {
 }
 
 impl Way {
-    pub(super) const fn new(service: ServiceName, current: watch::Receiver<Current>) -> Self {
+    pub(crate) const fn new(service: ServiceName, current: watch::Receiver<Current>) -> Self {
         Self { service, current }
     }
 
     /// What the service speaks, as soon as it is known.
-    pub(super) async fn kind(&self) -> Option<ServiceKind> {
+    pub(crate) async fn kind(&self) -> Option<ServiceKind> {
         let mut current = self.current.clone();
         let known = current.wait_for(|current| current.kind.is_some());
         match tokio::time::timeout(PATIENCE, known).await {
@@ -65,7 +65,7 @@ impl Way {
     }
 
     /// Sends a request as soon as there is a session; over the next one if it was not sent.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Failure> {

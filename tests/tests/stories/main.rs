@@ -9,6 +9,7 @@ mod bare_channel;
 mod behind_a_relay;
 mod drive_a_browser;
 mod endurance;
+mod files;
 mod hostile_signaling;
 mod jupyterlab;
 mod key_changes;
@@ -131,6 +132,8 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(tunnels::NATIVE_STORIES)
         .chain(udp::NATIVE_STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
+        .chain(files::NATIVE_STORIES)
+        .chain(files::access::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
@@ -155,6 +158,7 @@ fn main() -> anyhow::Result<ExitCode> {
             machines_join::STORIES,
             tunnels::STORIES,
             pair_a_device::STORIES,
+            files::STORIES,
             endurance::STORIES,
             jupyterlab::STORIES,
         ]
