@@ -11,7 +11,7 @@
 //! - [`counters`]: what was sent, what came, what was dropped and why. `flow`: one of them.
 //!
 //! Security: a datagram counts by the channel that it comes by. Only the channel of a peer connection whose
-//! handshake has proven the session is ever read ([`carry`]), and it reaches the flows of this session alone.
+//! handshake has proven the session is ever read (`carry`), and it reaches the flows of this session alone.
 
 pub mod counters;
 mod flow;

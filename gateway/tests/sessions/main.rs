@@ -5,6 +5,7 @@
 mod audit;
 mod one_device;
 mod resumption;
+mod udp;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, RwLock};

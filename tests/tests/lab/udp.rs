@@ -7,6 +7,8 @@
 use anyhow::{Context as _, ensure};
 use portway_tests::PATIENCE;
 use portway_tests::lab::Lab;
+use serde_json::Value;
+use tokio::process::Command;
 
 use crate::disturbance::{Networks, end, serving, undo};
 use crate::results::Results;
@@ -58,10 +60,35 @@ async fn survive(networks: Networks, path: &str) -> anyhow::Result<()> {
         let next = ask(&lab, &tunnel).await;
         let next = next.with_context(|| format!("after a {}", event.name))?;
         ensure!(next == first, "a {} begins another flow", event.name);
+        // In time, the new path has a channel for datagrams, and they do not go by the stream any more.
+        let by_channel = async {
+            let before = by_channel(&lab).await?;
+            while by_channel(&lab).await? == before {
+                ask(&lab, &tunnel).await?;
+            }
+            anyhow::Ok(())
+        };
+        let by_channel = tokio::time::timeout(PATIENCE, by_channel).await;
+        by_channel.with_context(|| format!("no channel after a {}", event.name))??;
         undo(&lab).await?;
         ask(&lab, &tunnel).await?;
     }
     end(lab).await
+}
+
+/// How many datagrams the node has sent by the channel that sends nothing twice.
+async fn by_channel(lab: &Lab) -> anyhow::Result<u64> {
+    let said = Command::new(portway_tests::portway::binary())
+        .args(["sessions", "--json", "--state"])
+        .arg(lab.dir().join("nodes/n1/state"))
+        .output()
+        .await?;
+    ensure!(said.status.success(), "{said:?}");
+    let sessions: Value = serde_json::from_slice(&said.stdout)?;
+    let datagrams = &sessions["sessions"][0]["datagrams"];
+    let count = |name: &str| datagrams[name].as_u64();
+    let (sent, on_stream) = count("sent").zip(count("on_stream")).context("no count")?;
+    Ok(sent - on_stream)
 }
 
 /// Asks until the service answers from which port it was asked.
