@@ -420,10 +420,10 @@ pub(crate) struct Cp {
     /// Tell files that are the same already by their SHA-256, not by size and time
     #[arg(long, short)]
     pub(crate) checksum: bool,
-    /// What to copy
+    /// What to copy: PATH here, [[NODE/]SERVICE]:PATH there, or - for standard input
     #[arg(value_name = "SRC")]
     pub(crate) source: OsString,
-    /// Where to
+    /// Where to, in the same forms; - is standard output
     #[arg(value_name = "DST")]
     pub(crate) destination: OsString,
 }
