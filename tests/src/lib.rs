@@ -9,15 +9,18 @@ pub mod bare;
 pub mod browser;
 pub mod client;
 pub mod coturn;
+pub mod figures;
 pub mod jupyter;
 pub mod lab;
 pub mod pairing;
 pub mod portway;
 mod process;
-mod ready;
+pub mod ready;
 pub mod relay;
 pub mod sshd;
+pub mod tcp_service;
 pub mod upstream;
+pub mod usage;
 
 use std::time::Duration;
 

@@ -19,6 +19,7 @@ mod roles_apart;
 mod secrets;
 mod share_a_link;
 mod signaling_restarts;
+mod tunnel_load;
 mod tunnels;
 mod without_a_browser;
 
@@ -126,6 +127,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
+        .chain(tunnel_load::STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
     {
         let stage = stage.clone();
