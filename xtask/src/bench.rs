@@ -10,7 +10,7 @@ use crate::web::{self, Profile};
 const USAGE: &str = "\
 usage: cargo xtask bench browser [MEBIBYTES] [chromium | firefox]
        cargo xtask bench relay [--quick] [PART]
-       cargo xtask bench tunnel [--quick] [memory | speed | slow | load]";
+       cargo xtask bench tunnel [--quick] [memory | speed | slow | load]… [TOOL]…";
 
 /// Runs a bench.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {

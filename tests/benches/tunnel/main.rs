@@ -3,7 +3,7 @@
 //! readers. Figures go to standard output and `docs/bench/tunnel.json`; ratios are what to compare between
 //! machines.
 //!
-//! `cargo xtask bench tunnel [--quick] [memory | speed | slow | load]`
+//! `cargo xtask bench tunnel [--quick] [memory | speed | slow | load]… [TOOL]…`
 
 #![allow(
     clippy::print_stdout,
@@ -121,8 +121,8 @@ async fn versions(tools: &[Tool]) -> anyhow::Result<Value> {
     Ok(row)
 }
 
-async fn bench(parts: &[Part], extent: Extent) -> anyhow::Result<Vec<Value>> {
-    let (tools, missing): (Vec<_>, Vec<_>) = Tool::ALL.into_iter().partition(|it| it.is_there());
+async fn bench(parts: &[Part], tools: &[Tool], extent: Extent) -> anyhow::Result<Vec<Value>> {
+    let (tools, missing): (Vec<Tool>, Vec<Tool>) = tools.iter().partition(|it| it.is_there());
     for tool in missing {
         println!("{} is not here, and left out", tool.name());
     }
@@ -140,20 +140,25 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let is_given = |word: &str| arguments.iter().any(|argument| argument == word);
     let is_quick = is_given("--quick");
-    let mut parts: Vec<Part> = Part::ALL
-        .into_iter()
-        .filter_map(|(part, name)| is_given(name).then_some(part))
-        .collect();
-    let is_whole = parts.is_empty();
-    if is_whole {
-        parts = Part::ALL.map(|(part, _)| part).to_vec();
+    let mut parts = Part::ALL.to_vec();
+    parts.retain(|(_, name)| is_given(name));
+    let mut tools = Tool::ALL.to_vec();
+    tools.retain(|tool| is_given(tool.name()));
+    let is_whole = parts.is_empty() && tools.is_empty() && !is_quick;
+    if parts.is_empty() {
+        parts = Part::ALL.to_vec();
     }
+    if tools.is_empty() {
+        tools = Tool::ALL.to_vec();
+    }
+    let parts: Vec<Part> = parts.into_iter().map(|(part, _)| part).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let rows = runtime.block_on(bench(&parts, if is_quick { QUICK } else { WHOLE }))?;
-    if is_quick || !is_whole {
-        return Ok(());
+    let extent = if is_quick { QUICK } else { WHOLE };
+    let rows = runtime.block_on(bench(&parts, &tools, extent))?;
+    if is_whole {
+        record::record("tunnel.json", rows)?;
     }
-    record::record("tunnel.json", rows)
+    Ok(())
 }
