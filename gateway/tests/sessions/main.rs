@@ -21,6 +21,7 @@ use portway_gateway::session::table::Table;
 use portway_gateway::session::{self, Audit, Context, Identity, NodeCertificate, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
@@ -299,6 +300,7 @@ impl Client {
             let terms = lane::Terms {
                 traffic: &Traffic::default(),
                 patience: liveness::CLIENT,
+                max_message: MaxMessage::default(),
                 asks: Some(asked),
                 news: None,
                 carriers,

@@ -28,7 +28,7 @@ use tool::{Tool, Tunnel};
 
 /// All of it.
 const WHOLE: Extent = Extent {
-    rounds: 5,
+    rounds: 3,
     transfer: 512 << 20,
     echoes: 2000,
     connections: 1000,
@@ -41,7 +41,6 @@ const WHOLE: Extent = Extent {
 
 /// To see whether something has become better.
 const QUICK: Extent = Extent {
-    rounds: 3,
     transfer: 128 << 20,
     slow: Duration::from_secs(5),
     ..WHOLE
