@@ -409,6 +409,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::MAX_NATIVE_MESSAGE;
 
     /// Moves messages both ways until nothing moves.
     fn settle(a: &mut Lane, b: &mut Lane, now: Duration) -> (Vec<u8>, Vec<u8>) {
@@ -468,6 +469,36 @@ mod tests {
         let left = a.window.size() - written;
         assert!(left < MIN_ROOM, "{left} bytes are left");
         assert_eq!(a.write(Bytes::from_static(b"x")), 0);
+    }
+
+    /// The longest message to such an end on a path of 1 ms that carries whatever it is given.
+    fn longest_message(to: MaxMessage) -> usize {
+        let (mut a, mut b) = (Lane::new(to), Lane::default());
+        let mut longest = 0;
+        for millis in 0..100 {
+            while a.room() > 0 {
+                a.write(Bytes::from(vec![0; WHOLE_MESSAGES]));
+            }
+            for message in say(&mut a, Duration::from_millis(millis)) {
+                longest = longest.max(message.len());
+                b.receive(message, Duration::ZERO).unwrap();
+            }
+            for message in say(&mut b, Duration::ZERO) {
+                a.receive(message, Duration::from_millis(millis + 1))
+                    .unwrap();
+            }
+        }
+        longest
+    }
+
+    #[test]
+    fn natives_are_sent_longer_messages_than_browsers() {
+        assert_eq!(longest_message(MaxMessage::Browser), MAX_MESSAGE);
+        let long = longest_message(MaxMessage::Native);
+        assert!(
+            (WHOLE_MESSAGES..=MAX_NATIVE_MESSAGE).contains(&long),
+            "{long}"
+        );
     }
 
     /// What one end has to say, of which the channel still carries some when it is lost.

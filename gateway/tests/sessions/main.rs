@@ -212,6 +212,7 @@ async fn shake_hands(
         resumption: None,
     };
     let (session, accepted) = visit.shake_hands(channel).await?;
+    assert_eq!(accepted.max_message, MaxMessage::Native);
     Ok(Resumption {
         session,
         key: accepted.resumption,

@@ -20,7 +20,8 @@
 //! session, and the certificates of both ends of the channel, so they serve no other channel: who stands in
 //! between has two channels. The node proves itself first, with a certificate of the cluster key that the
 //! client has from elsewhere; nothing of the client but what it wants is said before. The proof of the grant
-//! covers the key of the device, so nobody else's device goes by it.
+//! covers the key of the device, so nobody else's device goes by it. How long messages an end takes is covered
+//! by no proof but the channel's own encryption: it opens nothing.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
