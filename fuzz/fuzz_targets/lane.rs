@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use portway_protocol::lane::Lane;
 
 fuzz_target!(|messages: Vec<Vec<u8>>| {
-    let mut lane = Lane::new();
+    let mut lane = Lane::default();
     for (at, message) in messages.into_iter().enumerate() {
         let now = Duration::from_millis(at as u64);
         if lane.room() > 0 {

@@ -57,8 +57,8 @@ const PIPE: usize = 64 * 1024;
 /// HTTP/2 receive window of a stream: what an upload may have in flight.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// HTTP/2 receive window of a session.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2 receive window of a session. So many uploads that nobody reads leave room for others.
+const CONNECTION_WINDOW: u32 = 12 * STREAM_WINDOW;
 
 /// Bytes of a response that wait in HTTP/2 for the client's window.
 const SEND_BUFFER: usize = 256 * 1024;
@@ -292,6 +292,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         permission,
         service,
         token,
+        max_message,
     } = session;
     let id = registered.claimed().session;
     let grant = registered.claimed().grant;
@@ -328,6 +329,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
     let terms = lane::Terms {
         traffic: registered.traffic(),
         patience: liveness::GATEWAY,
+        max_message,
         asks: Some(asked),
         news: Some(news),
         carriers: Some(next_carriers),

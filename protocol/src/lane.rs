@@ -1,12 +1,12 @@
 //! A lane: an ordered byte stream over messages that may have to be replayed on a new transport.
 //!
-//! - [`frame`]: the bytes. [`window`]: how much may be in flight.
+//! - [`frame`]: the bytes. [`window`]: how much may be in flight. [`max_message`]: how long messages are.
 //! - [`Lane`]: both directions of one lane. Sans-IO.
 //!
 //! The contract of the loop: a shell calls [`Lane::receive`] for each message, then takes all of
 //! [`Lane::read`]; it calls [`Lane::write`] while [`Lane::room`] is positive; after either it sends
 //! every message of [`Lane::poll_transmit`], in order. When its input runs dry it calls
-//! [`Lane::flush_acks`]. `now` is any monotonic clock.
+//! [`Lane::flush_acks`], or a moment later where little is [owed](Lane::owed). `now` is any monotonic clock.
 //!
 //! When the channel is lost and another one stands in for it, both shells call [`Lane::resume`] before
 //! they use that. Each end says first, by an acknowledgement, up to where it has received; what follows
@@ -16,6 +16,7 @@
 //! contiguous, a repeated range is dropped, a gap is a violation.
 
 pub mod frame;
+pub mod max_message;
 pub mod window;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use bytes::{Buf as _, Bytes};
 use crate::limits::{ACK_EVERY, MAX_MESSAGE, MAX_REPLAY};
 use crate::reason::Reason;
 use frame::{DATA_HEADER, Frame, FrameError};
+pub use max_message::MaxMessage;
 use window::Window;
 
 /// Why a lane broke off.
@@ -71,6 +73,8 @@ pub struct Lane {
     acked: u64,
     end_sent: bool,
     finished: bool,
+    /// What the other end takes.
+    max_message: MaxMessage,
     window: Window,
     /// On a new channel, until the other end says up to where it has received.
     awaits_position: bool,
@@ -88,14 +92,14 @@ pub struct Lane {
 
 impl Default for Lane {
     fn default() -> Self {
-        Self::new()
+        Self::new(MaxMessage::default())
     }
 }
 
 impl Lane {
-    /// A lane at offset 0 in both directions.
+    /// A lane at offset 0 in both directions, to an end that takes such messages.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new(max_message: MaxMessage) -> Self {
         Self {
             replay: VecDeque::new(),
             written: 0,
@@ -103,7 +107,8 @@ impl Lane {
             acked: 0,
             end_sent: false,
             finished: false,
-            window: Window::new(),
+            max_message,
+            window: Window::new(max_message),
             awaits_position: false,
 
             received: 0,
@@ -117,11 +122,13 @@ impl Lane {
         }
     }
 
-    /// Bytes that [`Lane::write`] takes now. Follows the window, so that little waits unsent.
+    /// Bytes that [`Lane::write`] takes now. Follows the window, so that little waits unsent. Room for less than
+    /// [`MIN_ROOM`] is none: a message costs what it costs, however short it is.
     #[must_use]
     pub fn room(&self) -> usize {
         let in_flight = to_usize(self.written - self.acked);
-        self.window.size().min(MAX_REPLAY).saturating_sub(in_flight)
+        let room = self.window.size().min(MAX_REPLAY).saturating_sub(in_flight);
+        if room < MIN_ROOM { 0 } else { room }
     }
 
     /// Queues bytes; returns how many were taken, the first [`Lane::room`] at most.
@@ -133,11 +140,17 @@ impl Lane {
         let taken = self.room().min(bytes.len());
         let mut rest = bytes.split_to(taken);
         while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(MAX_MESSAGE - DATA_HEADER));
+            let chunk = rest.split_to(rest.len().min(self.message() - DATA_HEADER));
             self.written += chunk.len() as u64;
             self.replay.push_back(chunk);
         }
         taken
+    }
+
+    /// Length of a message: the window shall hold several of them, so that it never waits for one.
+    fn message(&self) -> usize {
+        let max = self.max_message.bytes();
+        (self.window.size() / MESSAGES_IN_WINDOW).clamp(MAX_MESSAGE, max)
     }
 
     /// No more bytes will be written.
@@ -170,7 +183,7 @@ impl Lane {
         if let Some(message) = self.control.pop_front() {
             return Some(message);
         }
-        if self.received - self.ack_sent >= ACK_EVERY as u64 {
+        if self.owed() >= ACK_EVERY as u64 {
             return Some(self.ack());
         }
         if self.awaits_position {
@@ -188,9 +201,15 @@ impl Lane {
         None
     }
 
+    /// Bytes that came and were not acknowledged.
+    #[must_use]
+    pub const fn owed(&self) -> u64 {
+        self.received - self.ack_sent
+    }
+
     /// The acknowledgement of all that came, if one is owed. For when the input runs dry.
     pub fn flush_acks(&mut self) -> Option<Bytes> {
-        (self.received > self.ack_sent).then(|| self.ack())
+        (self.owed() > 0).then(|| self.ack())
     }
 
     /// Takes one message of the other end.
@@ -333,7 +352,7 @@ impl Lane {
             self.awaits_position = false;
             self.sent = self.acked;
             self.end_sent = false;
-            self.window = Window::starting_at(self.acked);
+            self.window = Window::starting_at(self.max_message, self.acked);
         } else {
             self.window.on_acked(offset, now, limited);
         }
@@ -352,6 +371,15 @@ impl Lane {
         Ok(())
     }
 }
+
+/// The least room that a writer hears of, bytes.
+const MIN_ROOM: usize = MAX_MESSAGE / 4;
+
+/// Bytes that fill messages of either length, the last one almost: best written at a time.
+pub const WHOLE_MESSAGES: usize = MESSAGES_IN_WINDOW * (MAX_MESSAGE - DATA_HEADER);
+
+/// Messages that a window holds at least.
+const MESSAGES_IN_WINDOW: usize = window::MIN_WINDOW / MAX_MESSAGE;
 
 /// A ping that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -381,6 +409,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::MAX_NATIVE_MESSAGE;
 
     /// Moves messages both ways until nothing moves.
     fn settle(a: &mut Lane, b: &mut Lane, now: Duration) -> (Vec<u8>, Vec<u8>) {
@@ -410,7 +439,7 @@ mod tests {
 
     #[test]
     fn bytes_arrive_in_order_both_ways() {
-        let (mut a, mut b) = (Lane::new(), Lane::new());
+        let (mut a, mut b) = (Lane::default(), Lane::default());
         assert_eq!(a.write(Bytes::from(vec![1; 40_000])), 40_000);
         assert_eq!(b.write(Bytes::from_static(b"hello")), 5);
         let (at_a, at_b) = settle(&mut a, &mut b, Duration::ZERO);
@@ -421,7 +450,7 @@ mod tests {
 
     #[test]
     fn the_end_is_seen_after_the_last_byte() {
-        let (mut a, mut b) = (Lane::new(), Lane::new());
+        let (mut a, mut b) = (Lane::default(), Lane::default());
         a.write(Bytes::from_static(b"bye"));
         a.finish();
         assert!(!b.is_at_end());
@@ -432,13 +461,44 @@ mod tests {
 
     #[test]
     fn without_acknowledgements_the_writer_has_no_room() {
-        let mut a = Lane::new();
+        let mut a = Lane::default();
         let mut written = 0;
         while a.room() > 0 {
             written += a.write(Bytes::from(vec![0; 10_000]));
         }
-        assert_eq!(written, a.window.size());
+        let left = a.window.size() - written;
+        assert!(left < MIN_ROOM, "{left} bytes are left");
         assert_eq!(a.write(Bytes::from_static(b"x")), 0);
+    }
+
+    /// The longest message to such an end on a path of 1 ms that carries whatever it is given.
+    fn longest_message(to: MaxMessage) -> usize {
+        let (mut a, mut b) = (Lane::new(to), Lane::default());
+        let mut longest = 0;
+        for millis in 0..100 {
+            while a.room() > 0 {
+                a.write(Bytes::from(vec![0; WHOLE_MESSAGES]));
+            }
+            for message in say(&mut a, Duration::from_millis(millis)) {
+                longest = longest.max(message.len());
+                b.receive(message, Duration::ZERO).unwrap();
+            }
+            for message in say(&mut b, Duration::ZERO) {
+                a.receive(message, Duration::from_millis(millis + 1))
+                    .unwrap();
+            }
+        }
+        longest
+    }
+
+    #[test]
+    fn natives_are_sent_longer_messages_than_browsers() {
+        assert_eq!(longest_message(MaxMessage::Browser), MAX_MESSAGE);
+        let long = longest_message(MaxMessage::Native);
+        assert!(
+            (WHOLE_MESSAGES..=MAX_NATIVE_MESSAGE).contains(&long),
+            "{long}"
+        );
     }
 
     /// What one end has to say, of which the channel still carries some when it is lost.
@@ -449,7 +509,7 @@ mod tests {
     #[test]
     fn a_resumed_lane_sends_what_did_not_arrive_and_nothing_twice() {
         let now = Duration::ZERO;
-        let (mut a, mut b) = (Lane::new(), Lane::new());
+        let (mut a, mut b) = (Lane::default(), Lane::default());
         a.write(Bytes::from(vec![1; 40_000]));
         let under_way = say(&mut a, now);
         b.receive(under_way[0].clone(), now).unwrap();
@@ -473,7 +533,7 @@ mod tests {
     #[test]
     fn the_end_is_said_again_on_a_resumed_lane() {
         let now = Duration::ZERO;
-        let (mut a, mut b) = (Lane::new(), Lane::new());
+        let (mut a, mut b) = (Lane::default(), Lane::default());
         a.write(Bytes::from_static(b"bye"));
         a.finish();
         for message in say(&mut a, now) {
@@ -488,7 +548,7 @@ mod tests {
 
     #[test]
     fn a_position_that_was_never_sent_is_a_violation() {
-        let mut lane = Lane::new();
+        let mut lane = Lane::default();
         lane.resume();
         assert!(matches!(
             lane.receive(frame::ack(1), Duration::ZERO),
@@ -499,7 +559,7 @@ mod tests {
     #[test]
     fn violations_break_the_lane() {
         let now = Duration::ZERO;
-        let mut lane = Lane::new();
+        let mut lane = Lane::default();
         assert!(matches!(
             lane.receive(frame::data(5, &Bytes::from_static(b"x")), now),
             Err(LaneError::Gap { .. })
@@ -521,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_pong_measures_the_round_trip() {
-        let (mut a, mut b) = (Lane::new(), Lane::new());
+        let (mut a, mut b) = (Lane::default(), Lane::default());
         a.ping(Duration::from_millis(10));
         let ping = a.poll_transmit(Duration::ZERO).unwrap();
         b.receive(ping, Duration::ZERO).unwrap();
@@ -536,7 +596,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_writes_arrive_whole(writes in proptest::collection::vec(0usize..30_000, 0..20)) {
-            let (mut a, mut b) = (Lane::new(), Lane::new());
+            let (mut a, mut b) = (Lane::default(), Lane::default());
             let (mut sent, mut got) = (Vec::new(), Vec::new());
             for (i, len) in writes.into_iter().enumerate() {
                 let bytes = Bytes::from(vec![u8::try_from(i).unwrap(); len]);
@@ -554,7 +614,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..90_000, 0usize..12, 0usize..12), 1..12),
         ) {
             let now = Duration::ZERO;
-            let (mut a, mut b) = (Lane::new(), Lane::new());
+            let (mut a, mut b) = (Lane::default(), Lane::default());
             let (mut sent, mut got) = (Vec::new(), Vec::new());
             for (i, (len, to_b, to_a)) in steps.into_iter().enumerate() {
                 let bytes = Bytes::from(vec![u8::try_from(i).unwrap(); len]);
@@ -581,7 +641,7 @@ mod tests {
         #[test]
         fn a_repeated_range_is_dropped(cut in 0u64..6) {
             let now = Duration::ZERO;
-            let mut lane = Lane::new();
+            let mut lane = Lane::default();
             lane.receive(frame::data(0, &Bytes::from_static(b"abcdef")), now).unwrap();
             let again = Bytes::from_static(b"abcdefgh").slice(usize::try_from(cut).unwrap()..);
             lane.receive(frame::data(cut, &again), now).unwrap();
@@ -594,7 +654,7 @@ mod tests {
 
         #[test]
         fn any_message_is_taken_or_refused(bytes: Vec<u8>) {
-            let _outcome = Lane::new().receive(Bytes::from(bytes), Duration::ZERO);
+            let _outcome = Lane::default().receive(Bytes::from(bytes), Duration::ZERO);
         }
     }
 }

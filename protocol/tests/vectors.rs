@@ -9,6 +9,7 @@ use portway_protocol::id::{
     ClusterName, GrantId, NodeId, Nonce, PairingId, ServiceName, SessionId, encode,
 };
 use portway_protocol::key::SigningKey;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::link::Link;
 use portway_protocol::pairing::guest::{self, Fresh, Wanted};
 use portway_protocol::pairing::host::{Offered, Open};
@@ -184,6 +185,7 @@ impl World {
             services: vec![Permission::all(self.service.clone())],
             resumption: ResumptionKey::from_bytes(RESUMPTION_KEY),
             kind: ServiceKind::Http,
+            max_message: MaxMessage::default(),
         });
         client.receive(&accepted).unwrap();
         json!({

@@ -213,8 +213,16 @@ impl Connected {
     /// # Errors
     /// If it has ended.
     pub fn command_line(&self) -> anyhow::Result<String> {
-        let pid = self.process.id().context("it has ended")?;
-        Ok(std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?)
+        let path = format!("/proc/{}/cmdline", self.pid()?);
+        Ok(std::fs::read_to_string(path)?)
+    }
+
+    /// Number of the process.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.process.id().context("it has ended")
     }
 
     /// `ADDR:PORT` where it listens.

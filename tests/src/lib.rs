@@ -11,15 +11,18 @@ pub mod client;
 pub mod copying;
 pub mod coturn;
 pub mod dns;
+pub mod figures;
 pub mod jupyter;
 pub mod lab;
 pub mod pairing;
 pub mod portway;
 pub mod process;
-mod ready;
+pub mod ready;
 pub mod relay;
 pub mod sshd;
+pub mod tcp_service;
 pub mod upstream;
+pub mod usage;
 
 use std::time::Duration;
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -11,10 +10,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::process::{Events, signal};
+use crate::usage::Usage;
 use crate::{LOOK_AGAIN, PATIENCE};
-
-/// Unit of processor time in `/proc`, the same on all of Linux.
-const TICKS_PER_SECOND: u32 = 100;
 
 /// A running instance. Killed when dropped.
 pub struct Portway {
@@ -232,12 +229,20 @@ impl Portway {
             .to_owned()
     }
 
-    /// Memory that the process holds now, in bytes.
+    /// What it uses.
     ///
     /// # Errors
     /// If it has ended.
-    pub fn resident_memory(&self) -> anyhow::Result<usize> {
-        self.status("VmRSS:")
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of(&[self.pid()?])
+    }
+
+    /// Number of the process.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.process.id().context("it has ended")
     }
 
     /// The most memory that the process has held, in bytes.
@@ -245,35 +250,14 @@ impl Portway {
     /// # Errors
     /// If it has ended.
     pub fn peak_memory(&self) -> anyhow::Result<usize> {
-        self.status("VmHWM:")
-    }
-
-    /// A size from the system's view of the process, in bytes.
-    fn status(&self, name: &str) -> anyhow::Result<usize> {
+        const NAME: &str = "VmHWM:";
         let status = self.proc("status")?;
         let kibibytes: usize = status
             .lines()
-            .find_map(|line| line.strip_prefix(name))
+            .find_map(|line| line.strip_prefix(NAME))
             .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
-            .with_context(|| name.to_owned())?;
+            .context(NAME)?;
         Ok(kibibytes * 1024)
-    }
-
-    /// Processor time that the process has used.
-    ///
-    /// # Errors
-    /// If it has ended.
-    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let stat = self.proc("stat")?;
-        // The name in parentheses may contain spaces; user and system time are fields 14 and 15.
-        let after = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u32 = after
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u32>().unwrap_or_default())
-            .sum();
-        Ok(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
     }
 
     /// What every process of the machine may read of its command line.
@@ -285,8 +269,10 @@ impl Portway {
     }
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {
-        let pid = self.process.id().context("it has ended")?;
-        Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
+        Ok(std::fs::read_to_string(format!(
+            "/proc/{}/{file}",
+            self.pid()?
+        ))?)
     }
 
     /// `ADDR:PORT` that a restart must listen on so that addresses stay the same.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 ///
 /// # Errors
 /// If the process, `name`, ends before; carries what it said.
-pub(crate) async fn until_it_says(
+pub async fn until_it_says(
     marker: &str,
     name: &str,
     output: impl AsyncRead + Unpin + Send + 'static,

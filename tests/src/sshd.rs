@@ -20,7 +20,7 @@ pub struct Sshd {
     /// Where it listens.
     pub address: SocketAddr,
     home: TempDir,
-    _process: Child,
+    process: Child,
     /// Reads its log.
     _drain: JoinSet<()>,
 }
@@ -69,9 +69,17 @@ impl Sshd {
         Ok(Self {
             address,
             home,
-            _process: process,
+            process,
             _drain: drain,
         })
+    }
+
+    /// Number of the process that listens.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.process.id().context("sshd has ended")
     }
 
     /// A client with the key that is let in, ssh or scp; it believes the host whatever it is called.

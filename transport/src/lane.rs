@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use portway_protocol::lane::{Lane, LaneError, frame};
+use portway_protocol::lane::{Lane, LaneError, MaxMessage, WHOLE_MESSAGES, frame};
 use portway_protocol::liveness::{Liveness, Patience, Sign, Verdict};
 use portway_protocol::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -23,11 +23,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Channel, Closed};
 
-/// Bytes that the user of the lane has not read; HTTP/2 connection windows are 4 MiB.
-const MAX_UNREAD: usize = 8 * 1024 * 1024;
+/// Bytes that the user of the lane has not read; HTTP/2 connection windows are 12 MiB.
+const MAX_UNREAD: usize = 16 * 1024 * 1024;
 
-/// Bytes taken from the user of the lane at a time.
-const READ_CHUNK: usize = 64 * 1024;
+/// From so many bytes on, what came is acknowledged as soon as no more is there: the other end may wait for
+/// room. What is less is one half of a conversation.
+const PROMPT_ACK: u64 = 4 * 1024;
+
+/// How long less than that waits for an answer that takes the acknowledgement along. On a packet of its own
+/// it costs both ends as much as the data.
+const ACK_DELAY: Duration = Duration::from_millis(2);
 
 /// What a lane has moved so far, and how far away the other end is. Updated while it runs.
 #[derive(Debug, Default)]
@@ -95,6 +100,8 @@ pub struct Terms<'a> {
     pub traffic: &'a Traffic,
     /// With a silent end.
     pub patience: Patience,
+    /// What the other end takes.
+    pub max_message: MaxMessage,
     /// What is wanted meanwhile, if there is anybody who may ask.
     pub asks: Option<mpsc::Receiver<Ask>>,
     /// Who is told of the path. Told once more while it is silent if this is full.
@@ -165,6 +172,8 @@ struct Shell<'a> {
     /// What comes after it.
     queue: VecDeque<Bytes>,
     unread_total: usize,
+    /// When an acknowledgement that is owed is sent, if nothing takes it along.
+    ack_due: Duration,
 }
 
 impl<'a> Shell<'a> {
@@ -173,7 +182,7 @@ impl<'a> Shell<'a> {
             carrier: Some(carrier),
             carriers: terms.carriers,
             traffic: terms.traffic,
-            lane: Lane::new(),
+            lane: Lane::new(terms.max_message),
             started: Instant::now(),
             liveness: Liveness::new(terms.patience, Duration::ZERO),
             asks: terms.asks,
@@ -182,6 +191,7 @@ impl<'a> Shell<'a> {
             unread: Bytes::new(),
             queue: VecDeque::new(),
             unread_total: 0,
+            ack_due: Duration::ZERO,
         }
     }
 
@@ -191,17 +201,27 @@ impl<'a> Shell<'a> {
         self.ping();
         self.transmit().await?;
         let timeout = tokio::time::sleep_until(self.timeout());
-        tokio::pin!(timeout);
+        let ack_timer = tokio::time::sleep(ACK_DELAY);
+        tokio::pin!(timeout, ack_timer);
         let (mut is_done, mut is_heard) = (false, true);
         while !self.lane.is_delivered() {
             let room = if is_done { 0 } else { self.lane.room() };
-            chunk.reserve(READ_CHUNK);
+            let room = room.min(WHOLE_MESSAGES);
+            chunk.reserve(WHOLE_MESSAGES);
             let mut limited = (&mut chunk).limit(room);
             tokio::select! {
                 message = recv(self.carrier.as_ref()) => match message {
-                    Some(message) => self.receive_all(message)?,
+                    Some(message) => {
+                        let owed_before = self.lane.owed();
+                        self.receive_all(message)?;
+                        if owed_before == 0 && self.lane.owed() > 0 {
+                            self.ack_due = self.now() + ACK_DELAY;
+                            ack_timer.as_mut().reset((self.started + self.ack_due).into());
+                        }
+                    }
                     None => self.lose()?,
                 },
+                () = &mut ack_timer, if self.lane.owed() > 0 && self.carrier.is_some() => {}
                 Some(carrier) = next(&mut self.carriers) => self.resume(carrier),
                 written = to_http.write(&self.unread), if is_heard && !self.unread.is_empty() => match written {
                     Ok(written) => {
@@ -349,9 +369,17 @@ impl<'a> Shell<'a> {
     async fn transmit(&mut self) -> Result<(), EndedBy> {
         let now = self.now();
         while let Some(carrier) = &self.carrier {
-            let message = self.lane.poll_transmit(now);
-            let Some(message) = message.or_else(|| self.lane.flush_acks()) else {
-                break;
+            let message = match self.lane.poll_transmit(now) {
+                Some(message) => {
+                    // What is owed goes along.
+                    self.ack_due = now;
+                    message
+                }
+                None if self.may_owe(now) => break,
+                None => match self.lane.flush_acks() {
+                    Some(message) => message,
+                    None => break,
+                },
             };
             // A channel whose path has died may take nothing more for long. What it did not take is sent
             // again by the next one.
@@ -368,6 +396,12 @@ impl<'a> Shell<'a> {
         counters.received.store(traffic.received, Ordering::Relaxed);
         counters.sent.store(traffic.sent, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether an acknowledgement may wait for an answer. Not the last one: nobody waits for it here.
+    fn may_owe(&self, now: Duration) -> bool {
+        let is_ending = self.lane.is_at_end() || self.lane.is_delivered();
+        self.lane.owed() < PROMPT_ACK && now < self.ack_due && !is_ending
     }
 
     fn now(&self) -> Duration {
@@ -424,6 +458,7 @@ mod tests {
         let terms = |traffic, carriers| Terms {
             traffic,
             patience: liveness::CLIENT,
+            max_message: MaxMessage::Native,
             asks: None,
             news: None,
             carriers: Some(carriers),
@@ -467,6 +502,7 @@ mod tests {
         let terms = |traffic, asks| Terms {
             traffic,
             patience: liveness::CLIENT,
+            max_message: MaxMessage::Native,
             asks,
             news: None,
             carriers: None,

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use h2::client::SendRequest;
 use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::{PublicKey, SigningKey};
-use portway_protocol::lane::{Lane, LaneError};
+use portway_protocol::lane::{Lane, LaneError, MaxMessage};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
 use portway_protocol::reason::Reason;
@@ -314,7 +314,7 @@ impl Driver {
         let lane = Pump {
             channel: Some(channel),
             next,
-            lane: Lane::new(),
+            lane: Lane::new(MaxMessage::Browser),
             liveness: Liveness::new(liveness::CLIENT, clock::now()),
             measured: None,
             doubt,

@@ -29,6 +29,9 @@ cargo xtask bench browser [MEBIBYTES] [chromium | firefox]
                              what a browser gets, beside direct HTTP
 cargo xtask bench relay [--quick] [PART]
                              our TURN relay beside coturn and a bare forwarder
+cargo xtask bench tunnel [--quick] [memory | speed | slow | load]… [TOOL]…
+                             `portway connect -L` beside plain TCP, ssh -L, rathole and dumbpipe;
+                             builds the last two the first time (ten minutes)
 cargo xtask lint             formatting, clippy, docs, types of the JavaScript, rules of the tree
 ";
 

@@ -1,12 +1,12 @@
 //! What the machine must have; installed when it is missing, and said before.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::run::{command, root, step};
+use crate::run::{command, root, step, target_dir};
 
 /// Whether a program is on the PATH.
 fn has(program: &str) -> bool {
@@ -58,6 +58,27 @@ const BROWSERS: &[(&str, &str)] = &[
     ("/usr/sbin/dnsmasq", "dnsmasq-base"),
 ];
 
+/// For tunnels to compare with.
+const SSH: &[(&str, &str)] = &[
+    ("ssh", "openssh-client"),
+    ("/usr/sbin/sshd", "openssh-server"),
+];
+
+/// Tunnels to compare with that are not Debian's: name, and how cargo installs it. What rathole has locked
+/// does not compile any more.
+const TUNNELS: &[(&str, &[&str])] = &[
+    (
+        "rathole",
+        &[
+            "rathole@0.5.0",
+            "--no-default-features",
+            "--features",
+            "server,client,noise",
+        ],
+    ),
+    ("dumbpipe", &["dumbpipe@0.40.1", "--locked"]),
+];
+
 /// For labs, and for the scenarios in them.
 const LAB: &[(&str, &str)] = &[
     ("ip", "iproute2"),
@@ -92,6 +113,23 @@ pub(crate) fn for_labs() -> anyhow::Result<()> {
 /// coturn, if it is missing.
 pub(crate) fn coturn() -> anyhow::Result<()> {
     install_missing(&[COTURN])
+}
+
+/// OpenSSH and other tunnels, if they are missing; returns the folder of those that cargo installs, under
+/// `target/`.
+pub(crate) fn tunnels() -> anyhow::Result<PathBuf> {
+    install_missing(SSH)?;
+    let path = target_dir().join("bench-tools");
+    let folder = path.join("bin");
+    for (name, arguments) in TUNNELS {
+        if folder.join(name).exists() {
+            continue;
+        }
+        let mut install = command("cargo", &["install", "--root"]);
+        install.arg(&path).args(*arguments);
+        step(&format!("install {name}"), &mut install)?;
+    }
+    Ok(folder)
 }
 
 /// Clients of the relay that are not ours, if they are missing; those in Python in an environment of

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portway_protocol::id::{Nonce, SessionId};
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::session::binding::Binding;
 use portway_protocol::session::handshake::{self, Accepted};
@@ -226,6 +227,7 @@ impl Introduction<'_> {
             address.site.service.clone(),
             Nonce::from_bytes(random()),
         );
+        state = state.taking(MaxMessage::Native);
         if let Some(resumption) = self.resumption {
             state = state.resuming(resumption);
         }

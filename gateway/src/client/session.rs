@@ -12,6 +12,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portway_protocol::id::NodeId;
 use portway_protocol::key::PublicKey;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::liveness;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::handshake::Accepted;
@@ -41,8 +42,8 @@ const PIPE: usize = 64 * 1024;
 /// HTTP/2 receive window of a stream: what a slow reader may leave unread.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// HTTP/2 receive window of the session.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2 receive window of the session. So many streams that nobody reads leave room for others.
+const CONNECTION_WINDOW: u32 = 12 * STREAM_WINDOW;
 
 /// Bytes of a request that wait in HTTP/2 for the gateway's window.
 const SEND_BUFFER: usize = 256 * 1024;
@@ -144,6 +145,7 @@ impl Session {
                 session: id,
                 key: welcome.accepted.resumption.clone(),
             },
+            max_message: welcome.accepted.max_message,
             deadlines: Deadlines::after(
                 opening.signaling,
                 opening.session.saturating_sub(opening.signaling),
@@ -293,6 +295,8 @@ struct Driver {
     /// Of the node that has the session.
     node_key: PublicKey,
     resumption: Resumption,
+    /// What the gateway takes.
+    max_message: MaxMessage,
     deadlines: Deadlines,
     /// Of the channel in use.
     exchange: Exchange,
@@ -331,6 +335,7 @@ impl Driver {
         let terms = lane::Terms {
             traffic: &traffic,
             patience: liveness::CLIENT,
+            max_message: self.max_message,
             asks: Some(asked),
             news: Some(news),
             carriers: Some(next_carriers),

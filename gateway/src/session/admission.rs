@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use portway_protocol::id::{GrantId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
@@ -62,6 +63,8 @@ pub(super) struct Session {
     pub(super) service: Arc<Service>,
     /// User token, if the gateway cannot know the grant.
     pub(super) token: Option<String>,
+    /// What the client takes.
+    pub(super) max_message: MaxMessage,
 }
 
 /// What somebody asks for, as far as they have said it.
@@ -166,6 +169,7 @@ async fn judge(context: &Arc<Context>, claim: Claim) -> Result<(Admitted, Accept
         services: vec![permission],
         resumption: key.clone(),
         kind,
+        max_message: MaxMessage::Native,
     };
     let admitted = Admitted {
         introduction,
@@ -211,6 +215,7 @@ fn begin(
         permission,
         service,
         token: claim.token,
+        max_message: claim.max_message,
     })
 }
 

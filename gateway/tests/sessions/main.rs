@@ -22,6 +22,7 @@ use portway_gateway::session::table::Table;
 use portway_gateway::session::{self, Audit, Context, Identity, NodeCertificate, SessionError};
 use portway_protocol::id::{GrantId, Nonce, SessionId};
 use portway_protocol::key::SigningKey;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::liveness;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
@@ -212,6 +213,7 @@ async fn shake_hands(
         resumption: None,
     };
     let (session, accepted) = visit.shake_hands(channel).await?;
+    assert_eq!(accepted.max_message, MaxMessage::Native);
     Ok(Resumption {
         session,
         key: accepted.resumption,
@@ -300,6 +302,7 @@ impl Client {
             let terms = lane::Terms {
                 traffic: &Traffic::default(),
                 patience: liveness::CLIENT,
+                max_message: MaxMessage::default(),
                 asks: Some(asked),
                 news: None,
                 carriers,

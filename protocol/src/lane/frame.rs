@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use crate::limits::MAX_MESSAGE;
+use crate::limits::MAX_NATIVE_MESSAGE;
 use crate::reason::Reason;
 
 const DATA: u8 = 0x10;
@@ -58,7 +58,7 @@ pub enum Frame {
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Longer than [`MAX_MESSAGE`].
+    /// Longer than [`MAX_NATIVE_MESSAGE`].
     #[error("a message of {0} bytes")]
     TooLong(usize),
     /// Shorter or longer than its type allows.
@@ -80,7 +80,7 @@ pub enum FrameError {
 /// See [`FrameError`].
 pub fn parse(mut message: Bytes) -> Result<Frame, FrameError> {
     let len = message.len();
-    if len > MAX_MESSAGE {
+    if len > MAX_NATIVE_MESSAGE {
         return Err(FrameError::TooLong(len));
     }
     let kind = message
@@ -203,7 +203,7 @@ mod tests {
         ] {
             assert!(parse(Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
         }
-        assert!(parse(Bytes::from(vec![DATA; MAX_MESSAGE + 1])).is_err());
+        assert!(parse(Bytes::from(vec![DATA; MAX_NATIVE_MESSAGE + 1])).is_err());
         assert_eq!(
             parse(Bytes::from_static(b"\x42")),
             Err(FrameError::Kind(0x42))

@@ -20,7 +20,8 @@
 //! session, and the certificates of both ends of the channel, so they serve no other channel: who stands in
 //! between has two channels. The node proves itself first, with a certificate of the cluster key that the
 //! client has from elsewhere; nothing of the client but what it wants is said before. The proof of the grant
-//! covers the key of the device, so nobody else's device goes by it.
+//! covers the key of the device, so nobody else's device goes by it. How long messages an end takes is covered
+//! by no proof but the channel's own encryption: it opens nothing.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::Check;
 use crate::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, SessionId};
 use crate::key::{KeyError, PublicKey, Signature};
+use crate::lane::MaxMessage;
 use crate::limits::MAX_HANDSHAKE_MESSAGE;
 use crate::permission::Permission;
 use crate::reason::Reason;
@@ -169,6 +171,8 @@ struct Authenticate {
     token: Option<String>,
     proof: Signature,
     device: Device,
+    #[serde(default, skip_serializing_if = "MaxMessage::is_default")]
+    max_message: MaxMessage,
 }
 
 /// A device, and that it is there.
@@ -192,6 +196,9 @@ pub struct Accepted {
     /// What the service speaks.
     #[serde(default, skip_serializing_if = "ServiceKind::is_http")]
     pub kind: ServiceKind,
+    /// What the gateway takes from then on.
+    #[serde(default, skip_serializing_if = "MaxMessage::is_default")]
+    pub max_message: MaxMessage,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -205,6 +212,7 @@ struct Refused {
 pub struct AwaitHello {
     hello: ClientHello,
     resumption: Option<Resumption>,
+    max_message: MaxMessage,
 }
 
 /// Starts the client side; returns the first message.
@@ -225,6 +233,7 @@ pub fn start(
     let state = AwaitHello {
         hello: hello.clone(),
         resumption: None,
+        max_message: MaxMessage::default(),
     };
     (encode(CLIENT_HELLO, &hello), state)
 }
@@ -235,6 +244,15 @@ impl AwaitHello {
     pub fn resuming(self, resumption: Resumption) -> Self {
         Self {
             resumption: Some(resumption),
+            ..self
+        }
+    }
+
+    /// Says that longer messages are taken than a browser's, once the session is accepted.
+    #[must_use]
+    pub fn taking(self, max_message: MaxMessage) -> Self {
+        Self {
+            max_message,
             ..self
         }
     }
@@ -271,6 +289,7 @@ impl AwaitHello {
             token: holder.token.map(str::to_owned),
             proof: sign_session(holder.key, &digest, &holder.grant, &holder.device),
             device: holder.device,
+            max_message: self.max_message,
             proven: Proven {
                 node: reply.node,
                 key,
@@ -289,6 +308,7 @@ pub struct AwaitDevice {
     token: Option<String>,
     proof: Signature,
     device: PublicKey,
+    max_message: MaxMessage,
     proven: Proven,
 }
 
@@ -311,6 +331,7 @@ impl AwaitDevice {
                 key: self.device,
                 proof: by_device,
             },
+            max_message: self.max_message,
         };
         let verdict = AwaitVerdict {
             proven: self.proven,
@@ -400,6 +421,7 @@ impl AwaitProof {
             resumes: authenticate.resumes,
             token: authenticate.token,
             device: authenticate.device.key,
+            max_message: authenticate.max_message,
             by_grant: authenticate.proof,
             by_device: authenticate.device.proof,
             asked: self,
@@ -423,6 +445,8 @@ pub struct Claim {
     pub token: Option<String>,
     /// The device.
     pub device: PublicKey,
+    /// What the client takes once it is accepted.
+    pub max_message: MaxMessage,
     by_grant: Signature,
     by_device: Signature,
     asked: AwaitProof,
@@ -706,6 +730,7 @@ mod tests {
             services: vec![Permission::all(claim.service)],
             resumption: ResumptionKey::from_bytes([6; 32]),
             kind: ServiceKind::Http,
+            max_message: MaxMessage::default(),
         });
         let (proven, accepted) = client.receive(&tamper(3, verdict))?;
         assert_eq!(proven.node.as_str(), "nas");

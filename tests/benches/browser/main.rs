@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use portway_tests::PATIENCE;
 use portway_tests::bare::Bare;
 use portway_tests::browser::{Browser, Kind};
+use portway_tests::figures::median;
 use portway_tests::portway::{Portway, State};
 use portway_tests::upstream::{Upstream, is_right, pattern};
 use serde_json::{Value, json};
@@ -100,13 +101,6 @@ struct Row {
     portway: f64,
     direct: Option<f64>,
     bare: Option<f64>,
-}
-
-/// The figure in the middle: a shared machine is slow now and then.
-fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl Figures {
@@ -209,8 +203,7 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
     let shown = format!("!!{APP}.document.querySelector('#hello')");
     browser.wait_for(&shown, PATIENCE).await?;
     let mut with = browser.switch_to(without);
-    let memory = portway.resident_memory()?;
-    let cpu = portway.cpu_time()?;
+    let before = portway.usage()?;
     let (mut direct, mut through) = (Figures::default(), Figures::default());
     for _round in 0..ROUNDS {
         direct.measure(&mut browser, false, size).await?;
@@ -219,11 +212,11 @@ async fn bench(kind: Kind, size: usize) -> anyhow::Result<Vec<Row>> {
         through.measure(&mut browser, true, size).await?;
         with = browser.switch_to(without);
     }
-    let cpu = (portway.cpu_time()? - cpu).as_secs_f64();
+    let cpu = (portway.usage()?.cpu - before.cpu).as_secs_f64();
     browser.switch_to(with);
     let heap = browser.heap_size().await?;
     let saved = save(&mut browser, size).await?;
-    let growth = portway.peak_memory()?.saturating_sub(memory);
+    let growth = portway.peak_memory()?.saturating_sub(before.resident);
     let back = recover(&mut browser, portway, &state, &expose).await?;
 
     let beside = |what, ours: &[f64], theirs: &[f64], bare: Option<&[f64]>| Row {

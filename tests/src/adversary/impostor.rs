@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use portway_protocol::id::Nonce;
 use portway_protocol::key::Signature;
+use portway_protocol::lane::MaxMessage;
 use portway_protocol::session::handshake::{self, Accepted};
 use portway_protocol::session::introduction::Introduction;
 use portway_protocol::session::party::{Certificate, Node};
@@ -153,6 +154,7 @@ async fn talk(
         services: Vec::new(),
         resumption: ResumptionKey::from_bytes([2; 32]),
         kind: ServiceKind::Http,
+        max_message: MaxMessage::default(),
     });
     channel.send(accepted.into()).await?;
     while let Some(message) = channel.recv().await {

@@ -21,6 +21,7 @@ mod roles_apart;
 mod secrets;
 mod share_a_link;
 mod signaling_restarts;
+mod tunnel_load;
 mod tunnels;
 mod udp;
 mod without_a_browser;
@@ -131,6 +132,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
         .chain(udp::NATIVE_STORIES)
+        .chain(tunnel_load::STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
         .chain(files::NATIVE_STORIES)
         .chain(files::access::NATIVE_STORIES)

@@ -38,14 +38,14 @@ const USAGE: i32 = 2;
 const UNAVAILABLE: i32 = 69;
 
 /// A node that offers `app` there.
-struct Stage {
-    portway: Portway,
-    link: LinkFile,
+pub(crate) struct Stage {
+    pub(crate) portway: Portway,
+    pub(crate) link: LinkFile,
     _state: State,
 }
 
 impl Stage {
-    async fn set(target: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn set(target: &str) -> anyhow::Result<Self> {
         let state = State::new()?;
         let expose = format!("app={target}");
         let portway = Portway::up(&state, "127.0.0.1:0", &["--expose", &expose]).await?;
