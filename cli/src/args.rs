@@ -1,6 +1,8 @@
 //! The command line's grammar, nothing else. [`role`]: what runs until it is told to end. [`link`]: links.
+//! [`messages`]: message buses.
 
 mod link;
+mod messages;
 mod role;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +19,7 @@ use portway_relay_proto::peer_policy::Network;
 
 use crate::portal::Portal;
 pub(crate) use link::{Links, LinksCommand, Pair, Share, Terms};
+pub(crate) use messages::{At, Publish, Subscribe};
 pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
@@ -106,6 +109,16 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Make a service of another machine local: its requests go to it, peer to peer
     Connect(Connect),
+    /// Say something on a message bus: whoever has subscribed to the topic hears it, up to 64 KiB
+    ///
+    /// A node offers a bus as the target `messages:`, e.g. `portway expose bus=messages:`. It needs a link, or a
+    /// node grant, as every service does.
+    Publish(Publish),
+    /// Hear what is said on message buses, until it is told to end
+    ///
+    /// After a loss of the connection it goes on with the message after the last one that was heard, and says so
+    /// if that is not kept any more.
+    Subscribe(Subscribe),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -329,7 +342,7 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22
+    /// ssh=tcp://127.0.0.1:22, bus=messages: (a message bus)
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -340,6 +353,13 @@ pub(crate) struct Opened {
     /// Service to open [default: the link's]
     #[arg(value_name = "SERVICE")]
     pub(crate) service: Option<ServiceName>,
+    #[command(flatten)]
+    pub(crate) opener: Opener,
+}
+
+/// By what a service is opened.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Opener {
     /// File with a link, the whole of it, as `portway up` prints it; `-` reads it from standard input; may be
     /// repeated, for several services. Without one, this machine's own key as a node of the cluster opens what was
     /// shared with it (`portway share SERVICE --to-node NAME`)

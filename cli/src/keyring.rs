@@ -68,10 +68,10 @@ impl Keyring {
     /// Reads the links, or what this machine has as a node.
     pub(crate) fn open(global: &Global, opened: &Opened) -> anyhow::Result<Self> {
         let state = State::locate(global)?;
-        let keys = if opened.link_files.is_empty() {
+        let keys = if opened.opener.link_files.is_empty() {
             Keys::Node(Box::new(Member::find(global, &state)?))
         } else {
-            Keys::Links(read_links(&opened.link_files)?)
+            Keys::Links(read_links(&opened.opener.link_files)?)
         };
         state.prepare()?;
         let (cluster, cluster_key, device, authority) = match &keys {
@@ -98,9 +98,9 @@ impl Keyring {
         let keyring = Self {
             keys,
             service: opened.service.clone(),
-            node: opened.node.clone(),
+            node: opened.opener.node.clone(),
             device,
-            tls: tls(opened.ca.as_deref().or(authority.as_deref()))?,
+            tls: tls(opened.opener.ca.as_deref().or(authority.as_deref()))?,
             revocations,
         };
         if let Some(service) = &keyring.service {

@@ -8,6 +8,7 @@
 //! - [`address`]: from a link's URL to whom to ask for what. [`mod@connect`]: one attempt.
 //! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
 //! - `stream`: bytes both ways over it, where the service speaks something else than HTTP.
+//! - [`messages`]: publishes to a message bus, and subscribes.
 //! - [`pairing`]: to a link, where there is none yet.
 //! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
 //!
@@ -18,6 +19,7 @@ pub mod connect;
 pub mod error;
 mod exchange;
 pub mod keeper;
+pub mod messages;
 pub mod pairing;
 pub mod session;
 pub(crate) mod stream;

@@ -24,7 +24,7 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
         let mut checks = JoinSet::new();
         for service in services.all() {
             checks.spawn(async move {
-                let alive = service.upstream.connect().await.is_ok();
+                let alive = service.is_there().await;
                 (service, alive)
             });
         }

@@ -16,10 +16,13 @@ pub mod page;
 pub mod tunnel;
 pub mod upgrade;
 
+use std::sync::{Arc, Mutex};
+
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use portway_protocol::budget::Budget;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
 use portway_transport::Path;
@@ -28,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::SessionLog;
-use crate::service::Service;
+use crate::service::{Backend, Service};
 
 /// A response body: a service's, or our own page.
 pub type ProxyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -42,6 +45,8 @@ pub struct Visitor {
     pub path: watch::Receiver<Option<Path>>,
     /// What the grant allows.
     pub permission: portway_protocol::permission::Permission,
+    /// How many messages they may publish.
+    pub publishing: Arc<Mutex<Budget>>,
     /// Owner of what outlives a request: open WebSockets and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the session ends.
@@ -74,14 +79,21 @@ pub(crate) async fn handle(
         log.denied(method, path, Reason::PermissionDenied);
         return page::error(Reason::PermissionDenied, wants_page);
     }
+    let program = match &service.backend {
+        Backend::Program(program) => program,
+        Backend::Messages(messages) => {
+            let answer = messages.answer(visitor, request).await;
+            return answer.unwrap_or_else(|reason| page::error(reason, wants_page));
+        }
+    };
     let outcome = match kind {
-        ServiceKind::Http if is_websocket => upgrade::forward(service, visitor, request).await,
+        ServiceKind::Http if is_websocket => upgrade::forward(program, visitor, request).await,
         ServiceKind::Http if [Method::CONNECT, Method::TRACE].contains(request.method()) => {
             Err(Reason::RequestInvalid)
         }
-        ServiceKind::Http => http::forward(service, visitor, request).await,
+        ServiceKind::Http => http::forward(program, visitor, request).await,
         ServiceKind::Tcp if request.method() == Method::POST => {
-            tunnel::open(service, visitor, request).await
+            tunnel::open(program, visitor, request).await
         }
         ServiceKind::Tcp => Err(Reason::ServiceNotHttp),
     };

@@ -11,6 +11,7 @@ use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use tokio::sync::watch;
 
+use crate::messages::Messages;
 use crate::proxy::connect::{Connector, ConnectorError, Upstream};
 use crate::proxy::http::Watched;
 
@@ -42,10 +43,27 @@ pub struct ServiceSpec {
 pub struct Service {
     /// As configured.
     pub spec: ServiceSpec,
+    pub(crate) backend: Backend,
+    health: watch::Sender<ServiceHealth>,
+}
+
+/// What answers for a service.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// Something that listens.
+    Program(Program),
+    /// This node, as a message bus.
+    Messages(Messages),
+}
+
+/// A program that listens, and the way to it.
+#[derive(Debug)]
+pub struct Program {
+    /// Name of its service.
+    pub name: ServiceName,
     /// The way to it.
     pub upstream: Upstream,
     client: Client<Connector, Watched>,
-    health: watch::Sender<ServiceHealth>,
 }
 
 impl Service {
@@ -54,18 +72,27 @@ impl Service {
     /// # Errors
     /// See [`ConnectorError`].
     pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
-        let upstream = Upstream::new(&spec)?;
+        let backend = match &spec.target {
+            ServiceTarget::Messages => Backend::Messages(Messages::start()),
+            ServiceTarget::Http(_)
+            | ServiceTarget::Https(_)
+            | ServiceTarget::Unix(_)
+            | ServiceTarget::Tcp(_)
+            | ServiceTarget::TcpUnix(_) => Backend::Program(Program::new(&spec)?),
+        };
         Ok(Self {
-            client: upstream.client(),
-            upstream,
+            backend,
             spec,
             health: watch::Sender::new(ServiceHealth::Unknown),
         })
     }
 
-    /// Its pooled client.
-    pub(crate) const fn client(&self) -> &Client<Connector, Watched> {
-        &self.client
+    /// Whether it is there now: a program accepts connections.
+    pub(crate) async fn is_there(&self) -> bool {
+        match &self.backend {
+            Backend::Program(program) => program.upstream.connect().await.is_ok(),
+            Backend::Messages(_) => true,
+        }
     }
 
     /// Result of the last checks.
@@ -84,6 +111,22 @@ impl Service {
     }
 }
 
+impl Program {
+    fn new(spec: &ServiceSpec) -> Result<Self, ConnectorError> {
+        let upstream = Upstream::new(spec)?;
+        Ok(Self {
+            name: spec.name.clone(),
+            client: upstream.client(),
+            upstream,
+        })
+    }
+
+    /// Its pooled client.
+    pub(crate) const fn client(&self) -> &Client<Connector, Watched> {
+        &self.client
+    }
+}
+
 /// Why a service cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddServiceError {
@@ -95,7 +138,8 @@ pub enum AddServiceError {
     Connector(#[from] ConnectorError),
 }
 
-/// All services of a node. A later one of the same name replaces the earlier.
+/// All services of a node. A later one of the same name replaces the earlier, unless both are message buses: whoever
+/// is on it would hear nothing of what comes.
 #[derive(Debug, Clone, Default)]
 pub struct Services(Arc<RwLock<BTreeMap<ServiceName, Arc<Service>>>>);
 
@@ -110,6 +154,11 @@ impl Services {
         let name = service.spec.name.clone();
         if services.len() >= MAX_SERVICES && !services.contains_key(&name) {
             return Err(AddServiceError::TooMany);
+        }
+        if let Some(known) = services.get(&name)
+            && let (Backend::Messages(_), Backend::Messages(_)) = (&known.backend, &service.backend)
+        {
+            return Ok(known.clone());
         }
         services.insert(name, service.clone());
         Ok(service)

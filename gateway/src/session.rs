@@ -42,6 +42,7 @@ use crate::audit::event::Ending;
 use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
 use crate::grants::{Grants, Opened};
+use crate::messages;
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
@@ -300,6 +301,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         user: registered.claimed().user.clone(),
         path: registered.path(),
         permission,
+        publishing: messages::allowance(),
         tasks: tasks.clone(),
         ended: over.clone(),
     };

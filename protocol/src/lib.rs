@@ -8,13 +8,15 @@
 //! - [`pairing`]: six digits, spoken, in place of a link.
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there.
+//! - [`message`]: what a message bus carries.
 //! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
-//! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
+//! - [`budget`], [`backoff`]: how often. [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
 //! Nothing here does IO, reads a clock or makes random bytes: bytes, `now` and randomness come in,
 //! bytes and events go out.
 
 pub mod backoff;
+pub mod budget;
 pub mod check;
 pub mod enrolment;
 pub mod id;
@@ -23,6 +25,7 @@ pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod liveness;
+pub mod message;
 pub mod pairing;
 pub mod permission;
 pub mod reason;

@@ -20,6 +20,8 @@ pub enum ServiceTarget {
     Tcp(HostPort),
     /// `tcp+unix:/path`: the same over a Unix socket.
     TcpUnix(PathBuf),
+    /// `messages:`, a message bus, which the node itself serves.
+    Messages,
 }
 
 /// What a service speaks.
@@ -53,13 +55,16 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// The target of a message bus.
+const MESSAGES: &str = "messages:";
+
 /// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The scheme is missing or not one of ours.
     #[error(
         "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
-         tcp://HOST:PORT or tcp+unix:/PATH for everything else"
+         tcp://HOST:PORT or tcp+unix:/PATH for everything else, messages: for a message bus"
     )]
     Scheme(String),
     /// There is no port, and none goes without saying.
@@ -82,6 +87,9 @@ impl FromStr for ServiceTarget {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(TargetError::Scheme(text.escape_debug().to_string()));
+        }
+        if text == MESSAGES {
+            return Ok(Self::Messages);
         }
         if let Some(rest) = text.strip_prefix("http://") {
             return parse_authority(text, rest, Some(80)).map(Self::Http);
@@ -169,6 +177,7 @@ impl fmt::Display for ServiceTarget {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(at) => write!(f, "tcp://{}", at.authority()),
             Self::TcpUnix(path) => write!(f, "tcp+unix:{}", path.display()),
+            Self::Messages => f.write_str(MESSAGES),
         }
     }
 }
@@ -178,7 +187,7 @@ impl ServiceTarget {
     #[must_use]
     pub const fn kind(&self) -> ServiceKind {
         match self {
-            Self::Http(_) | Self::Https(_) | Self::Unix(_) => ServiceKind::Http,
+            Self::Http(_) | Self::Https(_) | Self::Unix(_) | Self::Messages => ServiceKind::Http,
             Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
         }
     }
@@ -214,6 +223,7 @@ mod tests {
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("tcp://[::1]:5432", "tcp://[::1]:5432"),
             ("tcp+unix:/run/db.sock", "tcp+unix:/run/db.sock"),
+            ("messages:", "messages:"),
         ] {
             assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
         }
@@ -233,6 +243,8 @@ mod tests {
             "http://a:1#x",
             "unix:rel",
             "tcp+unix:rel",
+            "messages",
+            "messages:x",
             "tcp://nas",
             "tcp://nas/",
             "tcp://:22",

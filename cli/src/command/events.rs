@@ -106,7 +106,7 @@ fn print_line(format: Format, line: &Line) -> anyhow::Result<()> {
 }
 
 /// Time of day, UTC.
-fn clock(at_ms: u64) -> String {
+pub(super) fn clock(at_ms: u64) -> String {
     let second = at_ms / 1000 % 86_400;
     let (hour, minute) = (second / 3600, second / 60 % 60);
     format!("{hour:02}:{minute:02}:{:02}Z", second % 60)

@@ -13,7 +13,7 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use serde::Serialize;
 
-use crate::args::{Global, Join, Opened};
+use crate::args::{Global, Join, Opened, Opener};
 use crate::cluster::Kept;
 use crate::enrolment::enrolled::Enrolled;
 use crate::enrolment::request::{self, Name};
@@ -52,9 +52,11 @@ pub(crate) fn run(global: &Global, args: &Join) -> anyhow::Result<()> {
     }
     let opened = Opened {
         service: None,
-        link_files: vec![args.token_file.clone()],
-        node: None,
-        ca: ca.clone(),
+        opener: Opener {
+            link_files: vec![args.token_file.clone()],
+            node: None,
+            ca: ca.clone(),
+        },
     };
     let target = opened::target(global, &opened)?;
     if !target.address.site.service.is_internal() {

@@ -91,7 +91,8 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), data: &Bytes) -> io::Resu
     writer.flush().await
 }
 
-fn reason_of<B>(response: &Response<B>) -> Reason {
+/// Why the gateway has answered itself.
+pub(super) fn reason_of<B>(response: &Response<B>) -> Reason {
     let code = response.headers().get(REASON_HEADER);
     let code = code.and_then(|code| code.to_str().ok());
     let known = Reason::ALL.iter().find(|it| Some(it.code()) == code);

@@ -50,6 +50,9 @@ pub enum ConnectorError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// There is no way to it: the node is it itself.
+    #[error("a message bus is not behind a connection")]
+    Messages,
 }
 
 /// The way to one service.
@@ -81,6 +84,7 @@ impl Upstream {
             ServiceTarget::Unix(path) => (Route::Unix(path.clone()), "localhost".into(), "http"),
             ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
+            ServiceTarget::Messages => return Err(ConnectorError::Messages),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),

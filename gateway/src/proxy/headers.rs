@@ -211,6 +211,7 @@ mod tests {
             }))
             .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
+            publishing: crate::messages::allowance(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }

@@ -14,7 +14,7 @@ use portway_protocol::reason::Reason;
 use tokio::time::Instant;
 
 use super::{ProxyBody, Visitor, headers};
-use crate::service::Service;
+use crate::service::Program;
 
 /// Time for a response head once the service has the whole request (or has stopped taking it).
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// Why there is none.
 pub async fn forward(
-    service: &Service,
+    service: &Program,
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Reason> {
@@ -58,7 +58,7 @@ pub async fn forward(
     };
     let response = response.map_err(|error| {
         let reason = reason(&error);
-        tracing::debug!(service = %service.spec.name, %error, %reason, "a request failed");
+        tracing::debug!(service = %service.name, %error, %reason, "a request failed");
         reason
     })?;
     let (mut parts, body) = response.into_parts();

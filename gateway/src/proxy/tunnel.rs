@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::connect::Stream;
 use super::http::io_reason;
 use super::{ProxyBody, Visitor};
-use crate::service::Service;
+use crate::service::Program;
 
 /// Bytes taken from a service at a time.
 const CHUNK: usize = 32 * 1024;
@@ -32,7 +32,7 @@ const CHUNKS: usize = 2;
 /// # Errors
 /// Why it has not.
 pub async fn open(
-    service: &Service,
+    service: &Program,
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Reason> {

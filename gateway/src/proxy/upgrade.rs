@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::http::{RESPONSE_TIMEOUT, io_reason};
 use super::{ProxyBody, Visitor, headers};
-use crate::service::Service;
+use crate::service::Program;
 
 /// Largest body of a refusal that is passed on.
 const MAX_REFUSAL: usize = 64 * 1024;
@@ -27,7 +27,7 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// # Errors
 /// Why it is not.
 pub async fn forward(
-    service: &Service,
+    service: &Program,
     visitor: &Visitor,
     mut request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Reason> {
@@ -100,7 +100,7 @@ pub async fn forward(
 }
 
 fn to_http1(
-    service: &Service,
+    service: &Program,
     visitor: &Visitor,
     request: &Request<Incoming>,
     key: &str,

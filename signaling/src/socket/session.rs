@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use portway_protocol::budget::Budget;
 use portway_protocol::id::{GrantId, NodeId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::{
@@ -25,7 +26,6 @@ use portway_protocol::signal::{
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::verify_challenge;
 
-use crate::budget::Budget;
 use crate::pairings::Seat;
 use crate::registry::Outbox;
 use crate::relay::Lease;

@@ -14,6 +14,7 @@ mod jupyterlab;
 mod key_changes;
 mod machine_to_machine;
 mod machines_join;
+mod messages;
 mod open_an_app;
 mod pair_a_device;
 mod roles_apart;
@@ -121,6 +122,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(share_a_link::NATIVE_STORIES)
         .chain(machines_join::NATIVE_STORIES)
         .chain(machine_to_machine::NATIVE_STORIES)
+        .chain(messages::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
@@ -151,6 +153,7 @@ fn main() -> anyhow::Result<ExitCode> {
             hostile_signaling::live_sessions::STORIES,
             key_changes::STORIES,
             machines_join::STORIES,
+            messages::STORIES,
             tunnels::STORIES,
             pair_a_device::STORIES,
             endurance::STORIES,
