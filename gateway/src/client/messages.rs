@@ -235,11 +235,12 @@ fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, ClientEr
     if response.status() == StatusCode::OK {
         return Ok(response);
     }
-    match reason_of(&response) {
-        // A bus does not say that: something else has answered.
-        Reason::UpstreamInvalid => Err(not_a_bus()),
-        reason => Err(ClientError::Refused(reason)),
+    let reason = reason_of(&response);
+    // A bus does not say that: something else has answered.
+    if reason == Reason::UpstreamInvalid {
+        return Err(not_a_bus());
     }
+    Err(ClientError::Refused(reason))
 }
 
 const fn not_a_bus() -> ClientError {
