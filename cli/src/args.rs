@@ -102,8 +102,9 @@ pub(crate) enum Command {
     Sessions,
     /// What happened: nodes that came and went, who opened what and how it ended
     ///
-    /// A gateway keeps an audit log in its state directory, in which each record is bound to the one before
-    /// and signed: `portway events verify` tells whether it is as it was written.
+    /// With --follow, also what happens to every node of the cluster: it comes, goes, drains, its sessions take
+    /// another path. A gateway keeps an audit log in its state directory, in which each record is bound to the one
+    /// before and signed: `portway events verify` tells whether it is as it was written.
     Events(Events),
     /// Open a service as a browser would, and tell how it is reached and how fast
     Ping(Ping),
@@ -463,6 +464,9 @@ pub(crate) struct Events {
     /// Go on with what happens from now on, until Ctrl-C
     #[arg(long, short)]
     pub(crate) follow: bool,
+    /// Also each sign of life of each node, as it comes
+    #[arg(long, requires = "follow")]
+    pub(crate) heartbeats: bool,
     /// How many of the last ones
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     pub(crate) limit: u32,

@@ -16,7 +16,7 @@ mod subscription;
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -30,6 +30,7 @@ use portway_protocol::message::{
 };
 use portway_protocol::reason::Reason;
 
+use crate::audit::unix_ms;
 use crate::proxy::{ProxyBody, Visitor};
 use bus::{Bus, Publication};
 use subscription::Subscription;
@@ -179,10 +180,4 @@ fn made(content_type: &'static str, body: ProxyBody) -> Response<ProxyBody> {
         HeaderValue::from_static("nosniff"),
     );
     response
-}
-
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -4,6 +4,7 @@
 //! - `router`: every origin and path. [`assets`]: the static files.
 //! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom; [`bus`]: how a
 //!   message reaches a socket; [`store`]: what survives a restart.
+//! - `news`: who is told what happens to nodes.
 //! - `pairings`: guests without a link, and the nodes that wait for them. `slots`: how much anybody may.
 //! - `stun`: tells both ends their public addresses. [`relay`]: what relays must do, beside it or elsewhere.
 //!
@@ -14,6 +15,7 @@ pub mod assets;
 pub mod bus;
 pub mod config;
 pub mod host;
+mod news;
 mod pairings;
 pub mod registry;
 pub mod relay;

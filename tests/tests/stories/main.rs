@@ -15,6 +15,7 @@ mod key_changes;
 mod machine_to_machine;
 mod machines_join;
 mod messages;
+mod nodes_come_and_go;
 mod open_an_app;
 mod pair_a_device;
 mod roles_apart;
@@ -123,6 +124,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(machines_join::NATIVE_STORIES)
         .chain(machine_to_machine::NATIVE_STORIES)
         .chain(messages::NATIVE_STORIES)
+        .chain(nodes_come_and_go::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
