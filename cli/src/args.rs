@@ -1,6 +1,8 @@
 //! The command line's grammar, nothing else. [`role`]: what runs until it is told to end. [`link`]: links.
+//! [`messages`]: message buses.
 
 mod link;
+mod messages;
 mod role;
 
 use std::ffi::OsString;
@@ -17,6 +19,7 @@ use portway_relay::config::{Listen, Transport};
 use portway_relay_proto::peer_policy::Network;
 
 pub(crate) use link::{Links, LinksCommand, Pair, Share, Terms};
+pub(crate) use messages::{At, Publish, Subscribe};
 use portway_gateway::portal::Portal;
 pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
@@ -100,8 +103,9 @@ pub(crate) enum Command {
     Sessions,
     /// What happened: nodes that came and went, who opened what and how it ended
     ///
-    /// A gateway keeps an audit log in its state directory, in which each record is bound to the one before
-    /// and signed: `portway events verify` tells whether it is as it was written.
+    /// With --follow, also what happens to every node of the cluster: it comes, goes, drains, its sessions take
+    /// another path. A gateway keeps an audit log in its state directory, in which each record is bound to the one
+    /// before and signed: `portway events verify` tells whether it is as it was written.
     Events(Events),
     /// Open a service as a browser would, and tell how it is reached and how fast
     Ping(Ping),
@@ -114,6 +118,16 @@ pub(crate) enum Command {
     /// What ends in a slash, or is a directory that is there, gets the file under its own name. Run the same
     /// command again after an interruption: it sends what is missing.
     Cp(Cp),
+    /// Say something on a message bus: whoever has subscribed to the topic hears it, up to 64 KiB
+    ///
+    /// A node offers a bus as the target `messages:`, e.g. `portway expose bus=messages:`. It needs a link, or a
+    /// node grant, as every service does.
+    Publish(Publish),
+    /// Hear what is said on message buses, until it is told to end
+    ///
+    /// After a loss of the connection it goes on with the message after the last one that was heard, and says so
+    /// if that is not kept any more.
+    Subscribe(Subscribe),
     /// Issue, accept, inspect and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -337,7 +351,7 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53, docs=files:/srv/docs
+    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53, docs=files:/srv/docs, bus=messages: (a message bus)
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -483,6 +497,9 @@ pub(crate) struct Events {
     /// Go on with what happens from now on, until Ctrl-C
     #[arg(long, short)]
     pub(crate) follow: bool,
+    /// Also each sign of life of each node, as it comes
+    #[arg(long, requires = "follow")]
+    pub(crate) heartbeats: bool,
     /// How many of the last ones
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     pub(crate) limit: u32,

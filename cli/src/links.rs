@@ -257,6 +257,12 @@ pub(crate) fn unix_now() -> u64 {
         .map_or(0, |now| now.as_secs())
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// An id for a token that nobody looks up.
 pub(crate) fn random_id() -> String {
     portway_protocol::id::encode(&random_bytes::<12>())

@@ -73,6 +73,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Ping(args) => command::ping::run(&cli.global, args),
         Command::Cp(args) => command::cp::run(&cli.global, args),
         Command::Connect(args) => command::connect::run(&cli.global, args),
+        Command::Publish(args) => command::publish::run(&cli.global, args),
+        Command::Subscribe(args) => command::subscribe::run(&cli.global, args),
         Command::Token(args) => command::token::run(&cli.global, args).map(done),
         Command::Key(args) => command::key::run(&cli.global, *args).map(done),
         Command::Doctor(args) => command::doctor::run(&cli.global, args).map(done),

@@ -1,7 +1,7 @@
 //! Owns the task tree of a node; what the command line talks to.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use portway_protocol::enrolment::grant_of_node;
 use portway_protocol::id::{GrantId, NodeId, ServiceName};
@@ -10,16 +10,18 @@ use portway_protocol::pairing::code::Digits;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::{ListError, RevocationList};
+use portway_protocol::signal::news::{Interest, Told};
 use portway_protocol::token::Confirmation;
 use portway_protocol::token::user::{Devices, UserClaims};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{AuditError, Event, Log};
+use crate::audit::{AuditError, Event, Log, unix_ms};
 use crate::config::GatewayConfig;
 use crate::grants::{Grants, GrantsError, Issuers};
 use crate::links::{self, LinkView};
+use crate::news::{Following, News};
 use crate::pairing::Pairings;
 use crate::pairing::window::{self, Agreed, Window};
 use crate::revocations::KnownRevocations;
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) context: Arc<Context>,
     /// Where guests may pair.
     pub(crate) pairings: Pairings,
+    /// What happens to the nodes of the cluster.
+    pub(crate) news: Arc<News>,
     /// Whom signaling services that speak TLS are believed to be, if not whom the configuration says.
     pub(crate) tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
     /// Something of the announcement has changed.
@@ -109,17 +113,15 @@ impl Gateway {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         };
-        let epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Ok(Self(Arc::new(Shared {
             tls: RwLock::default(),
             online: watch::Sender::new(vec![false; config.signaling.len()]),
             config,
             context: Arc::new(context),
             pairings: Pairings::default(),
+            news: Arc::default(),
             changed: watch::Sender::new(()),
-            epoch,
+            epoch: unix_ms(),
         })))
     }
 
@@ -207,6 +209,13 @@ impl GatewayHandle {
     #[must_use]
     pub fn audit(&self) -> &Log {
         self.0.context.audit.log()
+    }
+
+    /// What happens to the nodes of the cluster from now on, as the first signaling service tells that can be
+    /// asked; as long as the other thing is kept.
+    #[must_use]
+    pub fn follow_nodes(&self, interest: Interest) -> (broadcast::Receiver<Told>, Following) {
+        self.0.news.follow(interest)
     }
 
     /// Adds a grant: a user token that the cluster key signed, or this node's.

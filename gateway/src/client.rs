@@ -9,6 +9,7 @@
 //! - `exchange`: descriptions and candidates. [`session`]: requests and pings over what came of it.
 //! - `stream`: bytes both ways over it, where the service speaks something else than HTTP.
 //! - [`files`]: a service's files, where it offers some.
+//! - [`messages`]: publishes to a message bus, and subscribes.
 //! - [`pairing`]: to a link, where there is none yet.
 //! - [`keeper`]: a session for as long as somebody wants one. [`error`]: why there is none.
 //!
@@ -20,6 +21,7 @@ pub mod error;
 mod exchange;
 pub mod files;
 pub mod keeper;
+pub mod messages;
 pub mod pairing;
 pub mod session;
 pub(crate) mod stream;

@@ -7,6 +7,8 @@
 //! - [`node`]: all of it inside another program; begin there. The rest is what the `portway` executable is made of.
 //! - [`agent`]: owns the task tree; what the command line talks to. [`config`]: checked values.
 //! - [`grants`]: who may open what. [`links`]: the same as its owner sees it. [`service`]: what there is to open. [`health`]: whether it works.
+//! - `messages`: the message buses that this node offers.
+//! - [`news`]: what happens to the nodes of the cluster.
 //! - [`pairing`]: guests who come without a link.
 //! - [`audit`]: what happened, for whoever asks later.
 //! - [`revocations`]: which nodes are none any more.
@@ -30,6 +32,8 @@ pub mod flows;
 pub mod grants;
 pub mod health;
 pub mod links;
+mod messages;
+pub mod news;
 pub mod node;
 pub mod pairing;
 pub mod portal;

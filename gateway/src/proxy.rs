@@ -17,12 +17,13 @@ pub mod tunnel;
 pub mod udp;
 pub mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use portway_protocol::budget::Budget;
 use portway_protocol::reason::Reason;
 use portway_protocol::target::ServiceKind;
 use portway_transport::Path;
@@ -48,6 +49,8 @@ pub struct Visitor {
     pub permission: portway_protocol::permission::Permission,
     /// The flows of the session.
     pub flows: Arc<Flows>,
+    /// How many messages they may publish.
+    pub publishing: Arc<Mutex<Budget>>,
     /// Owner of what outlives a request: open WebSockets and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the session ends.
@@ -83,6 +86,10 @@ pub(crate) async fn handle(
     let program = match &service.backend {
         Backend::Program(program) => program,
         Backend::Files(files) => return files.answer(visitor, request).await,
+        Backend::Messages(messages) => {
+            let answer = messages.answer(visitor, request).await;
+            return answer.unwrap_or_else(|reason| page::error(reason, wants_page));
+        }
     };
     let outcome = match kind {
         ServiceKind::Http if is_websocket => upgrade::forward(program, visitor, request).await,

@@ -12,6 +12,7 @@ use portway_protocol::target::ServiceTarget;
 use tokio::sync::watch;
 
 use crate::files::Files;
+use crate::messages::Messages;
 use crate::proxy::connect::{Connector, ConnectorError, Upstream};
 use crate::proxy::http::Watched;
 
@@ -54,6 +55,8 @@ pub(crate) enum Backend {
     Program(Program),
     /// This node, from its files.
     Files(Files),
+    /// This node, as a message bus.
+    Messages(Messages),
 }
 
 /// A program that listens, and the way to it.
@@ -74,6 +77,7 @@ impl Service {
     pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
         let backend = match &spec.target {
             ServiceTarget::Files(root, access) => Backend::Files(Files::new(root.clone(), *access)),
+            ServiceTarget::Messages => Backend::Messages(Messages::start()),
             ServiceTarget::Http(_)
             | ServiceTarget::Https(_)
             | ServiceTarget::Unix(_)
@@ -88,11 +92,12 @@ impl Service {
         })
     }
 
-    /// Whether it is there now: a program accepts connections, a directory can be read.
+    /// Whether it is there now: a program accepts connections, a directory can be read, a bus always.
     pub(crate) async fn is_there(&self) -> bool {
         match &self.backend {
             Backend::Program(program) => program.upstream.connect().await.is_ok(),
             Backend::Files(files) => files.is_there().await,
+            Backend::Messages(_) => true,
         }
     }
 
@@ -139,7 +144,8 @@ pub enum AddServiceError {
     Connector(#[from] ConnectorError),
 }
 
-/// All services of a node. A later one of the same name replaces the earlier.
+/// All services of a node. A later one of the same name replaces the earlier, unless both are message buses: whoever
+/// is on it would hear nothing of what comes.
 #[derive(Debug, Clone, Default)]
 pub struct Services(Arc<RwLock<BTreeMap<ServiceName, Arc<Service>>>>);
 
@@ -154,6 +160,11 @@ impl Services {
         let name = service.spec.name.clone();
         if services.len() >= MAX_SERVICES && !services.contains_key(&name) {
             return Err(AddServiceError::TooMany);
+        }
+        if let Some(known) = services.get(&name)
+            && let (Backend::Messages(_), Backend::Messages(_)) = (&known.backend, &service.backend)
+        {
+            return Ok(known.clone());
         }
         services.insert(name, service.clone());
         Ok(service)

@@ -42,6 +42,7 @@ use crate::audit::{self, Denials, SessionLog};
 use crate::executor::TrackedExecutor;
 use crate::flows::Flows;
 use crate::grants::{Grants, Opened};
+use crate::messages;
 use crate::proxy::{self, ProxyBody, Visitor};
 use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
@@ -313,6 +314,7 @@ async fn serve(context: Arc<Context>, session: Session, first: Attachment) {
         path: registered.path(),
         flows: registered.entry().flows().clone(),
         permission,
+        publishing: messages::allowance(),
         tasks: tasks.clone(),
         ended: over.clone(),
     };

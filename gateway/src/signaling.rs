@@ -4,11 +4,12 @@
 //! Live sessions do not depend on them: when a signaling service goes away they go on, and only
 //! newcomers wait, who can come through another one.
 //!
-//! - `connection`: the socket itself. `peers`: the peer connections that offers have started. `order`:
+//! - `connection`: the socket itself. `paths`: what it is told of how sessions are reached. `peers`: the peer connections that offers have started. `order`:
 //!   which of their candidates are told first. `seen`: which offers came before.
 
 pub(crate) mod connection;
 mod order;
+mod paths;
 mod peers;
 mod seen;
 
@@ -20,6 +21,7 @@ use portway_protocol::backoff::Backoff;
 use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::{MAX_LIST, RevocationList};
+use portway_protocol::signal::news::{Interest, Watch};
 use portway_protocol::signal::{
     Announce, AnnouncedService, Authenticate, Authenticated, Call, Empty, Envelope, Heartbeat,
     NodeStatus, RpcError,
@@ -32,6 +34,7 @@ use crate::agent::Shared;
 use crate::config::SignalingEndpoint;
 use crate::random::random;
 use connection::{CONNECT_TIMEOUT, Socket, SocketError};
+use paths::Reported;
 pub(crate) use peers::Via;
 use peers::{Peers, Table};
 
@@ -59,9 +62,10 @@ pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(1200);
 /// Messages of peers that may wait for the socket.
 pub(crate) const OUTGOING_QUEUE: usize = 256;
 
-/// Prefix of the ids of our `announce`s, which their edition follows; id of our heartbeats.
+/// Prefix of the ids of our `announce`s, which their edition follows; ids of our other requests.
 const ANNOUNCE_ID: &str = "announce:";
 const HEARTBEAT_ID: &str = "heartbeat";
+const WATCH_ID: &str = "watch";
 
 /// Keeps a socket to each signaling service until cancelled.
 pub(crate) async fn run(shared: &Shared) {
@@ -76,8 +80,9 @@ async fn keep(shared: &Shared, endpoint: &SignalingEndpoint, via: Via, table: Ta
     let peers = Peers::new(shared.context.clone(), via, table, outgoing.clone());
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut told = String::new();
+    let mut reported = Reported::default();
     loop {
-        let ours = (&peers, &outgoing);
+        let ours = (&peers, &outgoing, &mut reported);
         let served = connect_and_serve(shared, endpoint, ours, &mut from_peers, &mut backoff);
         let Err(error) = served.await;
         note(shared, via, Knowledge::Lost);
@@ -127,7 +132,7 @@ fn note(shared: &Shared, Via(at): Via, knowledge: Knowledge) {
 async fn connect_and_serve(
     shared: &Shared,
     endpoint: &SignalingEndpoint,
-    (peers, outgoing): (&Peers, &mpsc::Sender<Envelope>),
+    (peers, outgoing, reported): (&Peers, &mpsc::Sender<Envelope>, &mut Reported),
     from_peers: &mut mpsc::Receiver<Envelope>,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, SocketError> {
@@ -149,8 +154,23 @@ async fn connect_and_serve(
     heartbeats.reset();
     let mut suspicion = shared.context.suspicion.subscribe();
     let mut probe: Option<Instant> = None;
+    let mut followers = shared.news.followers();
+    let mut online = shared.online.subscribe();
+    let mut asked_for = Interest::Nothing;
     socket.send(&announcement(shared)).await?;
     loop {
+        let wanted = if is_first(&online.borrow_and_update(), peers.via()) {
+            followers.borrow_and_update().interest()
+        } else {
+            Interest::Nothing
+        };
+        if wanted != asked_for {
+            asked_for = wanted;
+            let watch = Call::Watch(Watch { interest: wanted });
+            socket
+                .send(&Envelope::call(Some(WATCH_ID.into()), &watch))
+                .await?;
+        }
         tokio::select! {
             envelope = socket.next() => {
                 let envelope = envelope?;
@@ -164,7 +184,13 @@ async fn connect_and_serve(
             _tick = heartbeats.tick(), if probe.is_none() => {
                 probe = Some(Instant::now() + ANSWER_PATIENCE);
                 socket.send(&heartbeat_call()).await?;
+                if let Some(paths) = reported.news(shared.context.table.paths()) {
+                    socket.send(&Envelope::call(None, &Call::Paths(paths))).await?;
+                }
             }
+            // What is asked for may be something else now.
+            Ok(()) = followers.changed() => {}
+            Ok(()) = online.changed() => {}
             Ok(()) = suspicion.changed() => {
                 let soon = Instant::now() + PROBE_PATIENCE;
                 if probe.is_none() {
@@ -175,6 +201,11 @@ async fn connect_and_serve(
             () = until(probe) => return Err(SocketError::Timeout),
         }
     }
+}
+
+/// Whether it is the first service that knows this node: one is asked for news, not all.
+fn is_first(online: &[bool], Via(at): Via) -> bool {
+    online.iter().position(|is_online| *is_online) == Some(at)
 }
 
 fn heartbeat_call() -> Envelope {
@@ -252,6 +283,10 @@ fn receive(
             learn(shared, &list);
             None
         }
+        Call::News(told) => {
+            shared.news.hear(told);
+            None
+        }
         Call::Pair(pair) => {
             let identity = &shared.context.identity;
             let way = (peers.via(), outgoing);
@@ -276,6 +311,8 @@ fn receive(
         | Call::Heartbeat(_)
         | Call::Answer(_)
         | Call::Paired(_)
+        | Call::Paths(_)
+        | Call::Watch(_)
         | Call::Presence(_) => None,
     };
     Ok(reply)

@@ -9,13 +9,15 @@
 //! - [`session`]: the handshake on channel 0. [`lane`]: the resumable byte stream after it.
 //!   [`liveness`]: whether the other end is still there. [`datagram`]: what may be lost beside it.
 //! - [`files`]: names, listings and digests of files. [`target`]: what a service is.
+//! - [`message`]: what a message bus carries.
 //! - [`token`]: JSON Web Tokens. [`check`]: what keeps others out, by name.
-//! - [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
+//! - [`budget`], [`backoff`]: how often. [`limits`]: every bound on the wire. [`reason`]: every reason code a user can meet.
 //!
 //! Nothing here does IO, reads a clock or makes random bytes: bytes, `now` and randomness come in,
 //! bytes and events go out.
 
 pub mod backoff;
+pub mod budget;
 pub mod check;
 pub mod datagram;
 pub mod enrolment;
@@ -26,6 +28,7 @@ pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod liveness;
+pub mod message;
 pub mod pairing;
 pub mod permission;
 pub mod printable;

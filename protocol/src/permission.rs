@@ -38,6 +38,17 @@ impl Permission {
         self.allows_method(method) && self.allows_path(path)
     }
 
+    /// Whether every request to a path that begins with `prefix` may pass.
+    #[must_use]
+    pub fn allows_below(&self, method: &str, prefix: &str) -> bool {
+        let below = |glob: &String| {
+            let start = glob.strip_suffix('*');
+            start.is_some_and(|start| prefix.starts_with(start))
+        };
+        let paths = self.paths.as_ref();
+        self.allows_method(method) && paths.is_none_or(|globs| globs.iter().any(below))
+    }
+
     fn allows_method(&self, method: &str) -> bool {
         self.methods
             .as_ref()
@@ -108,6 +119,23 @@ mod tests {
             assert!(!permission.allows("GET", path), "{path}");
         }
         assert!(permission.allows("GET", "/d/..x/%C3%28"));
+    }
+
+    #[test]
+    fn what_is_below_needs_a_glob_that_is_above() {
+        let permission = restricted();
+        assert!(permission.allows_below("GET", "/d/"));
+        assert!(permission.allows_below("GET", "/d/a/"));
+        assert!(!permission.allows_below("POST", "/d/"));
+        assert!(!permission.allows_below("GET", "/"));
+        assert!(!permission.allows_below("GET", "/index.html"));
+        assert!(Permission::all("docs".parse().unwrap()).allows_below("GET", "/"));
+        let odd = Permission {
+            paths: Some(vec!["/d/**".into(), "/d/".into()]),
+            ..restricted()
+        };
+        assert!(odd.allows("GET", "/d/*") && odd.allows("GET", "/d/"));
+        assert!(!odd.allows_below("GET", "/d/"));
     }
 
     #[test]

@@ -316,6 +316,18 @@ reasons! {
     ServiceNotFiles = "SERVICE_NOT_FILES", Usage,
         "This service offers no files.",
         "A node offers them as `files:/PATH`.";
+    /// No topic, or no filter of topics.
+    TopicInvalid = "TOPIC_INVALID", Usage,
+        "This is no topic of messages.",
+        "A topic is like alarms/cellar: a-z, 0-9, `.`, `_` and `-`; whoever subscribes may end it in `/*`.";
+    /// The body of a message is too large.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", Usage,
+        "The message is larger than 64 KiB.",
+        "Send what is large by another service, and say here where it is.";
+    /// It is no message bus.
+    ServiceNotMessages = "SERVICE_NOT_MESSAGES", Usage,
+        "This service is no message bus.",
+        "A node offers one as `messages:`.";
     /// A request reached the web server instead of the service.
     AppRequestBypassed = "APP_REQUEST_BYPASSED", Failure,
         "This request did not go through Portway and was refused.",

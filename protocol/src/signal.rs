@@ -3,8 +3,9 @@
 //! [`Envelope`] is any message on the socket; [`Call`] the typed requests and notifications inside.
 //! A side parses an envelope, then `Call::from_parts` for requests and notifications.
 //!
-//! [`pairing`]: what is said until two devices are paired.
+//! [`pairing`]: what is said until two devices are paired. [`news`]: what happens to nodes.
 
+pub mod news;
 pub mod pairing;
 
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use crate::reason::Reason;
 use crate::revocation::RevocationList;
 use crate::rotation::Rotation;
 use crate::session::party::Certificate;
+use news::{Paths, Told, Watch};
 use pairing::{Cancel, Pair, Paired, Reveal};
 
 /// WebSocket subprotocol.
@@ -271,6 +273,12 @@ calls! {
     Presence(Presence) = "presence";
     /// Server → any: a newer list of revoked nodes.
     Revocations(RevocationList) = "revocations";
+    /// Gateway → server: how its sessions are reached.
+    Paths(Paths) = "paths";
+    /// Gateway → server: asks for news of nodes.
+    Watch(Watch) = "watch";
+    /// Server → gateway: something happened to a node.
+    News(Told) = "news";
     /// Guest → server → gateway.
     Pair(Pair) = "pair";
     /// Guest → server → gateway.

@@ -24,6 +24,8 @@ pub enum ServiceTarget {
     Udp(HostPort),
     /// `files:/path` or `files+rw:/path`: a directory, which the node itself serves.
     Files(PathBuf, FilesAccess),
+    /// `messages:`, a message bus, which the node itself serves.
+    Messages,
 }
 
 /// What visitors may do with the files of a service.
@@ -68,6 +70,9 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// The target of a message bus.
+const MESSAGES: &str = "messages:";
+
 /// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
@@ -75,7 +80,7 @@ pub enum TargetError {
     #[error(
         "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
          tcp://HOST:PORT, tcp+unix:/PATH or udp://HOST:PORT for everything else, files:/DIRECTORY (files+rw: if it \
-         may be written) for files"
+         may be written) for files, messages: for a message bus"
     )]
     Scheme(String),
     /// There is no port, and none goes without saying.
@@ -107,6 +112,9 @@ impl FromStr for ServiceTarget {
         }
         if text.chars().any(char::is_whitespace) {
             return Err(TargetError::Scheme(text.escape_debug().to_string()));
+        }
+        if text == MESSAGES {
+            return Ok(Self::Messages);
         }
         if let Some(rest) = text.strip_prefix("http://") {
             return parse_authority(text, rest, Some(80)).map(Self::Http);
@@ -200,6 +208,7 @@ impl fmt::Display for ServiceTarget {
             Self::Udp(at) => write!(f, "udp://{}", at.authority()),
             Self::Files(path, FilesAccess::ReadOnly) => write!(f, "files:{}", path.display()),
             Self::Files(path, FilesAccess::ReadWrite) => write!(f, "files+rw:{}", path.display()),
+            Self::Messages => f.write_str(MESSAGES),
         }
     }
 }
@@ -209,7 +218,9 @@ impl ServiceTarget {
     #[must_use]
     pub const fn kind(&self) -> ServiceKind {
         match self {
-            Self::Http(_) | Self::Https(_) | Self::Unix(_) | Self::Files(..) => ServiceKind::Http,
+            Self::Http(_) | Self::Https(_) | Self::Unix(_) | Self::Files(..) | Self::Messages => {
+                ServiceKind::Http
+            }
             Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
             Self::Udp(_) => ServiceKind::Udp,
         }
@@ -249,6 +260,7 @@ mod tests {
             ("udp://127.0.0.1:53", "udp://127.0.0.1:53"),
             ("files:/srv/My files", "files:/srv/My files"),
             ("files+rw:/srv", "files+rw:/srv"),
+            ("messages:", "messages:"),
         ] {
             assert_eq!(text.parse::<ServiceTarget>().unwrap().to_string(), printed);
         }
@@ -271,6 +283,8 @@ mod tests {
             "files:/srv/a\nb",
             "files+rw:",
             "tcp+unix:rel",
+            "messages",
+            "messages:x",
             "tcp://nas",
             "tcp://nas/",
             "tcp://:22",

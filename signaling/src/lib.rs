@@ -4,17 +4,18 @@
 //! - `router`: every origin and path. [`assets`]: the static files.
 //! - `socket`: one WebSocket; [`registry`]: who is online and who talks to whom; [`bus`]: how a
 //!   message reaches a socket; [`store`]: what survives a restart.
-//! - `pairings`: guests without a link, and the nodes that wait for them. `slots`, `budget`: how much anybody may.
+//! - `news`: who is told what happens to nodes.
+//! - `pairings`: guests without a link, and the nodes that wait for them. `slots`: how much anybody may.
 //! - `stun`: tells both ends their public addresses. [`relay`]: what relays must do, beside it or elsewhere.
 //!
 //! Holds no signing key and sees no service token: it knows public keys, names, and who wants to
 //! talk to whom. Descriptions and candidates pass through and are not logged.
 
 pub mod assets;
-mod budget;
 pub mod bus;
 pub mod config;
 pub mod host;
+mod news;
 mod pairings;
 pub mod registry;
 pub mod relay;

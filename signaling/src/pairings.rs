@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use portway_protocol::budget::Budget;
 use portway_protocol::id::PairingId;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::pairing::{Cancel, Pair};
@@ -17,7 +18,6 @@ use portway_protocol::signal::{Call, Envelope, RpcError};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::budget::Budget;
 use crate::bus::SocketId;
 use crate::registry::Outbox;
 use crate::slots::place;

@@ -15,6 +15,7 @@ use portway_protocol::key::PublicKey;
 use portway_protocol::limits::NODE_LEASE;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::RevocationList;
+use portway_protocol::signal::news::{NodeEvent, Paths};
 use portway_protocol::signal::{
     Announce, AnnouncedGrant, AnnouncedService, Call, Envelope, NodeStatus, Offer, Presence,
     RpcError,
@@ -22,7 +23,8 @@ use portway_protocol::signal::{
 use serde::Serialize;
 
 use crate::bus::{Bus, Outgoing, SocketId};
-use crate::store::{Event, KnownNode, MAX_KNOWN_NODES, Recorder};
+use crate::news::News;
+use crate::store::{ClientEvent, Event, KnownNode, MAX_KNOWN_NODES, Recorder};
 
 /// Sessions that one client may have introduced at a time.
 pub const MAX_SESSIONS_PER_CLIENT: usize = 64;
@@ -76,6 +78,7 @@ pub struct NodeView {
 pub struct Registry {
     entries: Mutex<Entries>,
     recorder: Recorder,
+    news: News,
 }
 
 #[derive(Debug, Default)]
@@ -173,12 +176,26 @@ impl Registry {
         Self {
             entries: Mutex::new(entries),
             recorder,
+            news: News::default(),
         }
     }
 
     /// What was stored, and will be.
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Who is told what happens to nodes.
+    pub(crate) const fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// Writes down and tells what has happened to a node.
+    fn tell(&self, event: NodeEvent) {
+        if event.is_kept() {
+            self.recorder.event(Event::Node(event.clone()));
+        }
+        self.news.tell(event);
     }
 
     /// All nodes, by name, those that are away included.
@@ -253,6 +270,10 @@ impl Registry {
         };
         let before: Vec<ServiceName> = match entries.nodes.get_mut(name) {
             Some(node) if node.outbox.id == outbox.id => {
+                if node.announced.status != announced.status {
+                    let (node, status) = (name.clone(), announced.status);
+                    self.tell(NodeEvent::NodeStatus { node, status });
+                }
                 let before = node.announced.services.iter().map(|s| s.name.clone());
                 let before = before.collect();
                 node.announced = announced;
@@ -262,12 +283,18 @@ impl Registry {
             Some(node) if node.announced.epoch > announced.epoch => return false,
             replaced => {
                 let node = name.clone();
-                self.recorder.event(if let Some(old) = replaced {
+                let is_replaced = replaced.is_some();
+                if let Some(old) = replaced {
                     old.outbox.close(Reason::Replaced);
-                    Event::NodeReplaced { node }
+                }
+                if !entries.known.contains_key(name) {
+                    self.tell(NodeEvent::NodeJoined { node: node.clone() });
+                }
+                self.tell(if is_replaced {
+                    NodeEvent::NodeReplaced { node }
                 } else {
                     let version = announced.version.clone();
-                    Event::NodeOnline { node, version }
+                    NodeEvent::NodeOnline { node, version }
                 });
                 // What the old socket was asked, nobody answers any more.
                 entries.fail_pending_of(name);
@@ -296,6 +323,25 @@ impl Registry {
             && node.outbox.id == socket
         {
             node.heartbeat = Instant::now();
+            let node = name.clone();
+            self.news.tell(NodeEvent::NodeHeartbeat { node });
+        }
+    }
+
+    /// A node says how its sessions are reached.
+    pub(crate) fn paths(&self, node: &NodeId, paths: Paths) {
+        for path in paths.paths {
+            let node = node.clone();
+            self.tell(NodeEvent::SessionPath { node, path });
+        }
+    }
+
+    /// A node is none any more.
+    pub(crate) fn forget_node(&self, name: &NodeId) {
+        let known = self.lock().known.remove(name);
+        if known.is_some() {
+            self.recorder.forget(name.clone());
+            self.tell(NodeEvent::NodeLeft { node: name.clone() });
         }
     }
 
@@ -310,6 +356,7 @@ impl Registry {
 
     /// A socket has closed: its node is offline, its sessions are forgotten.
     pub fn remove(&self, socket: SocketId) {
+        self.news.remove(socket);
         let mut entries = self.lock();
         entries.clients.remove(&socket);
         entries
@@ -325,8 +372,7 @@ impl Registry {
                 known.seen = unix_now();
                 self.recorder.node(known.clone());
             }
-            self.recorder
-                .event(Event::NodeOffline { node: name.clone() });
+            self.tell(NodeEvent::NodeOffline { node: name.clone() });
             entries.fail_pending_of(&name);
             entries.forget_sessions_of(&name);
             let services: Vec<ServiceName> = node
@@ -397,12 +443,13 @@ impl Registry {
             node: (*name).clone(),
             pending: Some(request),
         };
-        self.recorder.event(Event::SessionIntroduced {
-            session,
-            service: service.clone(),
-            node: entry.node.clone(),
-            grant,
-        });
+        self.recorder
+            .event(Event::Client(ClientEvent::SessionIntroduced {
+                session,
+                service: service.clone(),
+                node: entry.node.clone(),
+                grant,
+            }));
         entries.sessions.insert(session, entry);
         Ok(outbox)
     }
@@ -477,8 +524,10 @@ impl Registry {
             if list.names(&node.key) {
                 tracing::warn!(node = %name, "a revoked node is shut out");
                 node.outbox.close(Reason::NodeRevoked);
-                entries.known.remove(name);
-                self.recorder.forget(name.clone());
+                if entries.known.remove(name).is_some() {
+                    self.recorder.forget(name.clone());
+                    self.tell(NodeEvent::NodeLeft { node: name.clone() });
+                }
             }
         }
         for client in entries.clients.values() {

@@ -9,12 +9,14 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portway_protocol::id::NodeId;
 use portway_protocol::key::PublicKey;
 use portway_protocol::revocation::Revocations;
+use portway_protocol::signal::news::Told;
 use portway_protocol::token::TrustedKeys;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -274,6 +276,17 @@ impl SignalingHandle {
     #[must_use]
     pub fn events_appended(&self) -> watch::Receiver<()> {
         self.state.0.registry.recorder().appended()
+    }
+
+    /// What happens to nodes from now on; what is kept is in the event log, too.
+    #[must_use]
+    pub fn follow_nodes(&self) -> broadcast::Receiver<Told> {
+        self.state.0.registry.news().follow()
+    }
+
+    /// A node is none any more, says whoever has the cluster key.
+    pub fn forget_node(&self, node: &NodeId) {
+        self.state.0.registry.forget_node(node);
     }
 
     /// All nodes, by name, those that are away included.

@@ -11,7 +11,7 @@ pub mod sqlite;
 use portway_protocol::id::NodeId;
 use portway_protocol::signal::Announce;
 
-pub use event::{Entry, Event};
+pub use event::{ClientEvent, Entry, Event};
 pub use recorder::Recorder;
 pub use sqlite::Sqlite;
 

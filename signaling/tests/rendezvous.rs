@@ -17,6 +17,7 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::limits::{MAX_SIGNAL_MESSAGE, SIGNAL_AUTH_TIMEOUT};
 use portway_protocol::revocation::RevocationList;
 use portway_protocol::secret::Secret;
+use portway_protocol::signal::news::NodeEvent;
 use portway_protocol::signal::{IceServer, NodeStatus};
 use portway_protocol::stun;
 use portway_protocol::token::Confirmation;
@@ -25,7 +26,7 @@ use portway_protocol::transcript::sign_challenge;
 use portway_signaling::config::Stun;
 use portway_signaling::relay::{Issuer, Lease};
 use portway_signaling::server::SignalingHandle;
-use portway_signaling::store::{Event, Sqlite};
+use portway_signaling::store::{ClientEvent, Event, Sqlite};
 use portway_signaling::{Assets, Config, Signaling};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -685,10 +686,11 @@ async fn a_guest_learns_that_the_node_is_away_even_after_a_restart() {
         matches!(
             events[..],
             [
-                Event::NodeOnline { .. },
-                Event::SessionIntroduced { .. },
-                Event::NodeOffline { .. },
-                Event::NodeOnline { .. },
+                Event::Node(NodeEvent::NodeJoined { .. }),
+                Event::Node(NodeEvent::NodeOnline { .. }),
+                Event::Client(ClientEvent::SessionIntroduced { .. }),
+                Event::Node(NodeEvent::NodeOffline { .. }),
+                Event::Node(NodeEvent::NodeOnline { .. }),
             ]
         ),
         "{events:?}"
@@ -900,4 +902,66 @@ async fn a_guest_may_pair_and_nothing_else_and_only_with_who_waits() {
     let mut client = server.client().await;
     client.request("pair", pair(PAIRING)).await;
     assert_eq!(client.next_reason().await, "PROTOCOL_VIOLATION");
+}
+
+#[tokio::test]
+async fn a_node_that_asks_is_told_what_happens_to_others() {
+    let server = Server::start().await;
+    let mut nas = server.gateway(1).await;
+    nas.request("watch", json!({"interest": "changes"})).await;
+    nas.next_result().await;
+    let mut attic = server.node("attic", announcement(2)).await;
+    let mut draining = announcement(2);
+    draining["status"] = json!("draining");
+    attic.request("announce", draining).await;
+    let path = json!({
+        "session": SESSION, "service": "lab", "path": "relayed", "local_kind": "srflx",
+        "remote_kind": "relay", "protocol": "udp", "rtt_ms": 2.5,
+    });
+    attic.notify("paths", json!({"paths": [path]})).await;
+    attic.request("heartbeat", json!({})).await;
+    // As many as are too many.
+    attic
+        .request("paths", json!({"paths": vec![path; 17]}))
+        .await;
+    attic.next_result().await;
+    attic.next_result().await;
+    assert_eq!(attic.next_reason().await, "RATE_LIMITED");
+    drop(attic);
+    for event in [
+        json!({"event": "node_joined"}),
+        json!({"event": "node_online", "version": "1"}),
+        json!({"event": "node_status", "status": "draining"}),
+        json!({
+            "event": "session_path", "session": SESSION, "service": "lab", "path": "relayed",
+            "local_kind": "srflx", "remote_kind": "relay", "protocol": "udp", "rtt_ms": 2.5,
+        }),
+        json!({"event": "node_offline"}),
+    ] {
+        let news = nas.next().await;
+        assert_eq!(news["method"], "news");
+        let mut told = news["params"].clone();
+        assert!(told["at_ms"].take().is_number());
+        assert_eq!(told["node"].take(), "attic");
+        let told: serde_json::Map<_, _> = told
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .filter(|(_, it)| !it.is_null())
+            .collect();
+        assert_eq!(Value::Object(told), event);
+    }
+
+    // Who may only open services is told nothing.
+    let mut client = server.client().await;
+    client
+        .request("watch", json!({"interest": "changes"}))
+        .await;
+    assert_eq!(client.next_reason().await, "PROTOCOL_VIOLATION");
+    nas.request("watch", json!({"interest": "nothing"})).await;
+    nas.next_result().await;
+    drop(server.node("attic", announcement(3)).await);
+    nas.request("heartbeat", json!({})).await;
+    assert_eq!(nas.next_result().await, json!({}));
 }

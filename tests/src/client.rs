@@ -136,7 +136,7 @@ pub async fn ping_as(program: &Program, link: &LinkFile, args: &[&str]) -> anyho
     })
 }
 
-/// A running `portway connect`. Killed when dropped.
+/// A running `portway connect`, or another command that tells of what comes. Killed when dropped.
 pub struct Connected {
     process: Child,
     events: Events,
@@ -175,9 +175,22 @@ impl Connected {
     /// # Errors
     /// If that does not come.
     pub async fn of_node(state: &State, args: &[&str], first: &str) -> anyhow::Result<Self> {
+        Self::as_node(state, "connect", args, first).await
+    }
+
+    /// The same for another command.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub async fn as_node(
+        state: &State,
+        name: &str,
+        args: &[&str],
+        first: &str,
+    ) -> anyhow::Result<Self> {
         let mut command = Program::default().command();
         command
-            .args(["connect", "--json", "--state"])
+            .args([name, "--json", "--state"])
             .arg(state.path())
             .args(args)
             .stdin(Stdio::null())
@@ -206,6 +219,14 @@ impl Connected {
     /// If none comes.
     pub async fn event(&mut self, kind: &str) -> anyhow::Result<Value> {
         self.events.next(kind).await
+    }
+
+    /// The next event, whatever it is.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn any_event(&mut self) -> anyhow::Result<Value> {
+        self.events.any().await
     }
 
     /// What every process of the machine may read of its command line.

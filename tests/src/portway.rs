@@ -302,9 +302,18 @@ impl Portway {
     /// # Errors
     /// If it cannot be started.
     pub fn follow(&self) -> anyhow::Result<Follower> {
+        self.follow_with(&[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn follow_with(&self, args: &[&str]) -> anyhow::Result<Follower> {
         let mut process = Command::new(binary())
             .args(["events", "--follow", "--json", "--state"])
             .arg(&self.state)
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -331,6 +340,14 @@ impl Portway {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
+    }
+
+    /// Ctrl-C: asks it to end in order.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn interrupt(&self) -> anyhow::Result<()> {
+        signal(&self.process, "INT").await
     }
 
     /// Stops it as it is, without an end: whoever waits for it hears nothing.

@@ -1,6 +1,6 @@
 //! What tests do with the processes that they have started.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -26,15 +26,29 @@ impl Events {
     /// If none comes.
     pub(crate) async fn next(&mut self, kind: &str) -> anyhow::Result<Value> {
         let wanted = async {
-            while let Some(line) = self.0.next_line().await? {
-                let line: Value = serde_json::from_str(&line)?;
+            loop {
+                let line = self.line().await?;
+                let line = line.with_context(|| format!("it ended before `{kind}`"))?;
                 if line["event"] == kind {
-                    return Ok(line);
+                    return anyhow::Ok(line);
                 }
             }
-            bail!("it ended before `{kind}`")
         };
         tokio::time::timeout(PATIENCE, wanted).await?
+    }
+
+    /// Waits for the next one, whatever it is.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub(crate) async fn any(&mut self) -> anyhow::Result<Value> {
+        let line = tokio::time::timeout(PATIENCE, self.line()).await??;
+        line.context("it ended")
+    }
+
+    async fn line(&mut self) -> anyhow::Result<Option<Value>> {
+        let line = self.0.next_line().await?;
+        Ok(line.map(|line| serde_json::from_str(&line)).transpose()?)
     }
 }
 

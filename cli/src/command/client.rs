@@ -173,7 +173,7 @@ pub(crate) fn is_running(global: &Global) -> anyhow::Result<bool> {
 }
 
 /// The word that JSON has for a state.
-fn lower(state: &impl Serialize) -> String {
+pub(crate) fn lower(state: &impl Serialize) -> String {
     match serde_json::to_value(state) {
         Ok(serde_json::Value::String(word)) => word,
         Ok(_) | Err(_) => String::new(),

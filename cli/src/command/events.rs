@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use portway_gateway::audit::event::{Ending, Route, Transport, Way};
+use portway_gateway::audit::event::{Ending, Route};
 use portway_gateway::audit::verify::{Flaw, Summary, VerifyError, verify as check};
 use portway_gateway::audit::{Entry as Record, Event as Audited, Hash};
 use portway_protocol::id::ServiceName;
 use portway_protocol::reason::Exit;
-use portway_signaling::store::{Entry, Event};
+use portway_protocol::signal::news::{NodeEvent, SessionPath};
+use portway_signaling::store::{ClientEvent, Entry, Event};
 use serde::Serialize;
 
 use crate::args::{Events as Args, EventsCommand, EventsVerify, Format, Global};
-use crate::command::client::{ask, ask_at, bytes, duration};
+use crate::command::client::{ask, ask_at, bytes, duration, lower};
 use crate::control;
 use crate::control::events::Line;
 use crate::control::status::Status;
@@ -53,7 +54,7 @@ struct Fault {
 pub(crate) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Some(EventsCommand::Verify(args)) => verify(global, args),
-        None if args.follow => follow(global, args.limit),
+        None if args.follow => follow(global, args),
         None => last(global, args.limit),
     }
 }
@@ -76,7 +77,7 @@ fn last(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
 }
 
 /// Until a signal, or until the instance ends.
-fn follow(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
+fn follow(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let socket = state::locate(global)?.path(control::SOCKET);
     let format = global.format();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,7 +85,12 @@ fn follow(global: &Global, limit: u32) -> anyhow::Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::hear()?;
-        let path = format!("/events/{limit}/follow");
+        let interest = if args.heartbeats {
+            "heartbeats"
+        } else {
+            "changes"
+        };
+        let path = format!("/events/{}/follow/{interest}", args.limit);
         let following = control::follow(&socket, "GET", &path, None, |line| {
             print_line(format, &line)
         });
@@ -107,7 +113,7 @@ fn print_line(format: Format, line: &Line) -> anyhow::Result<()> {
 }
 
 /// Time of day, UTC.
-fn clock(at_ms: u64) -> String {
+pub(super) fn clock(at_ms: u64) -> String {
     let second = at_ms / 1000 % 86_400;
     let (hour, minute) = (second / 3600, second / 60 % 60);
     format!("{hour:02}:{minute:02}:{:02}Z", second % 60)
@@ -118,21 +124,53 @@ fn words(line: &Line) -> [String; 3] {
     let (source, (what, more)) = match line {
         Line::Signaling(entry) => ("signaling", introduced(entry)),
         Line::Gateway(record) => ("gateway", audited(record)),
+        Line::Cluster(told) => ("cluster", of_node(&told.event)),
     };
     [source.to_owned(), what.to_owned(), printable(&more)]
 }
 
 fn introduced(entry: &Entry) -> (&'static str, String) {
     match &entry.event {
-        Event::NodeOnline { node, version } => ("node online", format!("{node}, {version}")),
-        Event::NodeOffline { node } => ("node offline", node.to_string()),
-        Event::NodeReplaced { node } => ("node replaced", node.to_string()),
-        Event::SessionIntroduced {
+        Event::Node(event) => of_node(event),
+        Event::Client(ClientEvent::SessionIntroduced {
             service,
             node,
             grant,
             ..
-        } => ("introduced", format!("{service} at {node}, grant {grant}")),
+        }) => ("introduced", format!("{service} at {node}, grant {grant}")),
+    }
+}
+
+fn of_node(event: &NodeEvent) -> (&'static str, String) {
+    match event {
+        NodeEvent::NodeJoined { node } => ("node joined", node.to_string()),
+        NodeEvent::NodeLeft { node } => ("node left", node.to_string()),
+        NodeEvent::NodeOnline { node, version } => ("node online", format!("{node}, {version}")),
+        NodeEvent::NodeOffline { node } => ("node offline", node.to_string()),
+        NodeEvent::NodeReplaced { node } => ("node replaced", node.to_string()),
+        NodeEvent::NodeStatus { node, status } => {
+            ("node status", format!("{node}: {}", lower(status)))
+        }
+        NodeEvent::NodeHeartbeat { node } => ("heartbeat", node.to_string()),
+        NodeEvent::SessionPath { node, path } => {
+            let SessionPath {
+                session,
+                service,
+                route,
+                rtt_ms,
+            } = path;
+            let rtt = rtt_ms
+                .map(|rtt| format!(", {rtt:.1} ms"))
+                .unwrap_or_default();
+            let (local, remote) = (lower(&route.local_kind), lower(&route.remote_kind));
+            let what = format!(
+                "{service} at {node}: {} ({local} – {remote}, {}){rtt}, session {session}",
+                route.path.as_str(),
+                route.protocol.as_str(),
+            );
+            ("path", what)
+        }
+        NodeEvent::Missed { count } => ("missed", format!("{count} more than could be told")),
     }
 }
 
@@ -228,14 +266,7 @@ fn audited(Record { record, .. }: &Record) -> (&'static str, String) {
 }
 
 fn route_words(route: &Route) -> String {
-    let way = match route.path {
-        Way::Direct => "direct",
-        Way::Relayed => "relayed",
-    };
-    let transport = match route.protocol {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-    };
+    let (way, transport) = (route.path.as_str(), route.protocol.as_str());
     format!(" from {} ({way}, {transport})", route.from)
 }
 

@@ -119,9 +119,13 @@ async fn enrolled(State((node, _)): Shared) -> Result<Json<Vec<Member>>, Refusal
 }
 
 async fn forget(
-    State((node, _)): Shared,
+    State((node, signaling)): Shared,
     UrlPath(name): UrlPath<NodeId>,
 ) -> Result<Json<Forgotten>, Refusal> {
     let forgotten = issuer(node)?.forget(&name)?.is_some();
+    // If it is away, the list that names its key says nothing to whoever knows its name.
+    if forgotten && let Some(signaling) = signaling {
+        signaling.forget_node(&name);
+    }
     Ok(Json(Forgotten { forgotten }))
 }

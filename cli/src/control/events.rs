@@ -1,4 +1,5 @@
-//! What happened, as the parts that run here know it: signaling's events and the gateway's audit log.
+//! What happened, as the parts that run here know it: signaling's events and the gateway's audit log. And what
+//! happens to the nodes of the cluster, which is not all kept: signaling tells it here, or to the gateway.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -12,7 +13,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::stream;
 use hyper::body::Bytes;
+use portway_gateway::news::Following;
 use portway_gateway::{GatewayHandle, audit};
+use portway_protocol::signal::news::{Interest, NodeEvent, Told};
 use portway_signaling::server::SignalingHandle;
 use portway_signaling::store;
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Refusal;
+use crate::links::unix_ms;
 
 /// Events of signaling that are read first after it has said that there are new ones.
 const NEWEST: usize = 64;
@@ -31,12 +35,15 @@ const NEWEST: usize = 64;
 pub(crate) enum Line {
     Signaling(store::Entry),
     Gateway(audit::Entry),
+    /// Signaling says so, and nobody here keeps it.
+    Cluster(Told),
 }
 
 impl Line {
     /// Milliseconds since 1970.
     pub(crate) const fn at_ms(&self) -> u64 {
         match self {
+            Self::Cluster(told) => told.at_ms,
             Self::Signaling(entry) => entry.at_ms,
             Self::Gateway(entry) => entry.record.at_ms,
         }
@@ -59,7 +66,7 @@ pub(super) fn routes(
 ) -> Router {
     Router::new()
         .route("/events/{limit}", get(events))
-        .route("/events/{limit}/follow", get(follow))
+        .route("/events/{limit}/follow/{interest}", get(follow))
         .with_state(Sources {
             signaling,
             gateway,
@@ -77,9 +84,9 @@ async fn events(
 /// The last ones, then those that come; a line each.
 async fn follow(
     State(sources): State<Sources>,
-    UrlPath(limit): UrlPath<u32>,
+    UrlPath((limit, interest)): UrlPath<(u32, Interest)>,
 ) -> Result<Response, Refusal> {
-    let follower = Follower::start(sources, limit as usize).await?;
+    let follower = Follower::start(sources, limit as usize, interest).await?;
     let lines = stream::try_unfold(follower, |mut follower| async move {
         let Some(line) = follower.next().await? else {
             return anyhow::Ok(None);
@@ -91,7 +98,22 @@ async fn follow(
     Ok(Body::from_stream(lines).into_response())
 }
 
+/// News, and what asks for them.
+type Nodes = (Option<broadcast::Receiver<Told>>, Option<Following>);
+
 impl Sources {
+    /// What happens to nodes: from signaling, if it runs here.
+    fn follow_nodes(&self, interest: Interest) -> Nodes {
+        match (&self.signaling, &self.gateway) {
+            (Some(signaling), _) => (Some(signaling.follow_nodes()), None),
+            (None, Some(gateway)) => {
+                let (told, asking) = gateway.follow_nodes(interest);
+                (Some(told), Some(asking))
+            }
+            (None, None) => (None, None),
+        }
+    }
+
     async fn last(&self, limit: usize) -> anyhow::Result<VecDeque<Line>> {
         let signaling = match &self.signaling {
             Some(signaling) => signaling.events(limit).await?,
@@ -122,18 +144,23 @@ struct Follower {
     waiting: VecDeque<Line>,
     appended: Option<watch::Receiver<()>>,
     recorded: Option<broadcast::Receiver<Arc<audit::Entry>>>,
+    told: Option<broadcast::Receiver<Told>>,
+    interest: Interest,
+    /// As long as it is there, signaling is asked.
+    _asking: Option<Following>,
     /// Position of the last of each that was read.
     seen_event: u64,
     seen_record: u64,
 }
 
 impl Follower {
-    async fn start(sources: Sources, limit: usize) -> anyhow::Result<Self> {
+    async fn start(sources: Sources, limit: usize, interest: Interest) -> anyhow::Result<Self> {
         let appended = sources.signaling.as_ref();
         let recorded = sources.gateway.as_ref();
         // What comes between the two is in both, and told once.
         let appended = appended.map(SignalingHandle::events_appended);
         let recorded = recorded.map(|gateway| gateway.audit().follow());
+        let (told, asking) = sources.follow_nodes(interest);
         let waiting = sources.last(limit).await?;
         let seen_event = match &sources.signaling {
             Some(signaling) => signaling.events(1).await?.last().map_or(0, |last| last.seq),
@@ -141,13 +168,16 @@ impl Follower {
         };
         let seen_record = waiting.iter().rev().find_map(|line| match line {
             Line::Gateway(entry) => Some(entry.record.seq),
-            Line::Signaling(_) => None,
+            Line::Signaling(_) | Line::Cluster(_) => None,
         });
         Ok(Self {
             sources,
             waiting,
             appended,
             recorded,
+            told,
+            interest,
+            _asking: asking,
             seen_event,
             seen_record: seen_record.unwrap_or(0),
         })
@@ -171,6 +201,12 @@ impl Follower {
                     None => pending().await,
                 }
             };
+            let told = async {
+                match &mut self.told {
+                    Some(told) => told.recv().await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 () = self.sources.cancel.cancelled() => return Ok(None),
                 changed = appended => match changed {
@@ -181,6 +217,14 @@ impl Follower {
                     Ok(entry) => self.record(Arc::unwrap_or_clone(entry)),
                     Err(RecvError::Lagged(missed)) => self.read_records(missed).await?,
                     Err(RecvError::Closed) => self.recorded = None,
+                },
+                news = told => match news {
+                    Ok(news) => self.hear(news),
+                    Err(RecvError::Lagged(count)) => self.hear(Told {
+                        at_ms: unix_ms(),
+                        event: NodeEvent::Missed { count },
+                    }),
+                    Err(RecvError::Closed) => self.told = None,
                 },
             }
         }
@@ -219,6 +263,14 @@ impl Follower {
         let records = records(gateway, usize::try_from(behind)?).await?;
         records.into_iter().for_each(|entry| self.record(entry));
         Ok(())
+    }
+
+    fn hear(&mut self, told: Told) {
+        // What is kept here is read from there.
+        let is_read = self.sources.signaling.is_some() && told.event.is_kept();
+        if !is_read && told.event.concerns() <= self.interest {
+            self.waiting.push_back(Line::Cluster(told));
+        }
     }
 
     fn record(&mut self, entry: audit::Entry) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use portway_protocol::id::{GrantId, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
+pub use portway_protocol::signal::news::{Transport, Way};
 use portway_transport::{Path, PathKind, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -145,26 +146,6 @@ pub struct Route {
     pub path: Way,
     /// What carries the packets.
     pub protocol: Transport,
-}
-
-/// Whether a relay is between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Way {
-    /// None.
-    Direct,
-    /// One, or two.
-    Relayed,
-}
-
-/// What carries packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Transport {
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
 }
 
 /// Why a session ended.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use portway_protocol::message::event::EventError;
 use portway_protocol::pairing::PairingError;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::binding::FingerprintError;
@@ -46,6 +47,9 @@ pub enum ClientError {
     /// HTTP/2 ended.
     #[error("the session was lost: HTTP/2: {0}")]
     Http(#[from] hyper::Error),
+    /// A message bus says what means nothing.
+    #[error("the message bus sends {0}")]
+    Event(#[from] EventError),
     /// Nobody here takes what comes.
     #[error("nobody takes what comes: {0}")]
     Local(#[source] io::Error),
@@ -75,7 +79,8 @@ impl ClientError {
             Self::Peer(
                 PeerError::Answered | PeerError::WrongKind { .. } | PeerError::TooManyCandidates,
             )
-            | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun) => Reason::ProtocolViolation,
+            | Self::Lane(EndedBy::Violation(_) | EndedBy::Overrun)
+            | Self::Event(_) => Reason::ProtocolViolation,
             Self::Handshake(error) => error.reason(),
             Self::Pairing(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
@@ -100,6 +105,7 @@ impl ClientError {
             | Self::Lane(_)
             | Self::Http(_)
             | Self::Pairing(_)
+            | Self::Event(_)
             | Self::Local(_)
             | Self::Ended => FailedBy::Way,
         }

@@ -63,6 +63,15 @@ pub struct Current {
     pub kind: Option<ServiceKind>,
 }
 
+impl Current {
+    /// Where requests go, if they can.
+    #[must_use]
+    pub fn open(&self) -> Option<&Requests> {
+        let requests = self.requests.as_ref();
+        requests.filter(|requests| !requests.is_closed())
+    }
+}
+
 /// Keeps a session to one service.
 pub struct Keeper {
     target: Target,

@@ -54,6 +54,9 @@ pub enum ConnectorError {
     /// There is no way to them: the node has them itself.
     #[error("files are not behind a connection")]
     Files,
+    /// There is no way to it: the node is it itself.
+    #[error("a message bus is not behind a connection")]
+    Messages,
 }
 
 /// The way to one service.
@@ -87,6 +90,7 @@ impl Upstream {
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
             ServiceTarget::Udp(at) => (Route::Udp(at.clone()), at.authority(), "udp"),
             ServiceTarget::Files(..) => return Err(ConnectorError::Files),
+            ServiceTarget::Messages => return Err(ConnectorError::Messages),
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),

@@ -215,6 +215,7 @@ mod tests {
             .subscribe(),
             permission: Permission::all("lab".parse().unwrap()),
             flows: Arc::new(Flows::new(Arc::default())),
+            publishing: crate::messages::allowance(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }

@@ -55,8 +55,18 @@ pub fn with_status(status: StatusCode, reason: Reason, as_page: bool) -> Respons
 fn status(reason: Reason) -> StatusCode {
     if reason == Reason::PermissionDenied {
         StatusCode::FORBIDDEN
-    } else if [Reason::RequestInvalid, Reason::ServiceNotHttp].contains(&reason) {
+    } else if [
+        Reason::RequestInvalid,
+        Reason::ServiceNotHttp,
+        Reason::TopicInvalid,
+    ]
+    .contains(&reason)
+    {
         StatusCode::BAD_REQUEST
+    } else if reason == Reason::MessageTooLarge {
+        StatusCode::PAYLOAD_TOO_LARGE
+    } else if reason == Reason::RateLimited {
+        StatusCode::TOO_MANY_REQUESTS
     } else if reason == Reason::ServiceUnknown {
         StatusCode::NOT_FOUND
     } else if reason == Reason::UpstreamConnectTimeout || reason == Reason::UpstreamTimeout {

@@ -11,8 +11,9 @@ use portway_protocol::id::{GrantId, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::ResumptionKey;
-use portway_transport::Path;
+use portway_protocol::signal::news::{self, SessionPath, Transport, Way};
 use portway_transport::lane::{Carrier, Traffic};
+use portway_transport::{CandidateKind, Path, PathKind, Protocol};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -169,8 +170,39 @@ impl Entry {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self) -> SessionView {
+    /// Round trip in milliseconds, once measured.
+    fn rtt_ms(&self) -> Option<f64> {
         let rtt = self.traffic.rtt.load(Ordering::Relaxed);
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "microseconds of a round trip are small"
+        )]
+        (rtt > 0).then(|| rtt as f64 / 1000.0)
+    }
+
+    /// How it is reached, if that is known.
+    fn path(&self) -> Option<SessionPath> {
+        let path = (*self.path.borrow())?;
+        Some(SessionPath {
+            session: self.claimed.session,
+            service: self.claimed.service.clone(),
+            route: news::Route {
+                path: match path.kind {
+                    PathKind::Direct => Way::Direct,
+                    PathKind::Relayed => Way::Relayed,
+                },
+                local_kind: kind(path.local_kind),
+                remote_kind: kind(path.remote_kind),
+                protocol: match path.protocol {
+                    Protocol::Udp => Transport::Udp,
+                    Protocol::Tcp => Transport::Tcp,
+                },
+            },
+            rtt_ms: self.rtt_ms(),
+        })
+    }
+
+    fn view(&self) -> SessionView {
         let path = *self.path.borrow();
         let Moved { received, sent } = self.moved();
         SessionView {
@@ -185,12 +217,17 @@ impl Entry {
             received,
             sent,
             datagrams: self.flows.counters().tally(),
-            #[allow(
-                clippy::cast_precision_loss,
-                reason = "microseconds of a round trip are small"
-            )]
-            rtt_ms: (rtt > 0).then(|| rtt as f64 / 1000.0),
+            rtt_ms: self.rtt_ms(),
         }
+    }
+}
+
+const fn kind(kind: CandidateKind) -> news::CandidateKind {
+    match kind {
+        CandidateKind::Host => news::CandidateKind::Host,
+        CandidateKind::ServerReflexive => news::CandidateKind::Srflx,
+        CandidateKind::PeerReflexive => news::CandidateKind::Prflx,
+        CandidateKind::Relay => news::CandidateKind::Relay,
     }
 }
 
@@ -201,6 +238,12 @@ impl Table {
         let mut views: Vec<_> = self.lock().values().map(|entry| entry.view()).collect();
         views.sort_by_key(|view| std::cmp::Reverse(view.age_s));
         views
+    }
+
+    /// How all are reached of which that is known.
+    pub(crate) fn paths(&self) -> Vec<SessionPath> {
+        let entries = self.lock();
+        entries.values().filter_map(|entry| entry.path()).collect()
     }
 
     /// Waits until no session of a grant is left.

@@ -86,10 +86,7 @@ impl Way {
     /// The session's, as soon as there is one.
     async fn requests(&self, deadline: Instant) -> Result<Requests, Failure> {
         let mut current = self.current.clone();
-        let is_there = |current: &Current| {
-            let requests = current.requests.as_ref();
-            requests.is_some_and(|requests| !requests.is_closed())
-        };
+        let is_there = |current: &Current| current.open().is_some();
         let waited = tokio::time::timeout_at(deadline, current.wait_for(is_there)).await;
         let requests = match waited {
             Ok(Ok(current)) => current.requests.clone(),

@@ -12,12 +12,14 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use portway_protocol::budget::Budget;
 use portway_protocol::id::{GrantId, NodeId, Nonce, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::limits::{
     HEARTBEAT_INTERVAL, MAX_GRANTS, MAX_SERVICES, NODE_LEASE, PAIRING_TIMEOUT, SIGNAL_AUTH_TIMEOUT,
 };
 use portway_protocol::reason::Reason;
+use portway_protocol::signal::news::MAX_PATHS;
 use portway_protocol::signal::pairing::Pair;
 use portway_protocol::signal::{
     Announce, Authenticate, Authenticated, Call, Challenge, Empty, Envelope, Offer, RpcError,
@@ -25,7 +27,6 @@ use portway_protocol::signal::{
 use portway_protocol::token::machine::MachineClaims;
 use portway_protocol::transcript::verify_challenge;
 
-use crate::budget::Budget;
 use crate::pairings::Seat;
 use crate::registry::Outbox;
 use crate::relay::Lease;
@@ -190,6 +191,17 @@ impl Session {
             }
             (Role::Gateway { node, .. }, Call::Heartbeat(_)) => {
                 state.registry.heartbeat(node, self.outbox.id);
+                self.reply(id, &Empty {});
+            }
+            (Role::Gateway { node, .. }, Call::Paths(paths)) => {
+                if paths.paths.len() <= MAX_PATHS {
+                    state.registry.paths(node, paths);
+                } else {
+                    self.refuse(id, Reason::RateLimited, state);
+                }
+            }
+            (Role::Gateway { .. }, Call::Watch(watch)) => {
+                state.registry.news().watch(&self.outbox, watch.interest);
                 self.reply(id, &Empty {});
             }
             (Role::Client { .. } | Role::Guest { .. }, Call::Heartbeat(_)) => {

@@ -1,6 +1,7 @@
 //! Entries of the event log, each bound to the one before it by a hash.
 
 use portway_protocol::id::{GrantId, NodeId, ServiceName, SessionId};
+use portway_protocol::signal::news::NodeEvent;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -8,27 +9,20 @@ use sha2::{Digest as _, Sha256};
 const CONTEXT: &[u8] = b"portway/event/1";
 
 /// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// To a node.
+    Node(NodeEvent),
+    /// To a client.
+    Client(ClientEvent),
+}
+
+/// Something that happened to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// A gateway has announced itself.
-    NodeOnline {
-        /// The node.
-        node: NodeId,
-        /// Version of its gateway.
-        version: String,
-    },
-    /// A gateway's socket has closed.
-    NodeOffline {
-        /// The node.
-        node: NodeId,
-    },
-    /// A newer process of the same node has taken over.
-    NodeReplaced {
-        /// The node.
-        node: NodeId,
-    },
-    /// A client was introduced to a node.
+pub enum ClientEvent {
+    /// It was introduced to a node.
     SessionIntroduced {
         /// The session.
         session: SessionId,
@@ -45,7 +39,7 @@ pub enum Event {
 pub type Hash = [u8; 32];
 
 /// An event in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Position, from 1.
     pub seq: u64,

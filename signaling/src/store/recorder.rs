@@ -2,12 +2,12 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use portway_protocol::id::NodeId;
 use tokio::sync::{oneshot, watch};
 
 use super::{Entry, Event, KnownNode, Store, StoreError};
+use crate::news::unix_ms;
 
 /// Writes that may wait for the disk; further ones are lost, with a warning.
 const QUEUE: usize = 1024;
@@ -64,9 +64,7 @@ impl Recorder {
 
     /// Appends to the event log.
     pub fn event(&self, event: Event) {
-        let at_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let at_ms = unix_ms();
         self.hand_over(Work::Event { at_ms, event });
     }
 

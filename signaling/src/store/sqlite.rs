@@ -188,6 +188,7 @@ impl Store for Sqlite {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use portway_protocol::signal::news::NodeEvent;
     use portway_protocol::signal::{Announce, NodeStatus};
 
     use super::*;
@@ -210,9 +211,9 @@ mod tests {
     }
 
     fn offline(name: &str) -> Event {
-        Event::NodeOffline {
+        Event::Node(NodeEvent::NodeOffline {
             node: name.parse().unwrap(),
-        }
+        })
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod jupyterlab;
 mod key_changes;
 mod machine_to_machine;
 mod machines_join;
+mod messages;
+mod nodes_come_and_go;
 mod open_an_app;
 mod pair_a_device;
 mod roles_apart;
@@ -124,6 +126,8 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(share_a_link::NATIVE_STORIES)
         .chain(machines_join::NATIVE_STORIES)
         .chain(machine_to_machine::NATIVE_STORIES)
+        .chain(messages::NATIVE_STORIES)
+        .chain(nodes_come_and_go::NATIVE_STORIES)
         .chain(signaling_restarts::NATIVE_STORIES)
         .chain(audit::STORIES)
         .chain(secrets::STORIES)
@@ -158,6 +162,7 @@ fn main() -> anyhow::Result<ExitCode> {
             hostile_signaling::live_sessions::STORIES,
             key_changes::STORIES,
             machines_join::STORIES,
+            messages::STORIES,
             tunnels::STORIES,
             pair_a_device::STORIES,
             files::STORIES,

@@ -1,10 +1,10 @@
-//! Token buckets: a burst, then a rate.
+//! Token buckets: a burst, then a rate. Sans-IO: `now` comes in.
 
 use std::time::{Duration, Instant};
 
 /// A token bucket.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     tokens: f64,
     /// Tokens a second.
     rate: f64,
@@ -14,7 +14,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// A full one.
-    pub(crate) const fn new(now: Instant, rate: f64, burst: f64) -> Self {
+    #[must_use]
+    pub const fn new(now: Instant, rate: f64, burst: f64) -> Self {
         Self {
             tokens: burst,
             rate,
@@ -24,7 +25,7 @@ impl Budget {
     }
 
     /// Takes one token; `false` if there is none.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         self.refill(now);
         if self.tokens < 1.0 {
             return false;
@@ -34,7 +35,7 @@ impl Budget {
     }
 
     /// Whether it is as good as new.
-    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+    pub fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.tokens >= self.burst
     }
