@@ -123,7 +123,7 @@ impl Lane {
     }
 
     /// Bytes that [`Lane::write`] takes now. Follows the window, so that little waits unsent. Room for less than
-    /// [`MIN_ROOM`] is none: a message costs what it costs, however short it is.
+    /// a quarter of a message is none: a message costs what it costs, however short it is.
     #[must_use]
     pub fn room(&self) -> usize {
         let in_flight = to_usize(self.written - self.acked);

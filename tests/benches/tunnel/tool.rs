@@ -65,7 +65,7 @@ impl Tool {
     /// What it says of its version.
     pub(crate) async fn version(self) -> anyhow::Result<String> {
         let (program, argument) = match self {
-            Self::Tcp => return Ok(std::fs::read_to_string("/proc/sys/kernel/osrelease")?),
+            Self::Tcp => ("uname".into(), "-sr"),
             Self::Portway => (binary(), "version"),
             Self::Ssh => ("ssh".into(), "-V"),
             Self::Rathole | Self::Dumbpipe => (self.program()?, "--version"),

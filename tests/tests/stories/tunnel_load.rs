@@ -32,12 +32,15 @@ const SLOW_BUFFER: u32 = 64 * 1024;
 /// What a slow reader takes at a time, bytes.
 const SLOW_PIECE: usize = 10_000;
 
-/// What is downloaded beside slow readers: all that they could be given if nothing held back their sources.
+/// What is downloaded beside slow readers, bytes. Streams share a session evenly: if nothing held back the
+/// source of a slow one, as much would be taken of it meanwhile.
 const BESIDE: u64 = 32 * 1024 * 1024;
 
-/// The most that may be taken of a source ahead of its slow reader, bytes: 4 MiB on its way through Portway,
-/// and as much again in the buffers that the system has for the sockets of both ends.
-const AHEAD: u64 = 8 * 1024 * 1024;
+/// The most that may be taken of a source ahead of its slow reader, bytes: a stream's window and what waits for
+/// it, 1.4 MiB, is Portway's; the rest is in the buffers that the system has for three sockets, some 4 MiB each.
+const AHEAD: u64 = 16 * 1024 * 1024;
+
+const _: () = assert!(AHEAD <= BESIDE / 2);
 
 /// A service and its tunnel.
 struct Scene {
