@@ -351,7 +351,8 @@ impl std::str::FromStr for Rate {
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
     /// Name and target, e.g. lab=http://127.0.0.1:8888, nas=https://10.0.0.5, app=unix:/run/app.sock,
-    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53, docs=files:/srv/docs, bus=messages: (a message bus)
+    /// ssh=tcp://127.0.0.1:22, dns=udp://127.0.0.1:53, docs=files:/srv/docs, bus=messages: (a message bus),
+    /// hook=listen://127.0.0.1:9000 (for `connect -R`)
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
 }
@@ -406,14 +407,23 @@ pub(crate) struct Connect {
         long = "listen",
         short = 'L',
         value_name = "[ADDR:]PORT[=SERVICE]",
-        required_unless_present_any = ["stdio", "socks"]
+        required_unless_present_any = ["stdio", "socks", "reverse"]
     )]
     pub(crate) listen: Vec<Forward>,
+    /// The other way: who connects to the machine of a listen:// service comes to this program here, a PORT on
+    /// loopback, ADDR:PORT, or the /PATH of a Unix socket; may be repeated
+    #[arg(
+        long = "reverse",
+        short = 'R',
+        value_name = "[ADDR:]PORT[=SERVICE]",
+        conflicts_with = "udp"
+    )]
+    pub(crate) reverse: Vec<Forward>,
     /// A SOCKS5 proxy for all services of the cluster that may be opened, by the names SERVICE.CLUSTER
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub(crate) socks: Option<LocalAddress>,
     /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
-    #[arg(long, conflicts_with_all = ["listen", "socks"])]
+    #[arg(long, conflicts_with_all = ["listen", "socks", "reverse"])]
     pub(crate) stdio: bool,
     /// The service speaks UDP (udp://): -L takes datagrams
     #[arg(long, conflicts_with = "stdio")]

@@ -16,8 +16,8 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const FAILURES: u32 = 2;
 
 /// Checks all services until cancelled; notifies `changed` when a result is news. A service that
-/// accepts connections is healthy: what it answers is between it and its visitors. Of one that speaks UDP
-/// nobody can say.
+/// accepts connections is healthy: what it answers is between it and its visitors. Of one that speaks UDP,
+/// or is its client's, nobody can say.
 pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
     let mut failures = std::collections::HashMap::new();
     let mut ticks = tokio::time::interval(CHECK_INTERVAL);
@@ -27,7 +27,7 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
         for service in services.all() {
             match service.spec.target.kind() {
                 ServiceKind::Http | ServiceKind::Tcp => {}
-                ServiceKind::Udp => continue,
+                ServiceKind::Udp | ServiceKind::Listen => continue,
             }
             checks.spawn(async move {
                 let alive = service.is_there().await;

@@ -16,6 +16,7 @@
 //!   strict reverse proxy.
 //! - [`enrolment`]: how a machine becomes a node, and stays one. [`state`]: what it keeps. [`portal`]: where nodes and
 //!   browsers meet.
+//! - `entrance`: connections to this node that a client serves.
 //! - [`flows`]: the datagrams of a session, at either end.
 //! - [`files`]: directories of this node, served by itself.
 //! - [`private_file`]: how what must not be lost or read is written.
@@ -26,6 +27,7 @@ pub mod audit;
 pub mod client;
 pub mod config;
 pub mod enrolment;
+mod entrance;
 mod executor;
 pub mod files;
 pub mod flows;

@@ -73,11 +73,11 @@ pub(crate) async fn handle(
         ServiceKind::Http if is_websocket => &Method::GET,
         ServiceKind::Http => request.method(),
         // No request says which bytes are harmless.
-        ServiceKind::Tcp | ServiceKind::Udp => &Method::CONNECT,
+        ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp => &Method::CONNECT,
     };
     let path = match kind {
         ServiceKind::Http => request.uri().path(),
-        ServiceKind::Tcp | ServiceKind::Udp => "",
+        ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp => "",
     };
     if !visitor.permission.allows(method.as_str(), path) {
         log.denied(method, path, Reason::PermissionDenied);
@@ -85,6 +85,14 @@ pub(crate) async fn handle(
     }
     let program = match &service.backend {
         Backend::Program(program) => program,
+        Backend::Entrance(entrance) => {
+            let answer = if request.method() == Method::POST {
+                tunnel::take(entrance, visitor, request).await
+            } else {
+                Err(Reason::ServiceNotHttp)
+            };
+            return answer.unwrap_or_else(|reason| page::error(reason, wants_page));
+        }
         Backend::Files(files) => return files.answer(visitor, request).await,
         Backend::Messages(messages) => {
             let answer = messages.answer(visitor, request).await;
@@ -103,7 +111,7 @@ pub(crate) async fn handle(
         ServiceKind::Udp if udp::is_wanted(request.headers()) => {
             udp::open(program, visitor, request).await
         }
-        ServiceKind::Tcp | ServiceKind::Udp => Err(Reason::ServiceNotHttp),
+        ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp => Err(Reason::ServiceNotHttp),
     };
     outcome.unwrap_or_else(|reason| page::error(reason, wants_page))
 }

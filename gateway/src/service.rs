@@ -11,6 +11,7 @@ use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::ServiceTarget;
 use tokio::sync::watch;
 
+use crate::entrance::Entrance;
 use crate::files::Files;
 use crate::messages::Messages;
 use crate::proxy::connect::{Connector, ConnectorError, Upstream};
@@ -53,6 +54,8 @@ pub struct Service {
 pub(crate) enum Backend {
     /// Something that listens.
     Program(Program),
+    /// Its client: this node takes connections for it.
+    Entrance(Entrance),
     /// This node, from its files.
     Files(Files),
     /// This node, as a message bus.
@@ -76,6 +79,7 @@ impl Service {
     /// See [`ConnectorError`].
     pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
         let backend = match &spec.target {
+            ServiceTarget::Listen(address) => Backend::Entrance(Entrance::new(address.clone())),
             ServiceTarget::Files(root, access) => Backend::Files(Files::new(root.clone(), *access)),
             ServiceTarget::Messages => Backend::Messages(Messages::start()),
             ServiceTarget::Http(_)
@@ -97,7 +101,7 @@ impl Service {
         match &self.backend {
             Backend::Program(program) => program.upstream.connect().await.is_ok(),
             Backend::Files(files) => files.is_there().await,
-            Backend::Messages(_) => true,
+            Backend::Messages(_) | Backend::Entrance(_) => true,
         }
     }
 

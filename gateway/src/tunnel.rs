@@ -8,6 +8,7 @@
 //!   [`socks`]: one for all. `serve`: one connection, and who may ask by it. `forward`: one HTTP request.
 //!   `stream`: one connection of whatever else. [`udp`]: the local socket of a
 //!   service that speaks UDP. `way`: over whatever session there is, which is `client`'s.
+//! - [`reverse`]: the other way: connections to a node, and a program of this machine.
 //! - [`pool`]: sessions by service. [`connection`]: what a program with this library in it gets in place of a local
 //!   address.
 
@@ -17,6 +18,7 @@ mod hosts;
 pub mod listen;
 pub mod local;
 pub mod pool;
+pub mod reverse;
 mod serve;
 pub mod socks;
 mod stream;
@@ -27,5 +29,6 @@ pub use connection::Connection;
 pub use listen::Listener;
 pub use local::LocalAddress;
 pub use pool::Pool;
+pub use reverse::Reverse;
 pub use socks::Socks;
 pub use udp::UdpListener;

@@ -243,6 +243,18 @@ reasons! {
     ServiceNotUdp = "SERVICE_NOT_UDP", Usage,
         "This service does not speak UDP.",
         "Use `portway connect` without `--udp`.";
+    /// The service takes connections, for a client to serve.
+    ServiceListens = "SERVICE_LISTENS", Usage,
+        "This service takes connections on its machine, for you to serve.",
+        "Use `portway connect -R PORT`, with the port of your program.";
+    /// The service takes no connections for a client to serve.
+    ServiceNotListening = "SERVICE_NOT_LISTENING", Usage,
+        "This service takes no connections for you to serve.",
+        "Use `portway connect -L PORT`; only a `listen://` service goes the other way.";
+    /// The node cannot take connections at the service's address.
+    ListenFailed = "LISTEN_FAILED", Unavailable,
+        "The machine cannot take connections where this service says.",
+        "Another program may have the port, or it needs more rights: look there.";
     /// Nothing listens at the service's address.
     UpstreamRefused = "UPSTREAM_REFUSED", Unavailable,
         "The service is not running.",

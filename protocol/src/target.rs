@@ -22,6 +22,8 @@ pub enum ServiceTarget {
     TcpUnix(PathBuf),
     /// `udp://host:port`: datagrams both ways.
     Udp(HostPort),
+    /// `listen://host:port`: where the node takes connections that a client serves.
+    Listen(HostPort),
     /// `files:/path` or `files+rw:/path`: a directory, which the node itself serves.
     Files(PathBuf, FilesAccess),
     /// `messages:`, a message bus, which the node itself serves.
@@ -46,6 +48,8 @@ pub enum ServiceKind {
     Http,
     /// Bytes both ways.
     Tcp,
+    /// The same, from who connects to the node: the client serves them.
+    Listen,
     /// Datagrams both ways.
     Udp,
 }
@@ -56,7 +60,7 @@ impl ServiceKind {
     pub(crate) const fn is_http(&self) -> bool {
         match self {
             Self::Http => true,
-            Self::Tcp | Self::Udp => false,
+            Self::Tcp | Self::Listen | Self::Udp => false,
         }
     }
 }
@@ -80,7 +84,8 @@ pub enum TargetError {
     #[error(
         "`{0}` is not a target: use http://HOST:PORT, https://HOST:PORT or unix:/PATH for what speaks HTTP, \
          tcp://HOST:PORT, tcp+unix:/PATH or udp://HOST:PORT for everything else, files:/DIRECTORY (files+rw: if it \
-         may be written) for files, messages: for a message bus"
+         may be written) for files, messages: for a message bus, \
+         listen://HOST:PORT for what a client serves"
     )]
     Scheme(String),
     /// There is no port, and none goes without saying.
@@ -127,6 +132,9 @@ impl FromStr for ServiceTarget {
         }
         if let Some(rest) = text.strip_prefix("udp://") {
             return parse_authority(text, rest, None).map(Self::Udp);
+        }
+        if let Some(rest) = text.strip_prefix("listen://") {
+            return parse_authority(text, rest, None).map(Self::Listen);
         }
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_path(text, path).map(Self::Unix);
@@ -205,6 +213,7 @@ impl fmt::Display for ServiceTarget {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(at) => write!(f, "tcp://{}", at.authority()),
             Self::TcpUnix(path) => write!(f, "tcp+unix:{}", path.display()),
+            Self::Listen(at) => write!(f, "listen://{}", at.authority()),
             Self::Udp(at) => write!(f, "udp://{}", at.authority()),
             Self::Files(path, FilesAccess::ReadOnly) => write!(f, "files:{}", path.display()),
             Self::Files(path, FilesAccess::ReadWrite) => write!(f, "files+rw:{}", path.display()),
@@ -222,6 +231,7 @@ impl ServiceTarget {
                 ServiceKind::Http
             }
             Self::Tcp(_) | Self::TcpUnix(_) => ServiceKind::Tcp,
+            Self::Listen(_) => ServiceKind::Listen,
             Self::Udp(_) => ServiceKind::Udp,
         }
     }
@@ -257,6 +267,7 @@ mod tests {
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("tcp://[::1]:5432", "tcp://[::1]:5432"),
             ("tcp+unix:/run/db.sock", "tcp+unix:/run/db.sock"),
+            ("listen://127.0.0.1:9000", "listen://127.0.0.1:9000"),
             ("udp://127.0.0.1:53", "udp://127.0.0.1:53"),
             ("files:/srv/My files", "files:/srv/My files"),
             ("files+rw:/srv", "files+rw:/srv"),
@@ -286,6 +297,7 @@ mod tests {
             "messages",
             "messages:x",
             "tcp://nas",
+            "listen://nas",
             "tcp://nas/",
             "tcp://:22",
             "udp://nas",

@@ -244,7 +244,7 @@ fn begin(first: Event) -> Result<(), Failure> {
             ..
         } => Ok(()),
         Event::Connected {
-            kind: ServiceKind::Tcp | ServiceKind::Udp,
+            kind: ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp,
             ..
         } => Err(failure(&FilesError::NotFiles)),
         Event::Path(_) => Ok(()),

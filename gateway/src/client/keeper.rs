@@ -17,10 +17,10 @@ use crate::flows::{Counters, Flows};
 use crate::random::random;
 
 /// First pause between attempts.
-const RETRY_BASE: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_BASE: Duration = Duration::from_millis(500);
 
 /// Longest pause between attempts.
-const RETRY_CAP: Duration = Duration::from_secs(3);
+pub(crate) const RETRY_CAP: Duration = Duration::from_secs(3);
 
 /// Time between looks at the path.
 const LOOK_AT_PATH: Duration = Duration::from_secs(2);

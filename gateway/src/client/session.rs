@@ -195,6 +195,7 @@ impl Session {
             ServiceKind::Tcp => {}
             ServiceKind::Http => return Err(ClientError::Refused(Reason::ServiceIsHttp)),
             ServiceKind::Udp => return Err(ClientError::Refused(Reason::ServiceIsUdp)),
+            ServiceKind::Listen => return Err(ClientError::Refused(Reason::ServiceListens)),
         }
         let (request, _) = stream::request(reader);
         let response = self.requests().send(request).await?;

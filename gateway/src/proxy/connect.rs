@@ -51,12 +51,9 @@ pub enum ConnectorError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// There is no way to them: the node has them itself.
-    #[error("files are not behind a connection")]
-    Files,
-    /// There is no way to it: the node is it itself.
-    #[error("a message bus is not behind a connection")]
-    Messages,
+    /// The node answers itself, or its client does.
+    #[error("there is no program behind such a service")]
+    NoProgram,
 }
 
 /// The way to one service.
@@ -89,8 +86,9 @@ impl Upstream {
             ServiceTarget::Tcp(at) => (Route::Tcp(at.clone(), None), at.authority(), "tcp"),
             ServiceTarget::TcpUnix(path) => (Route::Unix(path.clone()), "localhost".into(), "tcp"),
             ServiceTarget::Udp(at) => (Route::Udp(at.clone()), at.authority(), "udp"),
-            ServiceTarget::Files(..) => return Err(ConnectorError::Files),
-            ServiceTarget::Messages => return Err(ConnectorError::Messages),
+            ServiceTarget::Files(..) | ServiceTarget::Messages | ServiceTarget::Listen(_) => {
+                return Err(ConnectorError::NoProgram);
+            }
         };
         Ok(Self {
             connector: Connector(Arc::new(route)),

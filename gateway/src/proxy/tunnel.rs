@@ -1,4 +1,5 @@
-//! Bytes both ways: a request to a service that speaks something else than HTTP becomes a connection to it.
+//! Bytes both ways: a request to a service that speaks something else than HTTP becomes a connection to it, or takes
+//! one that has come to the node for its client.
 //! The request's body is what the service reads, the response's is what it writes.
 //!
 //! Each direction ends by itself, as TCP's do. What is cut off on one side is reset on the other, and never
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use super::connect::Stream;
 use super::http::io_reason;
 use super::{ProxyBody, Visitor};
+use crate::entrance::{Entered, Entrance};
 use crate::service::Program;
 
 /// Bytes taken from a service at a time.
@@ -38,14 +40,42 @@ pub async fn open(
 ) -> Result<Response<ProxyBody>, Reason> {
     let connected = service.upstream.connect().await;
     let stream = connected.map_err(|error| io_reason(&error, true))?;
+    Ok(answer(stream, visitor, request, ()))
+}
+
+/// Waits for a connection that the client serves; the response comes with it.
+///
+/// # Errors
+/// [`Reason::ListenFailed`].
+pub(crate) async fn take(
+    entrance: &Entrance,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Result<Response<ProxyBody>, Reason> {
+    let entered = entrance.enter().await.map_err(|error| {
+        tracing::warn!(%error, "nobody can connect to what a client serves");
+        Reason::ListenFailed
+    })?;
+    let Entered { stream, open } = entered;
+    Ok(answer(Stream::Tcp(stream), visitor, request, open))
+}
+
+/// Joins a connection with the bodies of a request and its response. `held` is let go when it ends.
+fn answer(
+    stream: Stream,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+    held: impl Send + 'static,
+) -> Response<ProxyBody> {
     let (chunks, written) = mpsc::channel(CHUNKS);
     let ended = visitor.ended.clone();
     drop(visitor.tasks.spawn(async move {
         let joined = join(stream, request.into_body(), chunks);
         ended.run_until_cancelled(joined).await;
+        drop(held);
     }));
     let written = Written::from(written);
-    Ok(Response::new(written.map_err(Into::into).boxed_unsync()))
+    Response::new(written.map_err(Into::into).boxed_unsync())
 }
 
 /// What somebody has written.

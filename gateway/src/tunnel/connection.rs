@@ -38,12 +38,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Opens one as soon as there is a session.
-    pub(super) async fn open(way: &Way) -> Result<Self, Reason> {
+    /// Opens one to a service of that kind as soon as there is a session.
+    pub(super) async fn open(way: &Way, wanted: ServiceKind) -> Result<Self, Reason> {
         match way.kind().await {
-            Some(ServiceKind::Tcp) => {}
+            Some(kind) if kind == wanted => {}
             Some(ServiceKind::Http) => return Err(Reason::ServiceIsHttp),
             Some(ServiceKind::Udp) => return Err(Reason::ServiceIsUdp),
+            Some(ServiceKind::Listen) => return Err(Reason::ServiceListens),
+            Some(ServiceKind::Tcp) => return Err(Reason::ServiceNotListening),
             None => return Err(way.failure().unwrap_or(Reason::SessionTimeout)),
         }
         let (write, written) = mpsc::channel(CHUNKS);
@@ -167,7 +169,7 @@ mod tests {
             flows: None,
         });
         let way = Way::new("db".parse().unwrap(), current);
-        let connection = Connection::open(&way).await.unwrap();
+        let connection = Connection::open(&way, ServiceKind::Tcp).await.unwrap();
         (connection, comes.await.unwrap(), write, tasks)
     }
 

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use portway_protocol::id::ServiceName;
 use portway_protocol::limits::MAX_SERVICES;
 use portway_protocol::reason::Reason;
+use portway_protocol::target::ServiceKind;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,7 +101,7 @@ impl Pool {
     /// As [`Pool::current`]; why there is no session; the gateway's reason; [`Reason::ServiceIsHttp`].
     pub async fn connect(&self, service: &ServiceName) -> Result<Connection, Reason> {
         let way = Way::new(service.clone(), self.current(service)?);
-        Connection::open(&way).await
+        Connection::open(&way, ServiceKind::Tcp).await
     }
 
     /// Sends a request to a service that speaks HTTP; waits for a session, if there is none, for half a minute. What

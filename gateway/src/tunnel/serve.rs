@@ -73,15 +73,17 @@ impl Server {
         };
         match kind {
             Some(ServiceKind::Tcp) => stream::join(stream, greeting, way, &ends.ended).await,
-            Some(ServiceKind::Udp) => self.refuse(stream, greeting).await,
+            Some(ServiceKind::Udp) => self.refuse(stream, greeting, Reason::ServiceIsUdp).await,
+            Some(ServiceKind::Listen) => {
+                self.refuse(stream, greeting, Reason::ServiceListens).await;
+            }
             // Where there was no session ever, HTTP can say so.
             Some(ServiceKind::Http) | None => self.http(stream, greeting).await,
         }
     }
 
-    /// No connection leads to a service that speaks UDP.
-    async fn refuse(self, mut stream: Stream, greeting: Greeting) {
-        let reason = Reason::ServiceIsUdp;
+    /// No connection leads to a service of such a kind.
+    async fn refuse(self, mut stream: Stream, greeting: Greeting, reason: Reason) {
         tracing::warn!(service = %self.0.way.service, %reason, "a connection leads nowhere");
         if let Err(error) = greeting.refused(&mut stream, reason).await {
             tracing::debug!(%error, "a local program has gone");

@@ -3,11 +3,11 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
-use portway_tests::PATIENCE;
 use portway_tests::client::{Connected, LinkFile};
 use portway_tests::portway::{Portway, State, binary};
 use portway_tests::process::signal;
 use portway_tests::upstream::Upstream;
+use portway_tests::{LOOK_AGAIN, PATIENCE};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::process::Command;
@@ -23,10 +23,18 @@ pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(several_services_are_local_at_once),
     native!(a_proxy_leads_to_services_of_the_cluster_only),
     native!(a_program_with_the_library_in_it_is_a_node),
+    native!(who_connects_to_a_node_is_served_elsewhere),
+    native!(who_mistakes_the_direction_is_told),
 ];
 
 /// Denied.
 const DENIED: i32 = 77;
+
+/// Wrong use.
+const USAGE: i32 = 2;
+
+/// Connections at once: more than wait to be served.
+const AT_ONCE: usize = 60;
 
 /// What is said.
 const WORDS: &[u8] = b"the same, please";
@@ -330,4 +338,83 @@ fn embedded(command: &[&str], state: &State, argument: &str) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     program
+}
+
+/// A link to `hook`, where the node takes connections for whoever serves them, and its address.
+async fn hook() -> anyhow::Result<(Owner, LinkFile, String)> {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = free.local_addr()?.to_string();
+    drop(free);
+    let owner = Owner::offering(&[("hook", format!("listen://{address}"))]).await?;
+    let link = LinkFile::new(&owner.portway.link("hook"))?;
+    Ok((owner, link, address))
+}
+
+async fn who_connects_to_a_node_is_served_elsewhere() -> anyhow::Result<()> {
+    let (_owner, link, address) = hook().await?;
+    assert!(TcpStream::connect(&address).await.is_err(), "nobody serves");
+    let (target, _echo) = echo().await?;
+    let (_, port) = target.rsplit_once(':').context("a port")?;
+    let device = State::new()?;
+    let args = ["--link-file", &link.path(), "-R", port];
+    let serving = Connected::of_node(&device, &args, "reverse").await?;
+    assert_eq!(serving.ready["kind"], "listen");
+    let mut asking = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        // It is bound when the first wait has reached the node.
+        let stream = connected(&address).await?;
+        asking.spawn(assert_echo(stream));
+    }
+    while let Some(answered) = asking.join_next().await {
+        answered??;
+    }
+    // What the program cuts off is reset.
+    let mut last = connected(&address).await?;
+    last.write_all(WORDS).await?;
+    let mut heard = vec![0; WORDS.len()];
+    last.read_exact(&mut heard).await?;
+    assert!(serving.terminate().await?.success());
+    let cut = tokio::time::timeout(PATIENCE, last.read(&mut heard)).await?;
+    assert!(cut.is_err(), "{cut:?}");
+    closed(&address).await
+}
+
+/// Waits for somebody who serves.
+async fn connected(address: &str) -> anyhow::Result<TcpStream> {
+    let connecting = async {
+        loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return stream,
+                Err(_refused) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    };
+    Ok(tokio::time::timeout(PATIENCE, connecting).await?)
+}
+
+/// Waits until nobody serves any more.
+async fn closed(address: &str) -> anyhow::Result<()> {
+    let closing = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    Ok(tokio::time::timeout(PATIENCE, closing).await?)
+}
+
+async fn who_mistakes_the_direction_is_told() -> anyhow::Result<()> {
+    let (owner, link, _address) = hook().await?;
+    let refused = link.connect(&["-L", "0"]).await?;
+    assert_eq!(refused.status.code(), Some(USAGE));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("SERVICE_LISTENS"), "{error}");
+    let (target, _echo) = echo().await?;
+    let expose = format!("echo={target}");
+    let exposed = owner.portway.ask(&["expose", &expose]).await?;
+    let link = LinkFile::new(exposed["link"].as_str().context("a link")?)?;
+    let refused = link.connect(&["-R", "9"]).await?;
+    assert_eq!(refused.status.code(), Some(USAGE));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("SERVICE_NOT_LISTENING"), "{error}");
+    Ok(())
 }
