@@ -47,7 +47,7 @@ use crate::proxy::{self, ProxyBody, Visitor};
 use crate::revocations::KnownRevocations;
 use crate::service::{Service, Services};
 use admission::{Admitted, Purpose, Session};
-use table::{Attachment, Claimed, Moved, Table};
+use table::{Attachment, Claimed, Entry, Moved, Table};
 
 pub use admission::SessionError;
 
@@ -253,6 +253,14 @@ pub async fn admit(
 }
 
 impl Arrival {
+    /// Where others see by which path they are reached.
+    pub(crate) fn entry(&self) -> Arc<Entry> {
+        match &self.admitted.purpose {
+            Purpose::New(session) => session.registered.entry().clone(),
+            Purpose::Resumed(entry) => entry.clone(),
+        }
+    }
+
     /// Serves them, and returns when their session uses the channel no more: it has ended, or goes on over
     /// another one.
     ///

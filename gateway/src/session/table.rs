@@ -164,6 +164,16 @@ impl Entry {
         }
     }
 
+    /// The channel of an introduction has taken another path, if it is the one in use.
+    pub(crate) fn reached(&self, introduction: &SessionId, path: Path) {
+        if *self.introduction() == *introduction {
+            self.path.send_if_modified(|known| {
+                let before = known.replace(path);
+                before != Some(path)
+            });
+        }
+    }
+
     fn introduction(&self) -> MutexGuard<'_, SessionId> {
         self.introduction
             .lock()
@@ -320,5 +330,51 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.table.lock().remove(&self.entry.claimed.session);
         self.table.0.ended.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portway_protocol::key::SigningKey;
+    use portway_protocol::secret::Secret;
+
+    use super::*;
+
+    #[test]
+    fn only_the_channel_in_use_tells_by_which_path_a_session_goes() {
+        let [first, second] = [1, 2].map(|id| SessionId::from_bytes([id; 16]));
+        let claimed = Claimed {
+            session: first,
+            user: "ann".into(),
+            service: "lab".parse().unwrap(),
+            grant: GrantId::from_bytes([7; 9]),
+            device: SigningKey::from_seed(&Secret::new([3; 32])).public(),
+        };
+        let (attachments, _next) = mpsc::channel(1);
+        let table = Table::default();
+        let key = ResumptionKey::from_bytes([0; 32]);
+        let registered = table.insert(Entry::new(claimed, key, attachments)).unwrap();
+        assert!(table.paths().is_empty());
+        let direct = Path {
+            kind: PathKind::Direct,
+            remote: [192, 0, 2, 7].into(),
+            local_kind: CandidateKind::Host,
+            remote_kind: CandidateKind::PeerReflexive,
+            protocol: Protocol::Udp,
+        };
+        let relayed = Path {
+            kind: PathKind::Relayed,
+            remote_kind: CandidateKind::Relay,
+            ..direct
+        };
+        registered.entry().reached(&first, relayed);
+        assert_eq!(table.paths()[0].route.path, Way::Relayed);
+        registered.moved(second, Some(direct));
+        registered.entry().reached(&first, relayed);
+        assert_eq!(table.paths()[0].route.path, Way::Direct);
+        assert_eq!(
+            table.paths()[0].route.remote_kind,
+            news::CandidateKind::Prflx
+        );
     }
 }

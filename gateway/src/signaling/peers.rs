@@ -32,6 +32,9 @@ const MAX_SESSIONS: usize = 1024;
 /// Time from the first offer to an open channel: ICE, DTLS, SCTP.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time between looks at the path of a channel.
+const LOOK_AT_PATH: Duration = Duration::from_secs(5);
+
 /// A signaling service, by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Via(pub(crate) usize);
@@ -315,10 +318,23 @@ impl PeerTask {
             let known = introduced.peers.get_mut(&(self.via, self.session));
             known.expect("known until this task ends").authenticated = true;
         }
-        arrival
-            .serve(&self.context, |flows| carry(peer, flows))
-            .await;
+        let entry = arrival.entry();
+        tokio::select! {
+            () = arrival.serve(&self.context, |flows| carry(peer, flows)) => {}
+            () = self.look(peer, &entry) => {}
+        }
         tracing::debug!(session = %self.session, "a channel is no more used");
+    }
+
+    /// Keeps in sight by which path the channel goes: ICE may choose another, or learn late what an address is.
+    async fn look(&self, peer: &Peer, entry: &session::table::Entry) {
+        let mut looks = tokio::time::interval(LOOK_AT_PATH);
+        loop {
+            looks.tick().await;
+            if let Some(path) = peer.path().await {
+                entry.reached(&self.session, path);
+            }
+        }
     }
 
     /// Waits for the channel, and for who proves to be let in.

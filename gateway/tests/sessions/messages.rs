@@ -2,6 +2,7 @@
 
 use portway_protocol::message::event::Decoder;
 use portway_protocol::message::{Event, MAX_BODY, Message, MessageId, Missed, Published};
+use portway_tests::PATIENCE;
 
 use super::*;
 
@@ -294,9 +295,12 @@ async fn nobody_speaks_or_listens_without_end() {
     // A session that ends takes its own with it.
     drop(subscriptions);
     clients.clear();
-    while client.get("/a").await.unwrap().status() != StatusCode::OK {
-        tokio::task::yield_now().await;
-    }
+    let again = async {
+        while client.get("/a").await.unwrap().status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
 }
 
 #[tokio::test]
