@@ -45,8 +45,8 @@ pub const CLIENT: Patience = Patience {
     insist: Duration::from_millis(100),
     answer: Duration::from_millis(700),
     again: Duration::from_millis(1000),
-    silence: Duration::from_secs(60),
-    absence: Duration::from_secs(60),
+    silence: Duration::from_secs(90),
+    absence: Duration::from_secs(90),
 };
 
 /// A gateway waits longer than the client, which may come back by another path; and a tab may be frozen
@@ -58,7 +58,7 @@ pub const GATEWAY: Patience = Patience {
     insist: Duration::from_millis(500),
     answer: Duration::from_millis(1300),
     again: Duration::from_secs(5),
-    silence: Duration::from_secs(75),
+    silence: Duration::from_secs(105),
     absence: Duration::from_secs(10),
 };
 

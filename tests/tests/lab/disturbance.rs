@@ -21,7 +21,7 @@ const RATE: &str = "20mbit";
 pub(crate) const BEGUN: usize = SIZE * 3 / 10;
 
 /// From an event to the last byte, or to the end of hope.
-pub(crate) const COMPLETION: Duration = Duration::from_secs(60);
+pub(crate) const COMPLETION: Duration = Duration::from_secs(100);
 
 /// What happens, and how long nothing may come then.
 pub(crate) struct Event {
@@ -117,6 +117,16 @@ const EVENTS: &[Event] = &[
         ],
     },
     Event {
+        name: "client cut off for 60 s",
+        when: When::InFull,
+        bar: Duration::from_millis(63_000),
+        steps: &[
+            Step::Lab(&["isolate", "client"]),
+            seconds(60),
+            Step::Lab(&["heal"]),
+        ],
+    },
+    Event {
         name: "cut of 15 s, but not from the relay",
         when: When::InFull,
         bar: REBOUND,
@@ -196,6 +206,21 @@ impl Networks {
         events.iter().filter(wanted)
     }
 
+    /// Of that, what whole files are sent through: what takes no time, and with `many` of them two cuts.
+    pub(crate) fn copy_events(self, many: bool) -> impl Iterator<Item = &'static Event> {
+        let events = match self {
+            Self::Meeting => EVENTS,
+            Self::Relayed => RELAY_EVENTS,
+        };
+        let is_cut = |event: &Event| {
+            ["client cut off for 15 s", "client cut off for 60 s"].contains(&event.name)
+        };
+        let wanted = move |event: &&Event| {
+            (event.when == When::Always && event.lasts().is_zero()) || (many && is_cut(event))
+        };
+        events.iter().filter(wanted)
+    }
+
     /// How many downloads must come whole: of many events one at least, whatever their figures.
     pub(crate) fn check(self, whole: usize) -> anyhow::Result<()> {
         match self {
@@ -212,6 +237,15 @@ pub(crate) fn is_full() -> bool {
 }
 
 impl Event {
+    /// How long it takes.
+    pub(crate) fn lasts(&self) -> Duration {
+        let waits = self.steps.iter().map(|step| match step {
+            Step::Lab(_) => Duration::ZERO,
+            Step::Wait(time) => *time,
+        });
+        waits.sum()
+    }
+
     /// Lets it happen.
     pub(crate) async fn happen(&self, lab: &Lab) -> anyhow::Result<()> {
         for step in self.steps {
@@ -265,10 +299,20 @@ pub(crate) fn serving(networks: Networks, services: &str, with: &str) -> String 
 
 /// Makes a file of random bytes; returns its SHA-256.
 pub(crate) async fn random_file(path: &Path) -> anyhow::Result<String> {
-    let mut bytes = vec![0; SIZE];
+    file_of(path, SIZE).await
+}
+
+/// The same of another size.
+pub(crate) async fn file_of(path: &Path, size: usize) -> anyhow::Result<String> {
+    let mut bytes = vec![0; size];
     let mut random = tokio::fs::File::open("/dev/urandom").await?;
     tokio::io::AsyncReadExt::read_exact(&mut random, &mut bytes).await?;
     tokio::fs::write(path, bytes).await?;
+    sha256(path).await
+}
+
+/// SHA-256 of a file, hexadecimal.
+pub(crate) async fn sha256(path: &Path) -> anyhow::Result<String> {
     let output = Command::new("sha256sum").arg(path).output().await?;
     let text = String::from_utf8(output.stdout)?;
     let sha = text.split_whitespace().next().context("a checksum")?;

@@ -4,6 +4,7 @@
 //! measure is printed, and kept for `portway-lab report`.
 
 mod cluster;
+mod copies;
 mod disturbance;
 mod life;
 mod matrix;
@@ -60,6 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
         recovery::SCENARIOS,
         tunnel::SCENARIOS,
         udp::SCENARIOS,
+        copies::SCENARIOS,
         throughput::SCENARIOS,
     ];
     let trials = scenarios.into_iter().flatten().map(trial);

@@ -54,7 +54,7 @@ const DISCONNECTED_AFTER: Duration = Duration::from_secs(3);
 /// Silence after that before the connection is given up. Until a session has another one, the path of the
 /// old one may come back; without an answer no data is sent by it (consent, RFC 7675) but what SCTP
 /// repeats, one packet in ever longer pauses.
-const FAILED_AFTER: Duration = Duration::from_secs(90);
+const FAILED_AFTER: Duration = Duration::from_secs(120);
 
 /// Interval of consent checks.
 const KEEPALIVE: Duration = Duration::from_secs(1);
