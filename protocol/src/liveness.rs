@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(first(&mut liveness, Verdict::Ping), after(2100));
         assert_eq!(first(&mut liveness, Verdict::Silent), after(2700));
         assert_eq!(first(&mut liveness, Verdict::Silent), after(3700));
-        assert_eq!(first(&mut liveness, Verdict::Dead), after(60_000));
+        assert_eq!(first(&mut liveness, Verdict::Dead), START + CLIENT.silence);
     }
 
     #[test]
