@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use portway_protocol::signal::ServiceHealth;
-use portway_protocol::target::ServiceKind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -25,10 +24,6 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
         ticks.tick().await;
         let mut checks = JoinSet::new();
         for service in services.all() {
-            match service.spec.target.kind() {
-                ServiceKind::Http | ServiceKind::Tcp => {}
-                ServiceKind::Udp | ServiceKind::Listen => continue,
-            }
             checks.spawn(async move {
                 let alive = service.is_there().await;
                 (service, alive)
@@ -36,7 +31,8 @@ pub(crate) async fn watch(services: Services, changed: watch::Sender<()>) {
         }
         while let Some(check) = checks.join_next().await {
             match check {
-                Ok((service, alive)) => {
+                Ok((_unknown, None)) => {}
+                Ok((service, Some(alive))) => {
                     let failed = failures.entry(service.spec.name.clone()).or_insert(0_u32);
                     *failed = if alive { 0 } else { failed.saturating_add(1) };
                     note(&service, *failed, &changed);

@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use portway_protocol::id::ServiceName;
 use portway_protocol::limits::MAX_SERVICES;
 use portway_protocol::signal::ServiceHealth;
-use portway_protocol::target::ServiceTarget;
+use portway_protocol::target::{ServiceKind, ServiceTarget};
 use tokio::sync::watch;
 
 use crate::entrance::Entrance;
@@ -96,12 +96,15 @@ impl Service {
         })
     }
 
-    /// Whether it is there now: a program accepts connections, a directory can be read, a bus always.
-    pub(crate) async fn is_there(&self) -> bool {
+    /// Whether it is there now: a program accepts connections, a directory can be read, a bus always. Of one
+    /// that speaks UDP, or is its client's, nobody can say.
+    pub(crate) async fn is_there(&self) -> Option<bool> {
         match &self.backend {
-            Backend::Program(program) => program.upstream.connect().await.is_ok(),
-            Backend::Files(files) => files.is_there().await,
-            Backend::Messages(_) | Backend::Entrance(_) => true,
+            Backend::Program(_) if self.spec.target.kind() == ServiceKind::Udp => None,
+            Backend::Program(program) => Some(program.upstream.connect().await.is_ok()),
+            Backend::Files(files) => Some(files.is_there().await),
+            Backend::Messages(_) => Some(true),
+            Backend::Entrance(_) => None,
         }
     }
 

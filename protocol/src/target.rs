@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reason::Reason;
+
 /// Local address of a service. Comes from the node's own configuration only, never from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -55,6 +57,25 @@ pub enum ServiceKind {
 }
 
 impl ServiceKind {
+    /// Refuses another kind than the one that is wanted, with what to use in its place.
+    ///
+    /// # Errors
+    /// A reason of the class [`Usage`](crate::reason::Exit::Usage).
+    pub const fn require(self, wanted: Self) -> Result<(), Reason> {
+        match (wanted, self) {
+            (Self::Http, Self::Http)
+            | (Self::Tcp, Self::Tcp)
+            | (Self::Listen, Self::Listen)
+            | (Self::Udp, Self::Udp) => Ok(()),
+            (Self::Listen, Self::Http | Self::Tcp | Self::Udp) => Err(Reason::ServiceNotListening),
+            (Self::Http | Self::Tcp | Self::Udp, Self::Listen) => Err(Reason::ServiceListens),
+            (Self::Udp, Self::Http | Self::Tcp) => Err(Reason::ServiceNotUdp),
+            (Self::Http | Self::Tcp, Self::Udp) => Err(Reason::ServiceIsUdp),
+            (Self::Tcp, Self::Http) => Err(Reason::ServiceIsHttp),
+            (Self::Http, Self::Tcp) => Err(Reason::ServiceNotHttp),
+        }
+    }
+
     /// Whether it is the one that goes without saying.
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub(crate) const fn is_http(&self) -> bool {

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use portway_protocol::signal::news;
 
 /// [`Channel::send`] waits while this many bytes are unacknowledged. Covers 50 ms at 640 Mbit/s;
 /// the lane's own window keeps the amount at the bandwidth-delay product.
@@ -123,6 +124,35 @@ impl PathKind {
         match self {
             Self::Direct => "direct",
             Self::Relayed => "relayed",
+        }
+    }
+}
+
+impl From<PathKind> for news::Way {
+    fn from(kind: PathKind) -> Self {
+        match kind {
+            PathKind::Direct => Self::Direct,
+            PathKind::Relayed => Self::Relayed,
+        }
+    }
+}
+
+impl From<Protocol> for news::Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Udp,
+            Protocol::Tcp => Self::Tcp,
+        }
+    }
+}
+
+impl From<CandidateKind> for news::CandidateKind {
+    fn from(kind: CandidateKind) -> Self {
+        match kind {
+            CandidateKind::Host => Self::Host,
+            CandidateKind::ServerReflexive => Self::Srflx,
+            CandidateKind::PeerReflexive => Self::Prflx,
+            CandidateKind::Relay => Self::Relay,
         }
     }
 }

@@ -6,7 +6,7 @@ use portway_protocol::id::{GrantId, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 pub use portway_protocol::signal::news::{Transport, Way};
-use portway_transport::{Path, PathKind, Protocol};
+use portway_transport::Path;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened at a gateway.
@@ -168,14 +168,8 @@ impl From<Path> for Route {
     fn from(path: Path) -> Self {
         Self {
             from: path.remote,
-            path: match path.kind {
-                PathKind::Direct => Way::Direct,
-                PathKind::Relayed => Way::Relayed,
-            },
-            protocol: match path.protocol {
-                Protocol::Udp => Transport::Udp,
-                Protocol::Tcp => Transport::Tcp,
-            },
+            path: path.kind.into(),
+            protocol: path.protocol.into(),
         }
     }
 }

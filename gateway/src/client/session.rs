@@ -191,12 +191,8 @@ impl Session {
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), ClientError> {
-        match self.accepted.kind {
-            ServiceKind::Tcp => {}
-            ServiceKind::Http => return Err(ClientError::Refused(Reason::ServiceIsHttp)),
-            ServiceKind::Udp => return Err(ClientError::Refused(Reason::ServiceIsUdp)),
-            ServiceKind::Listen => return Err(ClientError::Refused(Reason::ServiceListens)),
-        }
+        let kind = self.accepted.kind.require(ServiceKind::Tcp);
+        kind.map_err(ClientError::Refused)?;
         let (request, _) = stream::request(reader);
         let response = self.requests().send(request).await?;
         stream::receive(stream::opened(response)?, writer).await

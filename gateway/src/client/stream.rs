@@ -97,7 +97,7 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), data: &Bytes) -> io::Resu
 }
 
 /// Why the gateway has answered as it did.
-pub(crate) fn reason_of<B>(response: &Response<B>) -> Reason {
+pub(super) fn reason_of<B>(response: &Response<B>) -> Reason {
     let code = response.headers().get(REASON_HEADER);
     let code = code.and_then(|code| code.to_str().ok());
     let known = Reason::ALL.iter().find(|it| Some(it.code()) == code);

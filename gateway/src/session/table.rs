@@ -11,9 +11,9 @@ use portway_protocol::id::{GrantId, ServiceName, SessionId};
 use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::resumption::ResumptionKey;
-use portway_protocol::signal::news::{self, SessionPath, Transport, Way};
+use portway_protocol::signal::news::{self, SessionPath};
+use portway_transport::Path;
 use portway_transport::lane::{Carrier, Traffic};
-use portway_transport::{CandidateKind, Path, PathKind, Protocol};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -197,16 +197,10 @@ impl Entry {
             session: self.claimed.session,
             service: self.claimed.service.clone(),
             route: news::Route {
-                path: match path.kind {
-                    PathKind::Direct => Way::Direct,
-                    PathKind::Relayed => Way::Relayed,
-                },
-                local_kind: kind(path.local_kind),
-                remote_kind: kind(path.remote_kind),
-                protocol: match path.protocol {
-                    Protocol::Udp => Transport::Udp,
-                    Protocol::Tcp => Transport::Tcp,
-                },
+                path: path.kind.into(),
+                local_kind: path.local_kind.into(),
+                remote_kind: path.remote_kind.into(),
+                protocol: path.protocol.into(),
             },
             rtt_ms: self.rtt_ms(),
         })
@@ -229,15 +223,6 @@ impl Entry {
             datagrams: self.flows.counters().tally(),
             rtt_ms: self.rtt_ms(),
         }
-    }
-}
-
-const fn kind(kind: CandidateKind) -> news::CandidateKind {
-    match kind {
-        CandidateKind::Host => news::CandidateKind::Host,
-        CandidateKind::ServerReflexive => news::CandidateKind::Srflx,
-        CandidateKind::PeerReflexive => news::CandidateKind::Prflx,
-        CandidateKind::Relay => news::CandidateKind::Relay,
     }
 }
 
@@ -337,6 +322,9 @@ impl Drop for Registered {
 mod tests {
     use portway_protocol::key::SigningKey;
     use portway_protocol::secret::Secret;
+
+    use portway_protocol::signal::news::Way;
+    use portway_transport::{CandidateKind, PathKind, Protocol};
 
     use super::*;
 

@@ -41,11 +41,7 @@ impl Connection {
     /// Opens one to a service of that kind as soon as there is a session.
     pub(super) async fn open(way: &Way, wanted: ServiceKind) -> Result<Self, Reason> {
         match way.kind().await {
-            Some(kind) if kind == wanted => {}
-            Some(ServiceKind::Http) => return Err(Reason::ServiceIsHttp),
-            Some(ServiceKind::Udp) => return Err(Reason::ServiceIsUdp),
-            Some(ServiceKind::Listen) => return Err(Reason::ServiceListens),
-            Some(ServiceKind::Tcp) => return Err(Reason::ServiceNotListening),
+            Some(kind) => kind.require(wanted)?,
             None => return Err(way.failure().unwrap_or(Reason::SessionTimeout)),
         }
         let (write, written) = mpsc::channel(CHUNKS);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderValue, Method, Request, StatusCode, Version};
+use ::http::{HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use portway_protocol::datagram::{FLOW_HEADER, FlowId, capsule};
 use portway_protocol::id::ServiceName;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::ClientError;
 use crate::client::keeper::Current;
 use crate::client::session::{RequestBody, Requests};
-use crate::client::stream::reason_of;
+use crate::client::stream;
 use crate::flows::counters::Loss;
 use crate::flows::{BUFFER, Capsule, Counters, MAX_FLOWS, Outlet, Registered, capsules};
 
@@ -184,11 +184,9 @@ async fn converse(
     said: mpsc::Receiver<Capsule>,
 ) -> Result<(), ClientError> {
     let response = requests.send(request(flow.flow().id(), said)).await?;
-    if response.status() != StatusCode::OK {
-        return Err(ClientError::Refused(reason_of(&response)));
-    }
+    let mut body = stream::opened(response)?;
     flow.flow().known();
-    let (mut body, mut reader) = (response.into_body(), capsule::Reader::default());
+    let mut reader = capsule::Reader::default();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             flow.receive(&mut reader, &data);
@@ -199,10 +197,7 @@ async fn converse(
 
 /// Asks for a flow; what is said already goes with it.
 fn request(id: FlowId, said: mpsc::Receiver<Capsule>) -> Request<RequestBody> {
-    let mut request = Request::new(capsules(said).boxed_unsync());
-    *request.method_mut() = Method::POST;
-    *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = ::http::Uri::from_static("http://service/");
+    let mut request = stream::opening(capsules(said).boxed_unsync());
     let headers = request.headers_mut();
     let value = HeaderValue::from_static(capsule::PROTOCOL_VALUE);
     headers.insert(capsule::PROTOCOL_HEADER, value);

@@ -87,15 +87,11 @@ impl Purpose {
     /// Refuses a service of another kind.
     pub(super) const fn check(self, kind: ServiceKind) -> Result<(), Reason> {
         match (self, kind) {
-            (Self::Stream, ServiceKind::Http | ServiceKind::Tcp)
-            | (Self::Datagrams, ServiceKind::Udp)
-            | (Self::Reverse, ServiceKind::Listen) => Ok(()),
-            (Self::Stream, ServiceKind::Udp) => Err(Reason::ServiceIsUdp),
-            (Self::Stream | Self::Datagrams, ServiceKind::Listen) => Err(Reason::ServiceListens),
-            (Self::Datagrams, ServiceKind::Http | ServiceKind::Tcp) => Err(Reason::ServiceNotUdp),
-            (Self::Reverse, ServiceKind::Http | ServiceKind::Tcp | ServiceKind::Udp) => {
-                Err(Reason::ServiceNotListening)
-            }
+            // Whoever connects speaks HTTP.
+            (Self::Stream, ServiceKind::Http) => Ok(()),
+            (Self::Stream, _) => kind.require(ServiceKind::Tcp),
+            (Self::Datagrams, _) => kind.require(ServiceKind::Udp),
+            (Self::Reverse, _) => kind.require(ServiceKind::Listen),
         }
     }
 }
