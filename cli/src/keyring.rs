@@ -6,26 +6,32 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use portway_gateway::client::{ClientError, Credential, ServiceAddress, Target};
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::revocations::KnownRevocations;
 use portway_gateway::service::Trust;
-use portway_protocol::enrolment::grant_of_node;
+use portway_gateway::tunnel::Pool;
+use portway_gateway::tunnel::pool::News;
 use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::reason::Reason;
+use tokio::sync::mpsc;
 
 use crate::args::{Credentials, Global};
 use crate::command::client::{ask, is_running};
 use crate::control::gateway::Membership;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::opened;
 use crate::state::{self, State};
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::portal::Portal;
 use portway_gateway::revocations;
+
+/// In place of a file: standard input.
+const STDIN: &str = "-";
 
 /// Longest file that can hold a link, bytes.
 const MAX_LINK: u64 = 4 * 1024;
@@ -155,6 +161,16 @@ impl Keyring {
         }
     }
 
+    /// Sessions to whatever it opens. Whoever gets the news must take them.
+    pub(crate) fn pool(self: &Arc<Self>, news: mpsc::Sender<News>) -> Pool {
+        let keyring = self.clone();
+        let open = move |service: &ServiceName| {
+            let target = keyring.target(service);
+            target.map_err(|error| exit::reason(&error).unwrap_or(Reason::PermissionDenied))
+        };
+        Pool::new(open, news)
+    }
+
     fn address(&self, service: &ServiceName) -> anyhow::Result<ServiceAddress> {
         match &self.keys {
             Keys::Links(links) => {
@@ -202,16 +218,20 @@ impl Member {
     }
 
     fn address(&self, service: &ServiceName, key: &SigningKey) -> anyhow::Result<ServiceAddress> {
-        let credential = Credential {
-            cluster: self.cluster.clone(),
-            cluster_key: self.cluster_key,
-            grant: grant_of_node(&key.public(), service),
-            key: key.clone(),
-        };
-        Ok(ServiceAddress::new(
-            &self.portal.service(service),
-            credential,
+        let cluster = (&self.cluster, self.cluster_key);
+        Ok(ServiceAddress::of_node(
+            &self.portal,
+            cluster,
+            service,
+            key,
         )?)
+    }
+}
+
+impl Credentials {
+    /// Whether a link comes by standard input, which nothing else can be read from then.
+    pub(crate) fn take_standard_input(&self) -> bool {
+        self.link_files.iter().any(|file| file == Path::new(STDIN))
     }
 }
 
@@ -252,7 +272,7 @@ fn read_links(files: &[PathBuf]) -> anyhow::Result<Vec<ServiceAddress>> {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
-    if file == Path::new("-") {
+    if file == Path::new(STDIN) {
         std::io::stdin()
             .take(MAX_LINK)
             .read_to_string(&mut text)

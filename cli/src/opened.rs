@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portway_gateway::client::{ClientError, Opening, Path};
+use portway_protocol::id::ServiceName;
+use portway_protocol::reason::Reason;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -31,6 +33,11 @@ pub(crate) struct Took {
     ice_ms: f64,
     channel_ms: f64,
     handshake_ms: f64,
+}
+
+/// Why a service is of no use, with its exit code.
+pub(crate) fn refusal(service: &ServiceName) -> impl FnOnce(Reason) -> Failure {
+    move |reason| Failure::because(reason, format!("{service}: {}", reason.message()))
 }
 
 /// A failure of the client, with its exit code.

@@ -11,16 +11,16 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use portway_gateway::tunnel::{LocalAddress, Pool, Reverse, Socks};
+use portway_gateway::tunnel::{LocalAddress, Reverse, Socks};
 use portway_protocol::id::ServiceName;
-use portway_protocol::reason::Reason;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Connect, Format, Forward, Global};
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::keyring::Keyring;
+use crate::opened::refusal;
 use crate::signals::Signals;
 use local::Local;
 use tell::{Over, Printer};
@@ -64,16 +64,11 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
     let cluster = keyring.cluster().clone();
     let mut printer = Printer::new(format);
     let (news, mut told) = mpsc::channel(NEWS);
-    let keys = keyring.clone();
-    let open = move |service: &ServiceName| {
-        let target = keys.target(service);
-        target.map_err(|error| exit::reason(&error).unwrap_or(Reason::PermissionDenied))
-    };
-    let pool = Arc::new(Pool::new(open, news));
+    let pool = Arc::new(keyring.pool(news));
     let cancel = CancellationToken::new();
     let mut listening = JoinSet::new();
     for (listener, service) in forwarded {
-        let session = pool.current(&service).map_err(refused(&service))?;
+        let session = pool.current(&service).map_err(refusal(&service))?;
         printer.expect(service.clone(), listener.end());
         listening.spawn(listener.run(service, pool.clone(), session, cancel.clone()));
     }
@@ -89,7 +84,7 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
                     break Err(keyring.failure(&service, &error).into());
                 }
                 ControlFlow::Break(Over::Wrong(service, reason)) => {
-                    break Err(refused(&service)(reason).into());
+                    break Err(refusal(&service)(reason).into());
                 }
             },
             Some(ended) = listening.join_next() => {
@@ -144,8 +139,4 @@ fn meant(forward: &Forward, keyring: &Keyring) -> anyhow::Result<ServiceName> {
 
 fn cannot_listen(address: &LocalAddress, error: &io::Error) -> Failure {
     Failure::configuration(format!("cannot listen on {address}: {error}"))
-}
-
-fn refused(service: &ServiceName) -> impl FnOnce(Reason) -> Failure {
-    move |reason| Failure::because(reason, format!("{service}: {}", reason.message()))
 }

@@ -15,7 +15,7 @@ mod place;
 mod report;
 mod send;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use portway_gateway::client::files::{Counter, FilesClient, FilesError};
 use portway_gateway::client::keeper::{Event, Keeper};
 use portway_gateway::client::{ClientError, Target};
 use portway_gateway::files::partial::Replace;
-use portway_protocol::files::Attributes;
+use portway_protocol::files::{Attributes, FilePath};
 use portway_protocol::reason::Exit;
 use portway_protocol::target::ServiceKind;
 use tokio::sync::mpsc;
@@ -96,13 +96,7 @@ impl Plan {
             (Place::Remote(from), Place::Local(to)) => Ok(Self::Fetch(from, to)),
             (Place::Remote(from), Place::Standard) => Ok(Self::Print(from)),
             (Place::Local(from), Place::Remote(to)) => Ok(Self::Send(from, to)),
-            (Place::Standard, Place::Remote(_))
-                if args
-                    .credentials
-                    .link_files
-                    .iter()
-                    .any(|file| file == Path::new("-")) =>
-            {
+            (Place::Standard, Place::Remote(_)) if args.credentials.take_standard_input() => {
                 usage("standard input cannot be both the link and the file")
             }
             (Place::Standard, Place::Remote(to)) => Ok(Self::Pour(to)),
@@ -285,6 +279,19 @@ async fn work(plan: Plan, copier: Copier) -> Result<(), FilesError> {
 }
 
 impl Copier {
+    /// Tells what was not copied.
+    ///
+    /// # Errors
+    /// That very one, if nothing else will be copied either.
+    async fn failed(&self, path: &FilePath, error: FilesError) -> Result<(), FilesError> {
+        if is_over(&error) {
+            return Err(error);
+        }
+        let path = path.to_text();
+        self.tell(News::Failed { path, error }).await;
+        Ok(())
+    }
+
     /// Tells something; whoever listened may be about to end.
     async fn tell(&self, news: News) {
         if self.news.send(news).await.is_err() {

@@ -1,7 +1,6 @@
 //! `portway publish`: says something on a message bus.
 
 use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -77,12 +76,7 @@ fn body(args: &Publish) -> anyhow::Result<Bytes> {
 
 /// Standard input, up to what is certainly too much.
 fn input(args: &Publish) -> anyhow::Result<Vec<u8>> {
-    if args
-        .credentials
-        .link_files
-        .iter()
-        .any(|file| file == Path::new("-"))
-    {
+    if args.credentials.take_standard_input() {
         let message = "standard input cannot be both the link and the message: give one in a file, or the other by \
              --message";
         return Err(Failure::usage(message).into());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use portway_gateway::client::ClientError;
 use portway_gateway::client::keeper::Event;
 use portway_gateway::client::messages::{Heard, Subscriber};
-use portway_gateway::tunnel::Pool;
 use portway_gateway::tunnel::pool::News;
 use portway_protocol::id::ServiceName;
 use portway_protocol::message::event::Content;
@@ -19,9 +18,9 @@ use tokio::task::JoinSet;
 
 use super::events::clock;
 use crate::args::{At, Format, Global, Subscribe};
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::keyring::Keyring;
-use crate::opened::millis;
+use crate::opened::{millis, refusal};
 use crate::output;
 use crate::signals::Signals;
 use portway_protocol::printable::printable;
@@ -112,17 +111,10 @@ async fn listen(
     let mut signals = Signals::hear()?;
     let (news, mut told) = mpsc::channel(NEWS);
     let (hearing, mut heard) = mpsc::channel(HEARD);
-    let keys = keyring.clone();
-    let open = move |service: &ServiceName| {
-        let target = keys.target(service);
-        target.map_err(|error| exit::reason(&error).unwrap_or(Reason::PermissionDenied))
-    };
-    let pool = Pool::new(open, news);
+    let pool = keyring.pool(news);
     let mut listening = JoinSet::new();
     for at in &args.topics {
-        let sessions = pool.current(&at.service).map_err(|reason| {
-            Failure::because(reason, format!("{}: {}", at.service, reason.message()))
-        })?;
+        let sessions = pool.current(&at.service).map_err(refusal(&at.service))?;
         let subscriber = Subscriber::new(sessions, at.topic.clone(), args.since);
         listening.spawn(hear(subscriber, at.clone(), hearing.clone()));
     }

@@ -4,11 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use portway_protocol::enrolment::grant_of_node;
 use portway_protocol::id::{ClusterName, GrantId, IdError, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::link::{Link, LinkError};
 
 use crate::config::SignalingEndpoint;
+use crate::portal::Portal;
 
 /// A parsed `https://SERVICE.CLUSTER.DOMAIN/#v1.…`. Its `Debug` hides the secret.
 #[derive(Debug, Clone)]
@@ -89,6 +91,26 @@ pub enum AddressError {
 }
 
 impl ServiceAddress {
+    /// A service of another node that lets the holder of a node key in; the cluster, with its key, meets at the
+    /// portal.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub fn of_node(
+        portal: &Portal,
+        (cluster, cluster_key): (&ClusterName, PublicKey),
+        service: &ServiceName,
+        key: &SigningKey,
+    ) -> Result<Self, AddressError> {
+        let credential = Credential {
+            cluster: cluster.clone(),
+            cluster_key,
+            grant: grant_of_node(&key.public(), service),
+            key: key.clone(),
+        };
+        Self::new(&portal.service(service), credential)
+    }
+
     /// A service at `https://SERVICE.CLUSTER.DOMAIN`, and what opens it.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use portway_protocol::enrolment::{self, Invitation, grant_of_node};
-use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
+use portway_protocol::enrolment::{self, Invitation};
+use portway_protocol::id::{ClusterName, NodeId, ServiceName};
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::rotation::Rotation;
 use portway_protocol::token::TokenError;
@@ -161,8 +161,9 @@ impl Enrolled {
     /// # Errors
     /// If signaling cannot be spoken to.
     pub fn target(&self, service: &ServiceName, key: &SigningKey) -> Result<Target, RequestError> {
-        let grant = grant_of_node(&key.public(), service);
-        self.opened((self.portal(), service), grant, key)
+        let cluster = (&self.cluster, self.cluster_key);
+        let address = ServiceAddress::of_node(self.portal(), cluster, service, key)?;
+        self.opened(address, key)
     }
 
     /// Asks the issuer for another certificate. It has to end later than the one that is kept.
@@ -218,8 +219,7 @@ impl Enrolled {
     {
         let mut outcome = Err(RequestError::Timeout);
         for portal in &self.signaling {
-            let enrol = ServiceName::enrol();
-            outcome = match self.opened((portal, &enrol), key.public().grant_id(), key) {
+            outcome = match self.issuer(portal, key) {
                 Ok(issuer) => question(issuer).await,
                 Err(error) => Err(error),
             };
@@ -230,20 +230,20 @@ impl Enrolled {
         outcome
     }
 
-    /// A service that the node key opens.
-    fn opened(
-        &self,
-        (portal, service): (&Portal, &ServiceName),
-        grant: GrantId,
-        key: &SigningKey,
-    ) -> Result<Target, RequestError> {
+    /// The issuer's service.
+    fn issuer(&self, portal: &Portal, key: &SigningKey) -> Result<Target, RequestError> {
         let credential = Credential {
             cluster: self.cluster.clone(),
             cluster_key: self.cluster_key,
-            grant,
+            grant: key.public().grant_id(),
             key: key.clone(),
         };
-        let address = ServiceAddress::new(&portal.service(service), credential)?;
+        let enrol = portal.service(&ServiceName::enrol());
+        self.opened(ServiceAddress::new(&enrol, credential)?, key)
+    }
+
+    /// The way to what the node key opens.
+    fn opened(&self, address: ServiceAddress, key: &SigningKey) -> Result<Target, RequestError> {
         let trust = match &self.signaling_ca {
             Some(file) => Trust::Authority(file.clone()),
             None => Trust::System,

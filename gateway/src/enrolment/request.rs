@@ -96,14 +96,7 @@ impl RequestError {
 /// # Errors
 /// See [`RequestError`].
 pub async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
-    let asked = async {
-        let session = client::connect(target).await?;
-        let told = exchange(&session, (Method::GET, PATH), None::<&()>).await;
-        session.close().await;
-        told
-    };
-    let told = tokio::time::timeout(TIMEOUT, asked).await;
-    told.unwrap_or(Err(RequestError::Timeout))
+    get(target, PATH).await
 }
 
 /// Asks whose key the name of a node stands for.
@@ -111,15 +104,7 @@ pub async fn invitation(target: &Target) -> Result<Invitation, RequestError> {
 /// # Errors
 /// See [`RequestError`].
 pub async fn key_of(target: &Target, name: &NodeId) -> Result<PublicKey, RequestError> {
-    let path = format!("{NODES_PATH}{name}");
-    let asked = async {
-        let session = client::connect(target).await?;
-        let told = exchange(&session, (Method::GET, &path), None::<&()>).await;
-        session.close().await;
-        told
-    };
-    let told = tokio::time::timeout(TIMEOUT, asked).await;
-    let vouched: Vouched = told.unwrap_or(Err(RequestError::Timeout))?;
+    let vouched: Vouched = get(target, &format!("{NODES_PATH}{name}")).await?;
     let Credential {
         cluster,
         cluster_key,
@@ -170,6 +155,18 @@ async fn converse(
     };
     let request = CertificateRequest::new(cluster, grant, node, key);
     exchange(session, (Method::POST, PATH), Some(&request)).await
+}
+
+/// Asks in a session of its own.
+async fn get<T: DeserializeOwned>(target: &Target, path: &str) -> Result<T, RequestError> {
+    let asked = async {
+        let session = client::connect(target).await?;
+        let told = exchange(&session, (Method::GET, path), None::<&()>).await;
+        session.close().await;
+        told
+    };
+    let told = tokio::time::timeout(TIMEOUT, asked).await;
+    told.unwrap_or(Err(RequestError::Timeout))
 }
 
 /// One request to the issuer.

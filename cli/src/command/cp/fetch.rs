@@ -86,11 +86,7 @@ impl Fetch {
                     .await
             };
             if let Err(error) = visited.await {
-                if super::is_over(&error) {
-                    return Err(error);
-                }
-                let path = there.to_text();
-                self.0.tell(News::Failed { path, error }).await;
+                self.0.failed(&there, error).await?;
             }
         }
         copies.end().await

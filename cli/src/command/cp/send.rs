@@ -131,11 +131,7 @@ impl Send {
         while let Some((here, to, there)) = pending.pop() {
             let visited = self.visit(&root, (&here, &to, there), &mut copies, &mut pending);
             if let Err(error) = visited.await {
-                if super::is_over(&error) {
-                    return Err(error);
-                }
-                let path = to.to_text();
-                self.0.tell(News::Failed { path, error }).await;
+                self.0.failed(&to, error).await?;
             }
         }
         copies.end().await
