@@ -135,6 +135,19 @@ impl Lab {
         command
     }
 
+    /// `portway COMMAND` on a host, with the link to a service.
+    #[must_use]
+    pub fn portway(&self, host: &str, command: &str, service: &str) -> Command {
+        let program = crate::portway::binary();
+        let mut portway = self.on(host, &program.display().to_string());
+        portway
+            .args([command, "--link-file"])
+            .arg(self.link_file(service))
+            .arg("--ca")
+            .arg(self.authority());
+        portway
+    }
+
     /// Leads a port of a host's loopback interface to this machine.
     ///
     /// # Errors

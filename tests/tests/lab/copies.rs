@@ -118,10 +118,8 @@ impl Stage {
         let into = tempfile::tempdir_in(self.folder.path())?;
         let mut running = self.start(copying, into.path())?;
         let early = rand_below(EARLY)?;
-        let begun = comes(into.path(), early);
-        tokio::time::timeout(COMPLETION, begun)
-            .await
-            .with_context(|| format!("{copying:?} does not begin"))??;
+        let begun = tokio::time::timeout(COMPLETION, comes(into.path(), early)).await;
+        begun.with_context(|| format!("{copying:?} does not begin"))?;
         let stall = longest_stall(into.path(), &mut running);
         let (happened, stall) = tokio::join!(event.happen(&self.lab), stall);
         happened?;
@@ -150,14 +148,10 @@ impl Stage {
 
     /// Waits until the node is back from what happened before.
     async fn reachable(&self) -> anyhow::Result<()> {
-        let program = portway_tests::portway::binary().display().to_string();
         let asking = async {
             loop {
-                let mut ping = self.lab.on("client", &program);
-                ping.args(["ping", "--count", "1", "--link-file"])
-                    .arg(self.lab.link_file("drop"))
-                    .arg("--ca")
-                    .arg(self.lab.authority());
+                let mut ping = self.lab.portway("client", "ping", "drop");
+                ping.args(["--count", "1"]);
                 if ping.output().await?.status.success() {
                     return anyhow::Ok(());
                 }
@@ -187,12 +181,8 @@ impl Stage {
             scp
         };
         let cp = |from: &str, to: &str| {
-            let mut cp = self.lab.on("client", &program);
-            cp.args(["cp", "--quiet", "--link-file"])
-                .arg(self.lab.link_file("drop"))
-                .arg("--ca")
-                .arg(self.lab.authority())
-                .args([from, to]);
+            let mut cp = self.lab.portway("client", "cp", "drop");
+            cp.args(["--quiet", from, to]);
             cp
         };
         let mut command: Command = match copying {
@@ -217,11 +207,10 @@ fn bytes_in(folder: &Path) -> u64 {
 }
 
 /// Waits until so many bytes have come.
-async fn comes(folder: &Path, bytes: usize) -> anyhow::Result<()> {
+async fn comes(folder: &Path, bytes: usize) {
     while bytes_in(folder) < bytes as u64 + 1 {
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
 }
 
 /// The longest time without a byte, until the copy has ended well.

@@ -162,13 +162,9 @@ impl Tunnel {
 
     /// To this service, with more arguments.
     pub(crate) async fn open_to(lab: &Lab, service: &str, args: &[&str]) -> anyhow::Result<Self> {
-        let program = portway_tests::portway::binary().display().to_string();
         let mut process = lab
-            .on("client", &program)
-            .args(["connect", "--json", "-L", "0", "--link-file"])
-            .arg(lab.link_file(service))
-            .arg("--ca")
-            .arg(lab.authority())
+            .portway("client", "connect", service)
+            .args(["--json", "-L", "0"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

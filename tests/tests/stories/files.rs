@@ -269,6 +269,19 @@ async fn a_stream_goes_there_and_back() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Arguments of a copy there, and of one back; the directory that it comes to, and the copy.
+fn both_ways<'a>(
+    stage: &Stage,
+    original: &'a Path,
+    back: &'a Path,
+) -> [([&'a str; 2], PathBuf, PathBuf); 2] {
+    let there = stage.root.path();
+    [
+        ([text(original), ":copy"], there.into(), there.join("copy")),
+        ([":copy", text(back)], back.into(), back.join("copy")),
+    ]
+}
+
 /// Both ways: what has come before a `kill -9` does not come again.
 async fn a_killed_copy_goes_on() -> anyhow::Result<()> {
     let stage = Stage::set().await?;
@@ -276,20 +289,9 @@ async fn a_killed_copy_goes_on() -> anyhow::Result<()> {
     large(&original)?;
     let digest = sha256sum(&original).await?;
     let back = tempfile::tempdir()?;
-    for (args, folder, copy) in [
-        (
-            [text(&original), ":copy"],
-            stage.root.path(),
-            stage.there("copy"),
-        ),
-        (
-            [":copy", text(back.path())],
-            back.path(),
-            back.path().join("copy"),
-        ),
-    ] {
+    for (args, folder, copy) in both_ways(&stage, &original, back.path()) {
         let copying = stage.drop.start_cp(&args)?;
-        copying.kill_at(folder, SOME).await?;
+        copying.kill_at(&folder, SOME).await?;
         assert!(!copy.exists(), "half a file has its name");
         let again = stage.drop.cp(&args).await?;
         let moved = again.done()?["moved"].as_u64().context("a figure")?;
@@ -298,7 +300,7 @@ async fn a_killed_copy_goes_on() -> anyhow::Result<()> {
         assert!(resumed_at >= SOME, "{resumed_at}");
         assert_eq!(moved + resumed_at, LARGE as u64);
         assert_eq!(sha256sum(&copy).await?, digest);
-        assert!(partials(folder)?.is_empty());
+        assert!(partials(&folder)?.is_empty());
     }
     Ok(())
 }
@@ -310,20 +312,9 @@ async fn a_copy_survives_a_killed_node() -> anyhow::Result<()> {
     large(&original)?;
     let digest = sha256sum(&original).await?;
     let back = tempfile::tempdir()?;
-    for (args, folder, copy) in [
-        (
-            [text(&original), ":copy"],
-            stage.root.path(),
-            stage.there("copy"),
-        ),
-        (
-            [":copy", text(back.path())],
-            back.path(),
-            back.path().join("copy"),
-        ),
-    ] {
+    for (args, folder, copy) in both_ways(&stage, &original, back.path()) {
         let copying = stage.drop.start_cp(&args)?;
-        partial_of(folder, SOME).await?;
+        partial_of(&folder, SOME).await?;
         let listen = stage.portway.listen()?;
         stage.portway.kill().await?;
         assert!(!copy.exists(), "half a file has its name");
@@ -343,20 +334,9 @@ async fn what_was_left_is_checked() -> anyhow::Result<()> {
     let original = stage.here("original");
     large(&original)?;
     let back = tempfile::tempdir()?;
-    for (args, folder, copy) in [
-        (
-            [text(&original), ":copy"],
-            stage.root.path(),
-            stage.there("copy"),
-        ),
-        (
-            [":copy", text(back.path())],
-            back.path(),
-            back.path().join("copy"),
-        ),
-    ] {
-        stage.drop.start_cp(&args)?.kill_at(folder, SOME).await?;
-        let partial = partials(folder)?.pop().context("nothing was left")?;
+    for (args, folder, copy) in both_ways(&stage, &original, back.path()) {
+        stage.drop.start_cp(&args)?.kill_at(&folder, SOME).await?;
+        let partial = partials(&folder)?.pop().context("nothing was left")?;
         let file = std::fs::File::options().write(true).open(&partial)?;
         std::os::unix::fs::FileExt::write_at(&file, b"damaged", 1000)?;
         stage.drop.cp(&args).await?.done()?;
