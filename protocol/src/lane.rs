@@ -161,7 +161,14 @@ impl Lane {
     /// Asks the other end for a sign of life; its pong is measured.
     pub fn ping(&mut self, now: Duration) {
         let millis = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        self.control.push_back(frame::ping(millis.to_be_bytes()));
+        self.tell(frame::ping(millis.to_be_bytes()));
+    }
+
+    /// What nobody takes is not worth more than so much memory: the other end asks again, as we do.
+    fn tell(&mut self, message: Bytes) {
+        if self.control.len() < MAX_CONTROL {
+            self.control.push_back(message);
+        }
     }
 
     /// Goes on over another channel, which has carried nothing of this lane yet. What lies in the old one
@@ -227,7 +234,7 @@ impl Lane {
             Frame::End { lane: 0, offset } => self.receive_end(offset),
             Frame::Bye(reason) => Err(LaneError::Bye(reason)),
             Frame::Ping(token) => {
-                self.control.push_back(frame::pong(token));
+                self.tell(frame::pong(token));
                 Ok(())
             }
             Frame::Pong(token) => {
@@ -372,6 +379,9 @@ impl Lane {
     }
 }
 
+/// Pings and answers that may wait while the channel takes nothing.
+const MAX_CONTROL: usize = 64;
+
 /// The least room that a writer hears of, bytes.
 const MIN_ROOM: usize = MAX_MESSAGE / 4;
 
@@ -469,6 +479,19 @@ mod tests {
         let left = a.window.size() - written;
         assert!(left < MIN_ROOM, "{left} bytes are left");
         assert_eq!(a.write(Bytes::from_static(b"x")), 0);
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_not_answered_for_ever() {
+        let (mut flooded, mut flooding) = (Lane::default(), Lane::default());
+        let now = Duration::from_millis(1);
+        for _ in 0..10 * MAX_CONTROL {
+            flooding.ping(now);
+            let ping = flooding.poll_transmit(now).unwrap();
+            flooded.receive(ping, now).unwrap();
+        }
+        let answers = std::iter::from_fn(|| flooded.poll_transmit(now)).count();
+        assert_eq!(answers, MAX_CONTROL);
     }
 
     /// The longest message to such an end on a path of 1 ms that carries whatever it is given.

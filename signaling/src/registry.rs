@@ -430,11 +430,18 @@ impl Registry {
             .filter(|(_, node)| node.status(now) == NodeStatus::Online)
             .max_by_key(|(_, node)| node.knows(&grant))
             .ok_or_else(|| {
-                let away = entries.known.values().any(|known| known.offers(service));
-                if offering.is_empty() && !away {
-                    Reason::ServiceUnknown
-                } else {
+                let is_elsewhere = entries.nodes.values().any(|node| {
+                    node.offers(service)
+                        && node.knows(&grant)
+                        && node.status(now) == NodeStatus::Online
+                });
+                let is_known = || entries.known.values().any(|known| known.offers(service));
+                if is_elsewhere {
+                    Reason::ServedElsewhere
+                } else if !offering.is_empty() || is_known() {
                     Reason::NodeOffline
+                } else {
+                    Reason::ServiceUnknown
                 }
             })?;
         let outbox = node.outbox.clone();

@@ -415,6 +415,29 @@ async fn a_link_leads_to_the_node_that_knows_it() {
     }
 }
 
+/// Whoever had a session with a node that is gone should know whether to wait for it.
+#[tokio::test]
+async fn who_wants_a_node_that_is_away_learns_whether_another_serves() {
+    let server = Server::start().await;
+    let nas = server.node("nas", announcement(1)).await;
+    let mut attic = server.node("attic", announcement(1)).await;
+    attic.request("watch", json!({"interest": "changes"})).await;
+    attic.next_result().await;
+    let mut wanted = offer();
+    wanted["node"] = json!("nas");
+    let mut client = server.client().await;
+    drop(nas);
+    while attic.next().await["params"]["event"] != "node_offline" {}
+    client.request("offer", wanted.clone()).await;
+    assert_eq!(client.next_reason().await, "SERVED_ELSEWHERE");
+    let mut announced = announcement(1);
+    announced["services"] = json!([]);
+    attic.request("announce", announced).await;
+    assert_eq!(client.next().await["params"]["status"], "offline");
+    client.request("offer", wanted).await;
+    assert_eq!(client.next_reason().await, "NODE_OFFLINE");
+}
+
 #[tokio::test]
 async fn watchers_learn_that_a_node_left_and_came_back() {
     let server = Server::start().await;

@@ -6,8 +6,11 @@
 //! Nothing here waits for the pipe's reader while messages could be taken: acknowledgements must be
 //! seen even when HTTP/2 does not read, or both ends could wait for each other. What piles up is
 //! bounded by the HTTP/2 connection window, and by `MAX_UNREAD` against a peer that ignores it.
+//! Nor does anything wait for a channel that takes nothing: that may be because its path has died, which
+//! only the silence tells.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -155,9 +158,14 @@ pub async fn run(carrier: Carrier, pipe: DuplexStream, terms: Terms<'_>) -> Resu
     Shell::new(carrier, terms).run(pipe).await
 }
 
+/// A message that waits for room in its channel.
+type Sending = Pin<Box<dyn Future<Output = Result<(), Closed>> + Send>>;
+
 struct Shell<'a> {
     /// `None` from when its channel has closed until there is another.
     carrier: Option<Carrier>,
+    /// What the carrier does not take yet. Nothing else is sent before it.
+    sending: Option<Sending>,
     carriers: Option<mpsc::Receiver<Carrier>>,
     traffic: &'a Traffic,
     lane: Lane,
@@ -180,6 +188,7 @@ impl<'a> Shell<'a> {
     fn new(carrier: Carrier, terms: Terms<'a>) -> Self {
         Self {
             carrier: Some(carrier),
+            sending: None,
             carriers: terms.carriers,
             traffic: terms.traffic,
             lane: Lane::new(terms.max_message),
@@ -199,7 +208,7 @@ impl<'a> Shell<'a> {
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
         self.ping();
-        self.transmit().await?;
+        self.transmit()?;
         let timeout = tokio::time::sleep_until(self.timeout());
         let ack_timer = tokio::time::sleep(ACK_DELAY);
         tokio::pin!(timeout, ack_timer);
@@ -221,7 +230,13 @@ impl<'a> Shell<'a> {
                     }
                     None => self.lose()?,
                 },
-                () = &mut ack_timer, if self.lane.owed() > 0 && self.carrier.is_some() => {}
+                () = &mut ack_timer, if self.lane.owed() > 0 && self.may_send() => {}
+                sent = sent(&mut self.sending) => {
+                    self.sending = None;
+                    if sent.is_err() {
+                        self.lose()?;
+                    }
+                }
                 Some(carrier) = next(&mut self.carriers) => self.resume(carrier),
                 written = to_http.write(&self.unread), if is_heard && !self.unread.is_empty() => match written {
                     Ok(written) => {
@@ -271,7 +286,7 @@ impl<'a> Shell<'a> {
             if self.unread.is_empty() {
                 self.unread = self.queue.pop_front().unwrap_or_default();
             }
-            self.transmit().await?;
+            self.transmit()?;
         }
         Ok(())
     }
@@ -341,6 +356,7 @@ impl<'a> Shell<'a> {
     /// The channel has closed.
     fn lose(&mut self) -> Result<(), Closed> {
         self.carrier = None;
+        self.sending = None;
         // Who has said all it wants to say does not come back.
         let carriers = self.carriers.as_mut().filter(|_| !self.lane.is_at_end());
         if let Ok(next) = carriers.ok_or(Closed)?.try_recv() {
@@ -354,6 +370,8 @@ impl<'a> Shell<'a> {
 
     fn resume(&mut self, carrier: Carrier) {
         self.carrier = Some(carrier);
+        // What the last one did not take is sent again.
+        self.sending = None;
         self.lane.resume();
         self.ping();
     }
@@ -366,9 +384,10 @@ impl<'a> Shell<'a> {
         }
     }
 
-    async fn transmit(&mut self) -> Result<(), EndedBy> {
+    /// Sends what there is as long as the channel takes it.
+    fn transmit(&mut self) -> Result<(), EndedBy> {
         let now = self.now();
-        while let Some(carrier) = &self.carrier {
+        while let Some(carrier) = self.carrier.as_ref().filter(|_| self.sending.is_none()) {
             let message = match self.lane.poll_transmit(now) {
                 Some(message) => {
                     // What is owed goes along.
@@ -381,14 +400,12 @@ impl<'a> Shell<'a> {
                     None => break,
                 },
             };
-            // A channel whose path has died may take nothing more for long. What it did not take is sent
-            // again by the next one.
-            tokio::select! {
-                biased;
-                sent = carrier.channel.send(message) => if sent.is_err() {
-                    self.lose()?;
-                },
-                Some(carrier) = next(&mut self.carriers) => self.resume(carrier),
+            let channel = carrier.channel.clone();
+            let mut sending: Sending = Box::pin(async move { channel.send(message).await });
+            match (&mut sending).now_or_never() {
+                Some(Ok(())) => {}
+                Some(Err(Closed)) => self.lose()?,
+                None => self.sending = Some(sending),
             }
         }
         let traffic = self.lane.traffic();
@@ -396,6 +413,11 @@ impl<'a> Shell<'a> {
         counters.received.store(traffic.received, Ordering::Relaxed);
         counters.sent.store(traffic.sent, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a message would be taken now, as far as we know.
+    const fn may_send(&self) -> bool {
+        self.carrier.is_some() && self.sending.is_none()
     }
 
     /// Whether an acknowledgement may wait for an answer. Not the last one: nobody waits for it here.
@@ -418,6 +440,14 @@ impl<'a> Shell<'a> {
 async fn recv(carrier: Option<&Carrier>) -> Option<Bytes> {
     match carrier {
         Some(carrier) => carrier.channel.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the message has been taken; for ever if there is none.
+async fn sent(sending: &mut Option<Sending>) -> Result<(), Closed> {
+    match sending {
+        Some(sending) => sending.await,
         None => std::future::pending().await,
     }
 }
@@ -490,6 +520,55 @@ mod tests {
         };
         assert!(got == sent, "what arrives is what was sent");
         assert!(a_released.is_cancelled());
+    }
+
+    /// A channel whose path has died, and which has no room left.
+    struct Stuck;
+
+    #[async_trait::async_trait]
+    impl Channel for Stuck {
+        async fn send(&self, _message: Bytes) -> Result<(), Closed> {
+            std::future::pending().await
+        }
+
+        async fn recv(&self) -> Option<Bytes> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_takes_nothing_is_silent() {
+        let (pipe, _user) = tokio::io::duplex(PIPE);
+        let traffic = Traffic::default();
+        let (news, mut heard) = mpsc::channel(1);
+        let millis = Duration::from_millis;
+        let patience = liveness::Patience {
+            ping: millis(20),
+            insist: millis(10),
+            answer: millis(40),
+            again: millis(40),
+            ..liveness::CLIENT
+        };
+        let terms = Terms {
+            traffic: &traffic,
+            patience,
+            max_message: MaxMessage::Native,
+            asks: None,
+            news: Some(news),
+            carriers: None,
+        };
+        let carrier = Carrier::new(Arc::new(Stuck)).0;
+        let silent = async {
+            for _ in 0..2 {
+                assert_eq!(heard.recv().await, Some(PathNews::Silent));
+            }
+        };
+        tokio::select! {
+            ended = run(carrier, pipe, terms) => panic!("{ended:?}"),
+            told = tokio::time::timeout(Duration::from_secs(20), silent) => told.expect("it is told"),
+        }
     }
 
     #[tokio::test]

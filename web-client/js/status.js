@@ -28,6 +28,7 @@ const WORDS = {
   NODE_CERTIFICATE_EXPIRED: ['The certificate of the machine is not valid now', 'Check the clock of this device. If it is right, the owner has to renew the certificate of the machine.'],
   SERVICE_UNKNOWN: ['No machine offers this service', 'It may have been renamed or taken down. Check the address, or ask its owner.'],
   NODE_OFFLINE: ['The machine is offline', 'It connects by itself when it is back. This page will notice.'],
+  SERVED_ELSEWHERE: ['The machine is offline', 'Another one offers this service too. We are connecting to it.'],
   SIGNALING_UNREACHABLE: ['The meeting point cannot be reached', 'Check your network. We keep trying.'],
   ICE_FAILED: ['No path to the machine was found', 'A firewall on this side or the other blocks direct traffic. Another network may work.'],
   SESSION_TIMEOUT: ['The machine did not answer', 'It may be busy or asleep. We keep trying.'],

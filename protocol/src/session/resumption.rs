@@ -28,8 +28,8 @@ pub struct Resumption {
     pub key: ResumptionKey,
 }
 
-/// How long a node may be away from signaling before its session is given up: a new one may find another
-/// node.
+/// How long a node may be away from signaling before its session is given up for a new one, which finds another
+/// node. Where there is none, the lane's own patience is all that counts: a router that starts anew takes a minute.
 const NODE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// An attempt that took as long as this may be followed by the next one at once.
@@ -50,8 +50,8 @@ pub fn is_over(by: FailedBy, reason: Reason, silence: Duration) -> bool {
     match by {
         FailedBy::Gateway => reason == Reason::SessionLost || reason.is_final(),
         FailedBy::Way => {
-            let is_away = matches!(reason, Reason::NodeOffline | Reason::ServiceUnknown);
-            is_away && silence > NODE_PATIENCE
+            let is_in_vain = matches!(reason, Reason::ServedElsewhere | Reason::ServiceUnknown);
+            is_in_vain && silence > NODE_PATIENCE
         }
     }
 }
@@ -182,17 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_over_if_the_gateway_says_so_or_is_away_for_long() {
+    fn a_session_is_over_if_the_gateway_says_so_or_another_serves() {
         let short = Duration::from_secs(1);
         for final_word in [Reason::SessionLost, Reason::GrantExpired] {
             assert!(is_over(FailedBy::Gateway, final_word, short));
             assert!(!is_over(FailedBy::Way, final_word, NODE_PATIENCE * 4));
         }
-        for away in [Reason::NodeOffline, Reason::ServiceUnknown] {
-            assert!(!is_over(FailedBy::Way, away, NODE_PATIENCE));
-            assert!(is_over(FailedBy::Way, away, NODE_PATIENCE + short));
+        for in_vain in [Reason::ServedElsewhere, Reason::ServiceUnknown] {
+            assert!(!is_over(FailedBy::Way, in_vain, NODE_PATIENCE));
+            assert!(is_over(FailedBy::Way, in_vain, NODE_PATIENCE + short));
         }
-        for passing in [Reason::SignalingUnreachable, Reason::IceFailed] {
+        for passing in [
+            Reason::NodeOffline,
+            Reason::SignalingUnreachable,
+            Reason::IceFailed,
+        ] {
             assert!(!is_over(FailedBy::Way, passing, NODE_PATIENCE * 4));
             assert!(!is_over(FailedBy::Gateway, passing, NODE_PATIENCE * 4));
         }

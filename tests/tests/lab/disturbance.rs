@@ -127,6 +127,16 @@ const EVENTS: &[Event] = &[
         ],
     },
     Event {
+        name: "node cut off for 60 s",
+        when: When::InFull,
+        bar: Duration::from_millis(63_000),
+        steps: &[
+            Step::Lab(&["isolate", "n1"]),
+            seconds(60),
+            Step::Lab(&["heal"]),
+        ],
+    },
+    Event {
         name: "cut of 15 s, but not from the relay",
         when: When::InFull,
         bar: REBOUND,
@@ -206,14 +216,19 @@ impl Networks {
         events.iter().filter(wanted)
     }
 
-    /// Of that, what whole files are sent through: what takes no time, and with `many` of them two cuts.
+    /// Of that, what whole files are sent through: what takes no time, and with `many` of them three cuts.
     pub(crate) fn copy_events(self, many: bool) -> impl Iterator<Item = &'static Event> {
         let events = match self {
             Self::Meeting => EVENTS,
             Self::Relayed => RELAY_EVENTS,
         };
         let is_cut = |event: &Event| {
-            ["client cut off for 15 s", "client cut off for 60 s"].contains(&event.name)
+            [
+                "client cut off for 15 s",
+                "client cut off for 60 s",
+                "node cut off for 60 s",
+            ]
+            .contains(&event.name)
         };
         let wanted = move |event: &&Event| {
             (event.when == When::Always && event.lasts().is_zero()) || (many && is_cut(event))

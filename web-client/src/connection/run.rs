@@ -187,8 +187,12 @@ impl<'a> Run<'a> {
             }
             News::Back => {
                 self.silence = None;
-                status.state = "connected";
-                self.inner.tell(status);
+                self.inner.tell(Status {
+                    state: "connected",
+                    reason: None,
+                    message: None,
+                    ..status
+                });
             }
         }
     }
@@ -253,6 +257,7 @@ impl<'a> Run<'a> {
                 Err(failure)
             }
             Err(Unreached { failure, .. }) => {
+                self.tell_whether_away(&failure);
                 let took = clock::now().saturating_sub(attempt.since);
                 if let Some(silence) = &mut self.silence {
                     silence.failures += 1;
@@ -264,6 +269,20 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Whoever looks at the page should know that the fault is not theirs, and that it may take a while.
+    fn tell_whether_away(&self, failure: &Failure) {
+        let status = self.inner.status.borrow().clone();
+        let is_away = failure.reason == Reason::NodeOffline;
+        let reason = is_away.then_some(failure.reason);
+        if self.silence.is_some() && status.reason != reason {
+            self.inner.tell(Status {
+                reason,
+                message: is_away.then(|| failure.message.clone()),
+                ..status
+            });
         }
     }
 
