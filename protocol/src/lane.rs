@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 
 use crate::limits::{ACK_EVERY, MAX_MESSAGE, MAX_REPLAY};
+use crate::liveness::Sign;
 use crate::reason::Reason;
 use frame::{DATA_HEADER, Frame, FrameError};
 pub use max_message::MaxMessage;
@@ -276,10 +277,26 @@ impl Lane {
         }
     }
 
-    /// Bytes that have arrived, at either end. Grows with traffic, not with pings.
+    /// How far things are: what comes after is told by [`Lane::sign_since`].
     #[must_use]
-    pub const fn progress(&self) -> u64 {
-        self.received + self.acked
+    pub fn mark(&self) -> Mark {
+        Mark {
+            arrived: self.received + self.acked,
+            answered: self.measured.map(|measured| measured.pinged),
+        }
+    }
+
+    /// What the messages since then tell of the other end.
+    #[must_use]
+    pub fn sign_since(&self, before: Mark) -> Sign {
+        let now = self.mark();
+        if now.arrived > before.arrived {
+            Sign::Traffic
+        } else if now.answered != before.answered {
+            Sign::Pong
+        } else {
+            Sign::Ping
+        }
     }
 
     /// The last ping that was answered.
@@ -390,6 +407,15 @@ pub const WHOLE_MESSAGES: usize = MESSAGES_IN_WINDOW * (MAX_MESSAGE - DATA_HEADE
 
 /// Messages that a window holds at least.
 const MESSAGES_IN_WINDOW: usize = window::MIN_WINDOW / MAX_MESSAGE;
+
+/// How far a lane is.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// Bytes, at either end.
+    arrived: u64,
+    /// When the ping was sent that was answered last.
+    answered: Option<Duration>,
+}
 
 /// A ping that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

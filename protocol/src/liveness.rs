@@ -54,9 +54,9 @@ pub const CLIENT: Patience = Patience {
 /// own end by mistake is back within a second or two.
 pub const GATEWAY: Patience = Patience {
     ping: Duration::from_secs(5),
-    lull: Duration::from_millis(600),
-    insist: Duration::from_millis(500),
-    answer: Duration::from_millis(1300),
+    lull: Duration::from_millis(400),
+    insist: Duration::from_millis(300),
+    answer: Duration::from_millis(1000),
     again: Duration::from_secs(5),
     silence: Duration::from_secs(105),
     absence: Duration::from_secs(10),
@@ -77,7 +77,9 @@ pub enum Verdict {
 /// What a batch of messages tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// The other end has answered pings, nothing else.
+    /// The other end pings, or says where it stands. What we send may be lost all the same.
+    Ping,
+    /// The other end has answered a ping, and sends nothing.
     Pong,
     /// More may follow soon.
     Traffic,
@@ -90,9 +92,10 @@ pub struct Liveness {
     heard: Duration,
     /// The last ping.
     pinged: Duration,
-    /// The first ping since something was heard.
+    /// The first ping since an answer, or traffic.
     unanswered: Option<Duration>,
-    sign: Sign,
+    /// Whether there was traffic since a ping was answered.
+    is_busy: bool,
     rtt: Duration,
     /// When [`Verdict::Silent`] was given last.
     told: Option<Duration>,
@@ -109,7 +112,7 @@ impl Liveness {
             heard: now,
             pinged: now,
             unanswered: None,
-            sign: Sign::Pong,
+            is_busy: false,
             rtt: Duration::ZERO,
             told: None,
             lost: None,
@@ -119,10 +122,16 @@ impl Liveness {
     /// Messages came. Returns whether this ends a silence that had brought [`Verdict::Silent`].
     pub const fn heard(&mut self, sign: Sign, now: Duration) -> bool {
         self.heard = now;
-        self.sign = sign;
-        self.unanswered = None;
         self.lost = None;
-        self.told.take().is_some()
+        let was_silent = self.told.take().is_some();
+        match sign {
+            Sign::Ping if !was_silent => return false,
+            Sign::Ping => {}
+            Sign::Pong => self.is_busy = false,
+            Sign::Traffic => self.is_busy = true,
+        }
+        self.unanswered = None;
+        was_silent
     }
 
     /// A round trip was measured.
@@ -177,12 +186,10 @@ impl Liveness {
 
     fn ping_due(&self) -> Duration {
         let regular = self.pinged + self.patience.ping;
-        match (self.sign, self.unanswered) {
-            (Sign::Traffic, None) => regular.min(self.heard + self.patience.lull),
-            (Sign::Pong | Sign::Traffic, Some(_)) if self.told.is_none() => {
-                self.pinged + self.patience.insist
-            }
-            (Sign::Pong | Sign::Traffic, _) => regular,
+        match self.unanswered {
+            None if self.is_busy => regular.min(self.heard + self.patience.lull),
+            Some(_) if self.told.is_none() => self.pinged + self.patience.insist,
+            None | Some(_) => regular,
         }
     }
 
@@ -256,6 +263,18 @@ mod tests {
         assert_eq!(first(&mut liveness, Verdict::Ping), after(2000));
         assert!(!liveness.heard(Sign::Pong, after(2050)));
         assert_eq!(liveness.poll_timeout(), after(4000));
+    }
+
+    #[test]
+    fn a_ping_of_the_other_end_is_no_answer_to_ours_and_hides_no_lull() {
+        let mut liveness = Liveness::new(CLIENT, START);
+        let _first = liveness.heard(Sign::Traffic, after(1000));
+        assert!(!liveness.heard(Sign::Ping, after(1010)));
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(1410));
+        assert!(!liveness.heard(Sign::Ping, after(1800)));
+        assert_eq!(first(&mut liveness, Verdict::Silent), after(2110));
+        assert!(liveness.heard(Sign::Ping, after(2500)), "it is there again");
+        assert_eq!(first(&mut liveness, Verdict::Ping), after(2900));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use portway_protocol::lane::{Lane, LaneError, MaxMessage, WHOLE_MESSAGES, frame};
-use portway_protocol::liveness::{Liveness, Patience, Sign, Verdict};
+use portway_protocol::liveness::{Liveness, Patience, Verdict};
 use portway_protocol::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
@@ -266,10 +266,9 @@ impl<'a> Shell<'a> {
                         }
                     }
                     self.ping();
-                    timeout.as_mut().reset(self.timeout());
                 }
                 () = &mut timeout => {
-                    // The timer is not set anew for every message: it may be early.
+                    // It is not put off for every message.
                     if self.now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(self.now()) {
                             Verdict::Ping => self.ping(),
@@ -280,8 +279,11 @@ impl<'a> Shell<'a> {
                             Verdict::Dead => return Err(EndedBy::Silence),
                         }
                     }
-                    timeout.as_mut().reset(self.timeout());
                 }
+            }
+            let due = self.timeout();
+            if timeout.is_elapsed() || due < timeout.deadline() {
+                timeout.as_mut().reset(due);
             }
             if self.unread.is_empty() {
                 self.unread = self.queue.pop_front().unwrap_or_default();
@@ -293,7 +295,7 @@ impl<'a> Shell<'a> {
 
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), EndedBy> {
-        let before = self.lane.progress();
+        let before = self.lane.mark();
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane.receive(message, self.now())?;
@@ -306,11 +308,7 @@ impl<'a> Shell<'a> {
             }
             next = recv(self.carrier.as_ref()).now_or_never().flatten();
         }
-        let sign = if self.lane.progress() > before {
-            Sign::Traffic
-        } else {
-            Sign::Pong
-        };
+        let sign = self.lane.sign_since(before);
         if self.liveness.heard(sign, self.now()) {
             self.tell(PathNews::Back);
         }
@@ -536,6 +534,42 @@ mod tests {
         }
 
         async fn close(&self) {}
+    }
+
+    /// However long it would have been until the next regular ping.
+    #[tokio::test]
+    async fn a_lull_is_looked_at_soon() {
+        let (near, far) = loopback::pair();
+        let (pipe, _user) = tokio::io::duplex(PIPE);
+        let traffic = Traffic::default();
+        let (news, mut heard) = mpsc::channel(1);
+        let patience = liveness::Patience {
+            ping: Duration::from_secs(3600),
+            lull: Duration::from_millis(20),
+            answer: Duration::from_millis(20),
+            ..liveness::CLIENT
+        };
+        let terms = Terms {
+            traffic: &traffic,
+            patience,
+            max_message: MaxMessage::Native,
+            asks: None,
+            news: Some(news),
+            carriers: None,
+        };
+        let talk_once = async {
+            let mut lane = Lane::default();
+            lane.write(Bytes::from_static(b"x"));
+            let message = lane.poll_transmit(Duration::ZERO).unwrap();
+            far.send(message).await.unwrap();
+            heard.recv().await
+        };
+        tokio::select! {
+            ended = run(Carrier::new(Arc::new(near)).0, pipe, terms) => panic!("{ended:?}"),
+            told = tokio::time::timeout(Duration::from_secs(20), talk_once) => {
+                assert_eq!(told.expect("it is told"), Some(PathNews::Silent));
+            }
+        }
     }
 
     #[tokio::test]

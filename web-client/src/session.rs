@@ -12,7 +12,7 @@ use portway_protocol::id::{ClusterName, GrantId, NodeId, Nonce, ServiceName, Ses
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::lane::{Lane, LaneError, MaxMessage};
 use portway_protocol::limits::HANDSHAKE_TIMEOUT;
-use portway_protocol::liveness::{self, Liveness, Sign, Verdict};
+use portway_protocol::liveness::{self, Liveness, Verdict};
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::Revocations;
 use portway_protocol::session::binding::{Binding, Fingerprint, FingerprintError};
@@ -349,7 +349,8 @@ impl Pump {
         let (mut from_http, mut to_http) = tokio::io::split(pipe);
         let mut chunk = BytesMut::new();
         let mut unread = Bytes::new();
-        let mut timeout = Box::pin(self.timeout());
+        let mut due = self.liveness.poll_timeout();
+        let mut timeout = Box::pin(until(due));
         loop {
             if unread.is_empty() {
                 unread = self.lane.read().unwrap_or_default();
@@ -383,10 +384,9 @@ impl Pump {
                 () = self.doubt.notified() => {
                     self.liveness.doubt(clock::now());
                     self.ping();
-                    timeout = Box::pin(self.timeout());
                 }
                 () = &mut timeout => {
-                    // A timer is not made anew for every message: it may be early.
+                    // It is not put off for every message.
                     if clock::now() >= self.liveness.poll_timeout() {
                         match self.liveness.handle_timeout(clock::now()) {
                             Verdict::Ping => self.ping(),
@@ -397,8 +397,13 @@ impl Pump {
                             Verdict::Dead => return Failure::with(Reason::SessionLost, "no sign of life"),
                         }
                     }
-                    timeout = Box::pin(self.timeout());
+                    due = Duration::MAX;
                 }
+            }
+            let next = self.liveness.poll_timeout();
+            if next < due {
+                due = next;
+                timeout = Box::pin(until(due));
             }
             if let Err(failure) = self.transmit() {
                 return failure;
@@ -406,25 +411,16 @@ impl Pump {
         }
     }
 
-    /// Waits until the silence has to be looked at.
-    fn timeout(&self) -> impl Future<Output = ()> + use<> {
-        clock::sleep(self.liveness.poll_timeout().saturating_sub(clock::now()))
-    }
-
     /// Takes a message and all that are there already, then acknowledges once.
     fn receive_all(&mut self, first: Bytes) -> Result<(), Failure> {
         let now = clock::now();
-        let before = self.lane.progress();
+        let before = self.lane.mark();
         let mut next = Some(first);
         while let Some(message) = next {
             self.lane.receive(message, now).map_err(ended_by)?;
             next = recv(&mut self.channel).now_or_never().and_then(Result::ok);
         }
-        let sign = if self.lane.progress() > before {
-            Sign::Traffic
-        } else {
-            Sign::Pong
-        };
+        let sign = self.lane.sign_since(before);
         if self.liveness.heard(sign, now) {
             self.tell(News::Back);
         }
@@ -491,6 +487,11 @@ impl Pump {
         let channel = self.channel.as_ref().filter(|channel| channel.is_full())?;
         Some(channel.changed.clone())
     }
+}
+
+/// Waits until then.
+fn until(due: Duration) -> impl Future<Output = ()> {
+    clock::sleep(due.saturating_sub(clock::now()))
 }
 
 /// What it means that a lane has broken off.
