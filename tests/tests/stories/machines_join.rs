@@ -11,10 +11,12 @@ use portway_tests::upstream::Upstream;
 use portway_tests::{LOOK_AGAIN, PATIENCE};
 use serde_json::Value;
 
-use crate::{APP, BOTH, NativeStory, native, story};
+use crate::{APP, BOTH, NativeStory, in_app, native, story};
 
-pub(crate) const STORIES: &[crate::Story] =
-    &[story!(BOTH, a_page_hears_that_its_machine_was_forgotten)];
+pub(crate) const STORIES: &[crate::Story] = &[
+    story!(BOTH, a_page_hears_that_its_machine_was_forgotten),
+    story!(BOTH, a_page_says_that_its_machine_is_offline),
+];
 
 pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(a_machine_joins_and_serves),
@@ -370,6 +372,29 @@ async fn a_page_hears_that_its_machine_was_forgotten(browser: &mut Browser) -> a
     owner.portway.ask(&["nodes", "forget", "office"]).await?;
     let shown = "document.body.innerText.includes('GRANT_UNKNOWN')";
     browser.wait_for(shown, PATIENCE).await?;
+    Ok(())
+}
+
+/// The fault is not the visitor's, and it may take a while; then the page works again by itself.
+async fn a_page_says_that_its_machine_is_offline(browser: &mut Browser) -> anyhow::Result<()> {
+    let owner = Owner::up().await?;
+    let office = Office::join(&owner).await?;
+    browser.open(&office.url).await?;
+    let hello = format!("!!{APP}.document.querySelector('#hello')");
+    browser.wait_for(&hello, PATIENCE).await?;
+    office.gateway.kill().await?;
+    let banner = |wanted: &str| {
+        format!(
+            "document.querySelector('#pw-banner:not([hidden])')?.innerText.includes({wanted:?})"
+        )
+    };
+    let told = banner("The machine is offline");
+    browser.wait_for(&told, PATIENCE).await?;
+    let _again = gateway(&office.state, &office.upstream).await?;
+    let fetch = in_app("fetch('/next').then((r) => r.ok, () => false)");
+    browser.wait_for(&fetch, PATIENCE).await?;
+    let gone = "document.querySelector('#pw-banner').hidden";
+    browser.wait_for(gone, PATIENCE).await?;
     Ok(())
 }
 
