@@ -90,6 +90,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         stream_relays: Arc::new(StreamRelays::new(tls)),
         grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
+        limits: settings.limits,
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;

@@ -89,6 +89,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
         grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
+        limits: settings.limits,
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;
@@ -219,7 +220,8 @@ impl Reload<'_> {
         if let Some(relay) = &self.relay {
             relay.reload(&file.relay)?;
         }
-        if new.web != self.settings.web || new.relay != self.settings.relay {
+        let old = &self.settings;
+        if new.web != old.web || new.relay != old.relay || new.limits != old.limits {
             tracing::warn!("settings of other kinds take effect at the next start");
         }
         self.offered.reload(new.expose);

@@ -13,6 +13,7 @@ mod files;
 mod hostile_signaling;
 mod jupyterlab;
 mod key_changes;
+mod limits;
 mod machine_to_machine;
 mod machines_join;
 mod messages;
@@ -135,6 +136,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
+        .chain(limits::NATIVE_STORIES)
         .chain(udp::NATIVE_STORIES)
         .chain(tunnel_load::STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
