@@ -142,6 +142,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(pair_a_device::NATIVE_STORIES)
         .chain(files::NATIVE_STORIES)
         .chain(files::access::NATIVE_STORIES)
+        .chain(files::full_disk::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {
