@@ -28,7 +28,7 @@ use crate::relay::Beside;
 use crate::role::gateway::Offered;
 use crate::role::{self, Process, signaling};
 use crate::state;
-use crate::{node, output, pinned};
+use crate::{node, opener, output, pinned};
 use portway_gateway::enrolment::certificate::By;
 use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
 use portway_gateway::grants::GRANTS_FILE;
@@ -256,6 +256,15 @@ fn human(ready: &Ready) -> String {
     let mut text = String::new();
     for service in &ready.services {
         let Some(link) = &service.link else { continue };
+        if let Some(command) = &service.command {
+            text.push_str(&format!(
+                "\n  {name} is no web page. On the other machine, put its link\n\n  {link}\n\n  into a file that \
+                 only you can read, and run\n\n  {}\n",
+                opener::with_link(&service.name, command),
+                name = service.name
+            ));
+            continue;
+        }
         text.push_str(&format!("\n  {} is open at\n\n  {link}\n", service.name));
         if output::is_fancy()
             && let Some(qr) = output::qr(link)

@@ -19,6 +19,7 @@ mod machines_join;
 mod messages;
 mod nodes_come_and_go;
 mod open_an_app;
+mod openers;
 mod pair_a_device;
 mod roles_apart;
 mod secrets;
@@ -137,6 +138,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
         .chain(limits::NATIVE_STORIES)
+        .chain(openers::NATIVE_STORIES)
         .chain(udp::NATIVE_STORIES)
         .chain(tunnel_load::STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
