@@ -7,11 +7,13 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, UdpSocket};
 
+use crate::machine_to_machine::{connected, hook};
 use crate::tunnels::{Stage, UNAVAILABLE, assert_reset, through};
 use crate::{NativeStory, native};
 
 pub(crate) const NATIVE_STORIES: &[NativeStory] = &[
     native!(a_silent_connection_ends_at_its_client),
+    native!(a_silent_connection_to_a_node_ends_at_who_serves_it),
     native!(a_silent_flow_gives_way_to_a_new_one),
     native!(a_node_says_how_many_connections_a_service_takes),
 ];
@@ -39,6 +41,19 @@ async fn a_silent_connection_ends_at_its_client() -> anyhow::Result<()> {
     let told = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(told.contains("--idle-timeout"), "{told}");
     Ok(())
+}
+
+async fn a_silent_connection_to_a_node_ends_at_who_serves_it() -> anyhow::Result<()> {
+    let (_owner, link, address) = hook().await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port().to_string();
+    let (device, file) = (State::new()?, link.path());
+    let args = [&["--link-file", &file, "-R", &port], &IDLE[..]].concat();
+    let _serving = Connected::of_node(&device, &args, "reverse").await?;
+    let far = connected(&address).await?;
+    let (near, _) = tokio::time::timeout(PATIENCE, listener.accept()).await??;
+    assert_reset(near).await?;
+    assert_reset(far).await
 }
 
 async fn a_silent_flow_gives_way_to_a_new_one() -> anyhow::Result<()> {
