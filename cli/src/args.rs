@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use portway_gateway::Limits;
 use portway_gateway::audit::Hash;
 use portway_gateway::tunnel::LocalAddress;
 use portway_protocol::id::ServiceName;
@@ -428,6 +429,26 @@ pub(crate) struct Connect {
     /// The service speaks UDP (udp://): -L takes datagrams
     #[arg(long, conflicts_with = "stdio")]
     pub(crate) udp: bool,
+    /// End local connections that have carried nothing in either direction for so long, e.g. 30m
+    /// [default: never; flows of --udp after 5m]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) idle_timeout: Option<std::time::Duration>,
+    /// Local connections at a time, at each address of -L and --socks; more wait. With --udp, flows: one more ends
+    /// the idlest [default: 1024; 240 flows]
+    #[arg(long, value_name = "N", conflicts_with = "stdio")]
+    pub(crate) max_connections: Option<std::num::NonZeroU32>,
+}
+
+impl Connect {
+    /// Of its local ends.
+    pub(crate) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            idle_timeout: self.idle_timeout,
+            connections: self.max_connections.unwrap_or(default.connections),
+            ..default
+        }
+    }
 }
 
 /// `portway cp`.

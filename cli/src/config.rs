@@ -1,7 +1,7 @@
 //! The configuration file, TOML. Flag > environment > file > default.
 //!
 //! One file may be that of `up`, or of one role: [`web`] is what `up` and `signaling` share, [`signaling`],
-//! [`gateway`] and [`relay`] are the tables of the roles.
+//! [`gateway`] and [`relay`] are the tables of the roles, [`limits`] is that of every node.
 //!
 //! ```toml
 //! cluster = "home"
@@ -13,6 +13,7 @@
 //! ```
 
 pub(crate) mod gateway;
+pub(crate) mod limits;
 pub(crate) mod relay;
 pub(crate) mod signaling;
 pub(crate) mod web;
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portway_gateway::Limits;
 use portway_protocol::id::ClusterName;
 use serde::Deserialize;
 use toml::Spanned;
@@ -31,6 +33,7 @@ use crate::args::{Exposed, Global, Span, Up};
 use crate::enrolment::revocation::ListLifetime;
 use crate::exit::Failure;
 use gateway::GatewayFile;
+use limits::LimitsFile;
 use relay::RelayFile;
 use signaling::SignalingFile;
 use web::Web;
@@ -62,6 +65,7 @@ pub(crate) struct File {
     #[serde(rename = "revocation_lifetime")]
     pub(crate) lists: ListLifetime,
     services: BTreeMap<String, Spanned<String>>,
+    pub(crate) limits: LimitsFile,
     pub(crate) relay: RelayFile,
     pub(crate) signaling: SignalingFile,
     pub(crate) gateway: GatewayFile,
@@ -77,6 +81,7 @@ pub(crate) struct Settings {
     pub(crate) relay: bool,
     /// Each name once.
     pub(crate) expose: Vec<Exposed>,
+    pub(crate) limits: Limits,
 }
 
 impl File {
@@ -113,6 +118,7 @@ impl File {
             exposed.trust.resolve(folder);
             file.expose.push(exposed);
         }
+        file.limits.understand(text)?;
         file.relay.understand(text, folder)?;
         file.signaling.understand(text, folder)?;
         file.gateway.understand(text, folder)?;
@@ -149,6 +155,7 @@ impl Settings {
             web: Web::resolve(&args.web, file)?,
             relay: !args.no_relay && !args.web.no_stun && file.relay.is_enabled(),
             expose: file.services(&args.expose),
+            limits: file.limits.limits(),
         })
     }
 }
@@ -248,6 +255,9 @@ mod tests {
             ("[gateway]\n\nnode = \"a.b\"\n", "line 3"),
             ("[gateway]\nsignaling = [\n\"ftp://x\"]\n", "line 3"),
             ("[gateway]\nsecret = 1\n", "line 2"),
+            ("[limits]\n\nidle_timeout = \"long\"\n", "line 3"),
+            ("[limits]\nconnect_timeout = \"0\"\n", "line 2"),
+            ("[limits]\n\nconnections = 0\n", "line 3"),
         ] {
             let problem = parse(text).unwrap_err();
             assert!(problem.contains(line), "{problem}");
@@ -279,6 +289,19 @@ mod tests {
         let wrong = text.replace("10Mbit/s", "fast");
         let told = parse(&wrong).unwrap_err();
         assert!(told.contains("line 6") && told.contains("fast"), "{told}");
+    }
+
+    #[test]
+    fn what_the_file_leaves_open_is_as_it_is_without() {
+        let limits = |text| parse(text).unwrap().limits.limits();
+        assert_eq!(limits(""), Limits::default());
+        let some = limits("[limits]\nidle_timeout = \"2h\"\n");
+        assert_eq!(some.idle_timeout, Some(Duration::from_secs(7200)));
+        assert_eq!(some.connections, Limits::default().connections);
+        let others = limits("[limits]\nconnect_timeout = \"20s\"\nconnections = 8\n");
+        assert_eq!(others.idle_timeout, None);
+        assert_eq!(others.connect_timeout.as_secs(), 20);
+        assert_eq!(others.connections.get(), 8);
     }
 
     #[test]

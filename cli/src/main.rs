@@ -17,6 +17,7 @@ mod links;
 mod logging;
 mod node;
 mod opened;
+mod opener;
 mod output;
 mod passphrase;
 mod pinned;

@@ -102,7 +102,7 @@ impl Gateway {
                 key: config.node_key.clone(),
                 certificate: RwLock::new(Arc::new(config.certificate.clone())),
             },
-            services: Services::default(),
+            services: Services::new(config.limits),
             grants,
             table: Table::default(),
             audit: Audit::new(log),

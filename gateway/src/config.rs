@@ -10,6 +10,7 @@ use portway_protocol::revocation::RevocationList;
 use portway_transport::webrtc::StreamRelays;
 use portway_transport::webrtc::shortcut::Shortcut;
 
+use crate::limits::Limits;
 use crate::session::NodeCertificate;
 
 /// Checked configuration of one node.
@@ -37,6 +38,8 @@ pub struct GatewayConfig {
     pub grants_file: PathBuf,
     /// Directory of the audit log.
     pub audit_dir: PathBuf,
+    /// Of the tunnels to its services.
+    pub limits: Limits,
     /// Version and commit, shown to others.
     pub version: String,
     /// Commit that this was built from.

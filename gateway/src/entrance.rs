@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use portway_protocol::target::HostPort;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,8 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct Entrance {
     address: HostPort,
+    /// Silence after which a connection is cut off.
+    pub(crate) idle_timeout: Option<Duration>,
     listener: Mutex<Weak<TcpListener>>,
 }
 
@@ -24,9 +27,10 @@ pub(crate) struct Entered {
 }
 
 impl Entrance {
-    pub(crate) fn new(address: HostPort) -> Self {
+    pub(crate) fn new(address: HostPort, idle_timeout: Option<Duration>) -> Self {
         Self {
             address,
+            idle_timeout,
             listener: Mutex::default(),
         }
     }
@@ -63,10 +67,11 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let entrance = Entrance::new(HostPort {
+        let address_of_it = HostPort {
             host: address.ip().to_string(),
             port: address.port(),
-        });
+        };
+        let entrance = Entrance::new(address_of_it, None);
         assert!(TcpStream::connect(address).await.is_err(), "nobody serves");
         let dial = async {
             loop {

@@ -305,7 +305,7 @@ mod tests {
             std::future::pending().await
         };
         tokio::select! {
-            () = flow.flow().over() => {}
+            () = flow.flow().over(minutes(5)) => {}
             () = talk => {}
         }
         assert_eq!(begun.elapsed(), minutes(4 + 5));

@@ -18,6 +18,7 @@
 //!   browsers meet.
 //! - `entrance`: connections to this node that a client serves.
 //! - [`flows`]: the datagrams of a session, at either end.
+//! - [`limits`]: how many tunnels at a time, and how long they may be silent.
 //! - [`files`]: directories of this node, served by itself.
 //! - [`private_file`]: how what must not be lost or read is written.
 //! - [`client`]: the other end of a session. [`tunnel`]: services of others as if they were local.
@@ -33,6 +34,7 @@ pub mod files;
 pub mod flows;
 pub mod grants;
 pub mod health;
+pub mod limits;
 pub mod links;
 mod messages;
 pub mod news;
@@ -51,5 +53,6 @@ pub mod tunnel;
 
 pub use agent::{Gateway, GatewayHandle};
 pub use config::GatewayConfig;
+pub use limits::Limits;
 pub use node::{Node, NodeBuilder, NodeError};
 pub use portway_transport::webrtc::{StreamRelays, shortcut};

@@ -53,6 +53,7 @@ use crate::enrolment::enrolled::{Enrolled, EnrolledError};
 use crate::enrolment::renewal::{MakeError, Maker as _, Renewal};
 use crate::enrolment::request::RequestError;
 use crate::grants::{GRANTS_FILE, GrantsError};
+use crate::limits::Limits;
 use crate::proxy::connect::{ConnectorError, tls_config};
 use crate::random::random;
 use crate::revocations::{self, KnownRevocations};
@@ -147,6 +148,7 @@ pub struct NodeBuilder {
     links: Vec<String>,
     services: Vec<(String, String)>,
     authority: Option<PathBuf>,
+    limits: Limits,
 }
 
 /// A node that runs, or the holder of links.
@@ -192,6 +194,12 @@ impl NodeBuilder {
     /// joined knows it.
     pub fn authority(mut self, file: impl Into<PathBuf>) -> Self {
         self.authority = Some(file.into());
+        self
+    }
+
+    /// Limits of the tunnels to its services. What the program itself connects to is the program's to limit.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -275,6 +283,7 @@ impl NodeBuilder {
             stream_relays: Arc::new(StreamRelays::new(tls)),
             grants_file: state.path(GRANTS_FILE),
             audit_dir: state.dir().to_owned(),
+            limits: self.limits,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
         })?;

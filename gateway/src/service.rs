@@ -7,12 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hyper_util::client::legacy::Client;
 use portway_protocol::id::ServiceName;
 use portway_protocol::limits::MAX_SERVICES;
+use portway_protocol::reason::Reason;
 use portway_protocol::signal::ServiceHealth;
 use portway_protocol::target::{ServiceKind, ServiceTarget};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::entrance::Entrance;
 use crate::files::Files;
+use crate::limits::{CONNECT_TIMEOUT, Limits};
 use crate::messages::Messages;
 use crate::proxy::connect::{Connector, ConnectorError, Upstream};
 use crate::proxy::http::Watched;
@@ -69,6 +71,10 @@ pub struct Program {
     pub name: ServiceName,
     /// The way to it.
     pub upstream: Upstream,
+    /// Of its tunnels.
+    pub(crate) limits: Limits,
+    /// For how many more there is room.
+    room: Arc<Semaphore>,
     client: Client<Connector, Watched>,
 }
 
@@ -77,9 +83,11 @@ impl Service {
     ///
     /// # Errors
     /// See [`ConnectorError`].
-    pub fn new(spec: ServiceSpec) -> Result<Self, ConnectorError> {
+    pub fn new(spec: ServiceSpec, limits: Limits) -> Result<Self, ConnectorError> {
         let backend = match &spec.target {
-            ServiceTarget::Listen(address) => Backend::Entrance(Entrance::new(address.clone())),
+            ServiceTarget::Listen(address) => {
+                Backend::Entrance(Entrance::new(address.clone(), limits.idle_timeout))
+            }
             ServiceTarget::Files(root, access) => Backend::Files(Files::new(root.clone(), *access)),
             ServiceTarget::Messages => Backend::Messages(Messages::start()),
             ServiceTarget::Http(_)
@@ -87,7 +95,7 @@ impl Service {
             | ServiceTarget::Unix(_)
             | ServiceTarget::Tcp(_)
             | ServiceTarget::TcpUnix(_)
-            | ServiceTarget::Udp(_) => Backend::Program(Program::new(&spec)?),
+            | ServiceTarget::Udp(_) => Backend::Program(Program::new(&spec, limits)?),
         };
         Ok(Self {
             backend,
@@ -125,12 +133,31 @@ impl Service {
 }
 
 impl Program {
-    fn new(spec: &ServiceSpec) -> Result<Self, ConnectorError> {
-        let upstream = Upstream::new(spec)?;
+    fn new(spec: &ServiceSpec, limits: Limits) -> Result<Self, ConnectorError> {
+        let connect_timeout = match spec.target.kind() {
+            ServiceKind::Http => CONNECT_TIMEOUT,
+            ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp => limits.connect_timeout,
+        };
+        let upstream = Upstream::new(spec, connect_timeout)?;
         Ok(Self {
             name: spec.name.clone(),
+            limits,
+            room: limits.room(),
             client: upstream.client(),
             upstream,
+        })
+    }
+
+    /// A place for one more connection or flow, as long as it is held.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] if there are as many as may be.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Reason> {
+        let place = self.room.clone().try_acquire_owned();
+        place.map_err(|_full| {
+            let (service, connections) = (&self.name, self.limits.connections);
+            tracing::info!(%service, connections, "a service has as many connections as it may");
+            Reason::RateLimited
         })
     }
 
@@ -154,16 +181,28 @@ pub enum AddServiceError {
 /// All services of a node. A later one of the same name replaces the earlier, unless both are message buses: whoever
 /// is on it would hear nothing of what comes.
 #[derive(Debug, Clone, Default)]
-pub struct Services(Arc<RwLock<BTreeMap<ServiceName, Arc<Service>>>>);
+pub struct Services {
+    limits: Limits,
+    by_name: Arc<RwLock<BTreeMap<ServiceName, Arc<Service>>>>,
+}
 
 impl Services {
+    /// None yet. Each is to have these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            by_name: Arc::default(),
+        }
+    }
+
     /// Adds or replaces a service.
     ///
     /// # Errors
     /// See [`AddServiceError`].
     pub fn add(&self, spec: ServiceSpec) -> Result<Arc<Service>, AddServiceError> {
-        let service = Arc::new(Service::new(spec)?);
-        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let service = Arc::new(Service::new(spec, self.limits)?);
+        let mut services = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let name = service.spec.name.clone();
         if services.len() >= MAX_SERVICES && !services.contains_key(&name) {
             return Err(AddServiceError::TooMany);
@@ -179,7 +218,7 @@ impl Services {
 
     /// Removes a service; sessions that use it go on.
     pub(crate) fn remove(&self, name: &ServiceName) {
-        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut services = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         services.remove(name);
     }
 
@@ -196,6 +235,6 @@ impl Services {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ServiceName, Arc<Service>>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -198,6 +198,14 @@ impl Connected {
         Self::begin(command, first, Stdio::inherit()).await
     }
 
+    /// The same by whatever command starts one.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub async fn by(command: Command, first: &str) -> anyhow::Result<Self> {
+        Self::begin(command, first, Stdio::inherit()).await
+    }
+
     async fn begin(
         mut command: Command,
         first: &str,

@@ -37,6 +37,14 @@ impl LinkFile {
         self.start_cp(args)?.ended().await
     }
 
+    /// The same of a program in other surroundings.
+    ///
+    /// # Errors
+    /// If it does not end, or prints something else than JSON.
+    pub async fn cp_as(&self, program: &Program, args: &[&str]) -> anyhow::Result<Copied> {
+        self.start_cp_as(program, args)?.ended().await
+    }
+
     /// The same of what comes by standard input.
     ///
     /// # Errors
@@ -58,7 +66,11 @@ impl LinkFile {
     /// # Errors
     /// The system's.
     pub fn start_cp(&self, args: &[&str]) -> anyhow::Result<Copying> {
-        let mut command = self.command(&Program::default(), "cp", args);
+        self.start_cp_as(&Program::default(), args)
+    }
+
+    fn start_cp_as(&self, program: &Program, args: &[&str]) -> anyhow::Result<Copying> {
+        let mut command = self.command(program, "cp", args);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

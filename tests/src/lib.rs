@@ -10,6 +10,7 @@ pub mod browser;
 pub mod client;
 pub mod copying;
 pub mod coturn;
+pub mod disk;
 pub mod dns;
 pub mod figures;
 pub mod jupyter;

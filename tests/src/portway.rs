@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::disk::Disk;
 use crate::process::{Events, signal};
 use crate::usage::Usage;
 use crate::{LOOK_AGAIN, PATIENCE};
@@ -52,6 +53,8 @@ impl Follower {
 pub struct Program {
     /// Checks that are switched off, if it is the build in which they can be.
     checks_off: Option<String>,
+    /// What starts it in other surroundings.
+    launcher: Vec<String>,
 }
 
 impl Program {
@@ -60,12 +63,29 @@ impl Program {
     pub fn without(checks: &[&str]) -> Self {
         Self {
             checks_off: Some(checks.join(",")),
+            ..Self::default()
         }
+    }
+
+    /// The one that is tested, with a small disk.
+    ///
+    /// # Errors
+    /// If that is gone.
+    pub fn with(disk: &Disk) -> anyhow::Result<Self> {
+        Ok(Self {
+            launcher: disk.enter()?,
+            ..Self::default()
+        })
     }
 
     /// A process of it.
     #[must_use]
     pub fn command(&self) -> Command {
+        if let [launcher, args @ ..] = &self.launcher[..] {
+            let mut command = Command::new(launcher);
+            command.args(args).arg(binary());
+            return command;
+        }
         let Some(checks) = &self.checks_off else {
             return Command::new(binary());
         };

@@ -42,7 +42,7 @@ pub(crate) fn run(global: &Global, args: &Connect) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let outcome = if args.stdio {
-        runtime.block_on(stdio::run(&keyring))
+        runtime.block_on(stdio::run(&keyring, args.idle_timeout))
     } else {
         runtime.block_on(serve(global.format(), args, Arc::new(keyring)))
     };
@@ -56,7 +56,7 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
     let forwarded = listeners(args, &keyring).await?;
     let socks = match &args.socks {
         Some(address) => {
-            let bound = Socks::bind(address).await;
+            let bound = Socks::bind(address, args.limits()).await;
             Some(bound.map_err(|error| cannot_listen(address, &error))?)
         }
         None => None,
@@ -114,14 +114,15 @@ async fn serve(format: Format, args: &Connect, keyring: Arc<Keyring>) -> anyhow:
 
 /// The local ends; nothing is served yet.
 async fn listeners(args: &Connect, keyring: &Keyring) -> anyhow::Result<Vec<Forwarded>> {
-    let mut ends = Vec::new();
+    let (mut ends, limits) = (Vec::new(), args.limits());
     for forward in &args.listen {
         let service = meant(forward, keyring)?;
-        ends.push((Local::bind(&forward.address, args.udp).await?, service));
+        let listener = Local::bind(&forward.address, args.udp, limits).await?;
+        ends.push((listener, service));
     }
     for forward in &args.reverse {
         let service = meant(forward, keyring)?;
-        let reverse = Reverse::new(forward.address.clone(), service.clone())?;
+        let reverse = Reverse::new(forward.address.clone(), service.clone(), limits)?;
         ends.push((Local::Reverse(reverse), service));
     }
     Ok(ends)

@@ -25,7 +25,8 @@ use portway_gateway::client::keeper::{Event, Keeper};
 use portway_gateway::client::{ClientError, Target};
 use portway_gateway::files::partial::Replace;
 use portway_protocol::files::{Attributes, FilePath};
-use portway_protocol::reason::Exit;
+use portway_protocol::id::NodeId;
+use portway_protocol::reason::{Exit, Reason};
 use portway_protocol::target::ServiceKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -179,11 +180,14 @@ async fn copy(
     let closing = CancellationToken::new();
     let mut keeping: JoinSet<Result<(), ClientError>> = JoinSet::new();
     keeping.spawn(keeper.run(closing.clone()));
-    tokio::select! {
+    let mut machine = tokio::select! {
         Some(first) = told.recv() => begin(first)?,
-        Some(ended) = keeping.join_next() => ended?.map_err(|error| keyring.failure(&service, &error))?,
+        Some(ended) = keeping.join_next() => {
+            ended?.map_err(|error| keyring.failure(&service, &error))?;
+            None
+        }
         _asked = signals.end() => return Ok(ExitCode::from(INTERRUPTED)),
-    }
+    };
 
     let counter = Counter::default();
     let mut report = Report::new(format, plan.stream(), counter.clone());
@@ -207,7 +211,12 @@ async fn copy(
         tokio::select! {
             outcome = &mut work => break outcome,
             Some(happened) = happened.recv() => report.tell(happened)?,
-            Some(event) = told.recv() => report.session(event)?,
+            Some(event) = told.recv() => {
+                if let Event::Connected { node, .. } = &event {
+                    machine = Some(node.clone());
+                }
+                report.session(event)?;
+            }
             _tick = looks.tick() => report.progress()?,
             _asked = signals.end() => {
                 report.clear();
@@ -225,29 +234,38 @@ async fn copy(
         Ok(()) => report.done(),
         Err(error) => {
             report.clear();
-            Err(failure(&error).into())
+            Err(failure(&error, machine.as_ref()).into())
         }
     }
 }
 
-/// Whoever cannot even begin waits for nothing.
-fn begin(first: Event) -> Result<(), Failure> {
+/// The machine that it begins with. Whoever cannot even begin waits for nothing.
+fn begin(first: Event) -> Result<Option<NodeId>, Failure> {
     match first {
         Event::Connected {
             kind: ServiceKind::Http,
+            node,
             ..
-        } => Ok(()),
+        } => Ok(Some(node)),
         Event::Connected {
             kind: ServiceKind::Tcp | ServiceKind::Listen | ServiceKind::Udp,
             ..
-        } => Err(failure(&FilesError::NotFiles)),
-        Event::Path(_) => Ok(()),
+        } => Err(failure(&FilesError::NotFiles, None)),
+        Event::Path(_) => Ok(None),
         Event::Lost { error, .. } => Err(opened::failure(&error)),
     }
 }
 
-fn failure(error: &FilesError) -> Failure {
+/// How it ends. `machine` is the other one.
+fn failure(error: &FilesError, machine: Option<&NodeId>) -> Failure {
+    let full = |machine: &str| {
+        format!("no space left on {machine}: make room there, and run the same command again")
+    };
     let message = match error {
+        FilesError::Refused(Reason::DiskFull) => {
+            full(machine.map_or("the other machine", NodeId::as_str))
+        }
+        FilesError::Local(error) if error.reason() == Reason::DiskFull => full("this machine"),
         FilesError::NoSession(_) | FilesError::Lost(_) | FilesError::Cut(_) => {
             format!("{error} The same command goes on where it ended.")
         }
@@ -359,13 +377,10 @@ impl Copies {
 }
 
 /// Whether nothing else will be copied either.
-const fn is_over(error: &FilesError) -> bool {
+fn is_over(error: &FilesError) -> bool {
     match error {
         FilesError::NoSession(_) | FilesError::NotFiles | FilesError::Invalid => true,
-        FilesError::Lost(_)
-        | FilesError::Cut(_)
-        | FilesError::Refused(_)
-        | FilesError::Path(_)
-        | FilesError::Local(_) => false,
+        FilesError::Refused(_) | FilesError::Local(_) => error.reason() == Reason::DiskFull,
+        FilesError::Lost(_) | FilesError::Cut(_) | FilesError::Path(_) => false,
     }
 }

@@ -6,7 +6,7 @@ use super::client::{ask, is_running};
 use super::up;
 use crate::args::{Expose, Global, Up};
 use crate::control::gateway::{Exposed, NewService};
-use crate::output;
+use crate::{opener, output};
 
 /// Adds the service; without a running instance, becomes one that has it.
 pub(crate) fn run(global: &Global, args: &Expose) -> anyhow::Result<ExitCode> {
@@ -23,12 +23,28 @@ pub(crate) fn run(global: &Global, args: &Expose) -> anyhow::Result<ExitCode> {
     }
     let new = NewService::from(&service);
     let exposed: Exposed = ask(global, "POST", "/services", Some(&new))?;
-    output::print(global.format(), &exposed, |exposed| match &exposed.link {
-        Some(link) => format!("{}  {link}", exposed.name),
-        None => format!(
-            "{}  {}\n(a link: `portway share {}`)",
-            exposed.name, exposed.url, exposed.name
-        ),
-    })?;
+    output::print(global.format(), &exposed, human)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn human(exposed: &Exposed) -> String {
+    let Exposed {
+        name,
+        url,
+        link,
+        command,
+    } = exposed;
+    let command = command
+        .as_ref()
+        .map(|command| opener::with_link(name, command));
+    match (link, command) {
+        (Some(link), None) => format!("{name}  {link}"),
+        (Some(link), Some(command)) => {
+            format!("{name}  {link}\n(no web page; with the link in a file there: `{command}`)")
+        }
+        (None, None) => format!("{name}  {url}\n(a link: `portway share {name}`)"),
+        (None, Some(command)) => format!(
+            "{name}\n(a link: `portway share {name}`; with it in a file there: `{command}`)"
+        ),
+    }
 }

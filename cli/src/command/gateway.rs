@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::proxy::connect::tls_config;
 use portway_gateway::service::Trust;
-use portway_gateway::{Gateway, GatewayConfig, StreamRelays};
+use portway_gateway::{Gateway, GatewayConfig, GatewayHandle, StreamRelays};
 use portway_protocol::id::ServiceName;
 use portway_protocol::key::{PublicKey, SigningKey};
 use portway_protocol::limits::MAX_TOKEN;
@@ -27,9 +27,9 @@ use crate::control::status::{Instance, Role};
 use crate::enrolment::maker::Maker;
 use crate::exit::Failure;
 use crate::links::{Links, unix_now};
-use crate::output;
 use crate::role::{self, Process};
 use crate::state::{self, State};
+use crate::{opener, output};
 use portway_gateway::enrolment::Certificate;
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::enrolment::certificate::By;
@@ -54,6 +54,9 @@ struct Ready {
 #[derive(Serialize)]
 struct Offer {
     name: ServiceName,
+    /// What to run on the other machine, where no browser opens it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
 }
 
 /// Runs until a signal.
@@ -90,6 +93,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
         stream_relays: Arc::new(StreamRelays::new(tls)),
         grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
+        limits: settings.limits,
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;
@@ -133,7 +137,7 @@ async fn serve(global: &Global, args: &args::Gateway) -> anyhow::Result<ExitCode
     }
     let ready = async {
         handle.online().await;
-        announce(global.format(), &settings, names)
+        announce(global.format(), &settings, &handle, &names)
     };
     let reload = || {
         let new = Settings::resolve(args, &File::load(global)?, joined.as_ref())?;
@@ -291,17 +295,34 @@ fn needs_token(settings: &Settings, node_key: PublicKey, what: &str) -> Failure 
     ))
 }
 
-fn announce(format: Format, settings: &Settings, names: Vec<ServiceName>) -> anyhow::Result<()> {
+fn announce(
+    format: Format,
+    settings: &Settings,
+    gateway: &GatewayHandle,
+    names: &[ServiceName],
+) -> anyhow::Result<()> {
+    let services = gateway.services();
+    let named = services.iter().map(|service| &service.spec);
+    let named = named.filter(|spec| names.contains(&spec.name));
     let ready = Ready {
         event: "ready",
         role: Role::Gateway,
         cluster: settings.cluster.to_string(),
         node: settings.node.to_string(),
-        services: names.into_iter().map(|name| Offer { name }).collect(),
+        services: named
+            .map(|spec| Offer {
+                command: opener::command_only(&spec.name, &spec.target),
+                name: spec.name.clone(),
+            })
+            .collect(),
     };
     output::print(format, &ready, |ready| {
         let mut text = format!("\n  {} of {} offers\n\n", ready.node, ready.cluster);
-        for Offer { name } in &ready.services {
+        for Offer { name, command } in &ready.services {
+            if let Some(command) = command {
+                text.push_str(&format!("  {name}, no web page: {command}\n"));
+                continue;
+            }
             for portal in &settings.signaling {
                 text.push_str(&format!("  {}/\n", portal.service(name)));
             }

@@ -4,13 +4,15 @@ mod pairing;
 
 use std::process::ExitCode;
 
-use portway_protocol::id::NodeId;
+use portway_protocol::id::{NodeId, ServiceName};
+use portway_protocol::target::ServiceTarget;
 use serde::Serialize;
 
 use super::client::{ask, duration};
 use crate::args::{Global, Share, Terms};
+use crate::control::gateway::ServiceView;
 use crate::links::{GrantRequest, Granted, NodeGrantRequest, NodeGranted, unix_now};
-use crate::output;
+use crate::{opener, output};
 
 /// The link, as programs get it.
 #[derive(Serialize)]
@@ -36,6 +38,8 @@ pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
     if let Some(node) = &args.to_node {
         return with_node(global, args, node);
     }
+    let target = target(global, &args.service)?;
+    let command = target.and_then(|target| opener::command_only(&args.service, &target));
     let request = GrantRequest::new([&args.service], &args.terms);
     let granted: Granted = ask(global, "POST", "/links", Some(&request))?;
     let shared = Shared {
@@ -43,12 +47,24 @@ pub(crate) fn run(global: &Global, args: &Share) -> anyhow::Result<ExitCode> {
         id: granted.id.to_string(),
         expires: granted.expires,
     };
-    output::print(global.format(), &shared, |shared| human(shared, args))?;
+    let human = |shared: &Shared| human(shared, args, command.as_deref());
+    output::print(global.format(), &shared, human)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is behind a service, if it is of the running instance.
+fn target(global: &Global, service: &ServiceName) -> anyhow::Result<Option<ServiceTarget>> {
+    let services: Vec<ServiceView> = ask(global, "GET", "/services", None::<&()>)?;
+    let found = services.into_iter().find(|it| it.name == *service);
+    Ok(found.map(|it| it.target))
 }
 
 /// Lets a node of the cluster in. It needs no link.
 fn with_node(global: &Global, args: &Share, node: &NodeId) -> anyhow::Result<ExitCode> {
+    let command = match target(global, &args.service)? {
+        Some(target) => opener::command(&args.service, &target),
+        None => format!("portway connect {} -L PORT", args.service),
+    };
     let request = NodeGrantRequest {
         node: node.clone(),
         service: args.terms.permission(&args.service),
@@ -64,7 +80,7 @@ fn with_node(global: &Global, args: &Share, node: &NodeId) -> anyhow::Result<Exi
         let left = duration(shared.expires.saturating_sub(unix_now()));
         let (node, service) = (&shared.node, &args.service);
         format!(
-            "{node} may open {service} for {left}{}. There: portway connect {service} -L PORT\nTo take it back: \
+            "{node} may open {service} for {left}{}. There: {command}\nTo take it back: \
              portway links revoke {}",
             limits(&args.terms),
             shared.id
@@ -73,9 +89,11 @@ fn with_node(global: &Global, args: &Share, node: &NodeId) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn human(shared: &Shared, args: &Share) -> String {
+/// `command`: what to run on the other machine, where no browser opens it.
+fn human(shared: &Shared, args: &Share, command: Option<&str>) -> String {
     let mut text = format!("{}\n\n", shared.link);
-    if output::is_fancy()
+    if command.is_none()
+        && output::is_fancy()
         && let Some(qr) = output::qr(&shared.link)
     {
         text.push_str(&qr);
@@ -84,6 +102,12 @@ fn human(shared: &Shared, args: &Share) -> String {
     let left = duration(shared.expires.saturating_sub(unix_now()));
     text.push_str(&format!("It opens {} for {left}", args.service));
     text.push_str(&limits(&args.terms));
+    if let Some(command) = command {
+        text.push_str(&format!(
+            ". It is no web page; with the link in a file there: {}",
+            opener::with_link(&args.service, command)
+        ));
+    }
     text.push_str(&format!(
         ". Send it as you would send a key.\nTo take it back: portway links revoke {}",
         shared.id

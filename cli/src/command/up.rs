@@ -28,7 +28,7 @@ use crate::relay::Beside;
 use crate::role::gateway::Offered;
 use crate::role::{self, Process, signaling};
 use crate::state;
-use crate::{node, output, pinned};
+use crate::{node, opener, output, pinned};
 use portway_gateway::enrolment::certificate::By;
 use portway_gateway::enrolment::renewal::{Maker as _, Renewal};
 use portway_gateway::grants::GRANTS_FILE;
@@ -89,6 +89,7 @@ async fn serve(global: &Global, args: &Up) -> anyhow::Result<ExitCode> {
         stream_relays: Arc::new(StreamRelays::new(tls_config(&Trust::System)?)),
         grants_file: state.path(GRANTS_FILE),
         audit_dir: state.dir().to_owned(),
+        limits: settings.limits,
         version: crate::VERSION.to_owned(),
         commit: crate::COMMIT.to_owned(),
     })?;
@@ -219,7 +220,8 @@ impl Reload<'_> {
         if let Some(relay) = &self.relay {
             relay.reload(&file.relay)?;
         }
-        if new.web != self.settings.web || new.relay != self.settings.relay {
+        let old = &self.settings;
+        if new.web != old.web || new.relay != old.relay || new.limits != old.limits {
             tracing::warn!("settings of other kinds take effect at the next start");
         }
         self.offered.reload(new.expose);
@@ -254,6 +256,15 @@ fn human(ready: &Ready) -> String {
     let mut text = String::new();
     for service in &ready.services {
         let Some(link) = &service.link else { continue };
+        if let Some(command) = &service.command {
+            text.push_str(&format!(
+                "\n  {name} is no web page. On the other machine, put its link\n\n  {link}\n\n  into a file that \
+                 only you can read, and run\n\n  {}\n",
+                opener::with_link(&service.name, command),
+                name = service.name
+            ));
+            continue;
+        }
         text.push_str(&format!("\n  {} is open at\n\n  {link}\n", service.name));
         if output::is_fancy()
             && let Some(qr) = output::qr(link)

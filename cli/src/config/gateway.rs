@@ -13,6 +13,7 @@ use crate::args;
 use crate::cluster::Kept;
 use crate::exit::Failure;
 use crate::node;
+use portway_gateway::Limits;
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::portal::Portal;
 
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) signaling_ca: Option<PathBuf>,
     /// Each name once.
     pub(crate) expose: Vec<args::Exposed>,
+    pub(crate) limits: Limits,
 }
 
 impl GatewayFile {
@@ -134,6 +136,7 @@ impl Settings {
             signaling: signaling.clone(),
             signaling_ca: signaling_ca.as_ref().or(ca).cloned(),
             expose: file.services(&args.expose),
+            limits: file.limits.limits(),
         })
     }
 

@@ -30,7 +30,7 @@ use crate::links::{
     GrantRequest, Granted, Links, NodeGrantRequest, NodeGranted, forget_owner_link,
 };
 use crate::relay::Beside;
-use crate::state;
+use crate::{opener, state};
 use portway_gateway::enrolment::Enrolled;
 use portway_gateway::enrolment::certificate::Standing;
 use portway_gateway::portal::Portal;
@@ -118,6 +118,9 @@ pub(crate) struct Exposed {
     /// The owner's; none where the cluster key is elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<String>,
+    /// What to run on the other machine, where no browser opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<String>,
 }
 
 /// Whether a grant was there.
@@ -191,10 +194,13 @@ impl Node {
             }
             None => None,
         };
+        let services = self.gateway.services();
+        let service = services.iter().find(|it| it.spec.name == *name);
         Ok(Exposed {
             name: name.clone(),
             url: self.url(name),
             link,
+            command: service.and_then(|it| opener::command_only(name, &it.spec.target)),
         })
     }
 

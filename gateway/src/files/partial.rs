@@ -19,6 +19,13 @@ use crate::random::random;
 /// How long what was interrupted is kept.
 pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What the system says where names cannot be written to the disk by themselves.
+const UNSYNCED: &[io::ErrorKind] = &[
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::Unsupported,
+    io::ErrorKind::PermissionDenied,
+];
+
 /// Bytes of a name that are kept of its hash.
 const NAME: usize = 16;
 
@@ -171,7 +178,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Gives it its name.
+    /// Gives it its name, once the disk has all of it: whoever is told that it is there finds it after a loss of
+    /// power, too.
     ///
     /// # Errors
     /// The system's: [`io::ErrorKind::AlreadyExists`] if there is another that is not to be replaced.
@@ -184,8 +192,14 @@ impl Partial {
         if let Some(modified) = modified_ms.and_then(system_time) {
             self.file.set_modified(modified)?;
         }
+        if let Err(error) = self.file.sync_all() {
+            // What is read back may be what the disk has not got.
+            self.unfinished = Unfinished::Goes;
+            return Err(error.into());
+        }
         self.rename(name, replace)?;
         self.unfinished = Unfinished::Stays;
+        self.sync_names()?;
         Ok(())
     }
 
@@ -209,6 +223,16 @@ impl Partial {
                 self.directory.remove_file(from)
             }
             renamed => Ok(renamed?),
+        }
+    }
+
+    /// Has the disk keep the names of the directory, where that can be asked for.
+    fn sync_names(&self) -> io::Result<()> {
+        let synced = self.directory.open(".").and_then(|it| it.sync_all());
+        match synced {
+            // Not every file system can do that, and who may write names may not always read them.
+            Err(error) if UNSYNCED.contains(&error.kind()) => Ok(()),
+            synced => synced,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Counters, Loss, Way};
-
-/// Silence in both directions after which a flow ends. RFC 4787 asks NATs for two minutes at least, and
-/// recommends five.
-const IDLE: Duration = Duration::from_secs(5 * 60);
+use crate::limits::activity::Activity;
 
 /// Where what comes of a flow goes.
 #[derive(Debug)]
@@ -40,9 +37,7 @@ pub(crate) struct Flow {
     capsules: mpsc::Sender<Capsule>,
     /// Whether the other end knows of it: until then, what is said goes behind the request that opens it.
     is_known: AtomicBool,
-    began: Instant,
-    /// When something went either way, in milliseconds since it began.
-    active: AtomicU64,
+    activity: Activity,
     ended: CancellationToken,
 }
 
@@ -53,8 +48,7 @@ impl Flow {
             outlet,
             capsules,
             is_known: AtomicBool::new(false),
-            began: Instant::now(),
-            active: AtomicU64::new(0),
+            activity: Activity::begin(),
             ended: CancellationToken::new(),
         }
     }
@@ -75,27 +69,15 @@ impl Flow {
 
     /// When something went either way.
     pub(crate) fn active(&self) -> Instant {
-        self.began + Duration::from_millis(self.active.load(Ordering::Relaxed))
+        self.activity.last()
     }
 
-    /// Waits until somebody ends it, or it has been idle for too long.
-    pub(crate) async fn over(&self) {
-        loop {
-            let idle_at = self.active() + IDLE;
-            if Instant::now() >= idle_at {
-                return tracing::debug!(flow = %self.id, "a flow was idle");
-            }
-            tokio::select! {
-                () = tokio::time::sleep_until(idle_at) => {}
-                () = self.ended.cancelled() => return,
-            }
+    /// Waits until somebody ends it, or nothing went either way for so long.
+    pub(crate) async fn over(&self, idle_timeout: Duration) {
+        let ended = self.ended.cancelled();
+        if let Err(idle) = self.activity.unless_idle(Some(idle_timeout), ended).await {
+            tracing::debug!(flow = %self.id, %idle, "a flow has ended");
         }
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis());
-        self.active
-            .store(now.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Sends a datagram to the other end, now or not at all.
@@ -105,7 +87,7 @@ impl Flow {
         channel: Option<Arc<DatagramChannel>>,
         room: &Arc<Semaphore>,
     ) -> Result<Way, Loss> {
-        self.touch();
+        self.activity.note();
         let too_large = |_| Loss::TooLarge;
         match channel {
             Some(channel) if self.is_known.load(Ordering::Relaxed) => {
@@ -130,7 +112,7 @@ impl Flow {
 
     /// Hands a datagram of the other end to the local socket, now or not at all.
     pub(super) fn deliver(&self, payload: &[u8], counters: &Counters) {
-        self.touch();
+        self.activity.note();
         let mut sent = self.outlet.try_send(payload);
         if is_refusal(&sent) {
             // That of an earlier datagram: it is told in place of sending this one.

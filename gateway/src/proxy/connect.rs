@@ -25,9 +25,6 @@ use tokio_rustls::TlsConnector;
 use crate::executor::TrackedExecutor;
 use crate::service::{ServiceSpec, Trust};
 
-/// Time for a connection to a service, TLS included.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Idle connections kept for a service.
 const MAX_IDLE: usize = 32;
 
@@ -71,11 +68,11 @@ impl std::fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Prepares the way; nothing is connected.
+    /// Prepares the way; nothing is connected. A connection may take so long, TLS included.
     ///
     /// # Errors
     /// See [`ConnectorError`].
-    pub fn new(spec: &ServiceSpec) -> Result<Self, ConnectorError> {
+    pub fn new(spec: &ServiceSpec, connect_timeout: Duration) -> Result<Self, ConnectorError> {
         let (route, authority, scheme) = match &spec.target {
             ServiceTarget::Http(at) => (Route::Tcp(at.clone(), None), host(at, 80), "http"),
             ServiceTarget::Https(at) => {
@@ -91,7 +88,10 @@ impl Upstream {
             }
         };
         Ok(Self {
-            connector: Connector(Arc::new(route)),
+            connector: Connector {
+                route: Arc::new(route),
+                timeout: connect_timeout,
+            },
             authority,
             scheme,
         })
@@ -128,21 +128,21 @@ impl Upstream {
     /// Opens a connection of its own, e.g. for a WebSocket or a health check.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`], [`io::ErrorKind::Unsupported`] if the service
-    /// speaks UDP, or the system's.
+    /// [`io::ErrorKind::TimedOut`] after its time, [`io::ErrorKind::Unsupported`] if the service speaks UDP, or the
+    /// system's.
     pub async fn connect(&self) -> io::Result<Stream> {
-        self.connector.0.connect().await
+        self.connector.connect().await
     }
 
     /// Opens a socket of its own to a service that speaks UDP, ready to send. Nobody is asked whether it is
     /// there.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`], [`io::ErrorKind::Unsupported`] if the service
-    /// speaks something else, or the system's.
+    /// [`io::ErrorKind::TimedOut`] after its time, [`io::ErrorKind::Unsupported`] if the service speaks something
+    /// else, or the system's.
     pub async fn connect_udp(&self) -> io::Result<UdpSocket> {
-        match &*self.connector.0 {
-            Route::Udp(at) => in_time(open_udp(at)).await,
+        match &*self.connector.route {
+            Route::Udp(at) => self.connector.in_time(open_udp(at)).await,
             Route::Tcp(..) | Route::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -158,7 +158,11 @@ fn host(at: &HostPort, default_port: u16) -> String {
 
 /// hyper's view of a route.
 #[derive(Clone)]
-pub(crate) struct Connector(Arc<Route>);
+pub(crate) struct Connector {
+    route: Arc<Route>,
+    /// Time for a connection.
+    timeout: Duration,
+}
 
 enum Route {
     Tcp(HostPort, Option<TlsConnector>),
@@ -166,17 +170,19 @@ enum Route {
     Udp(HostPort),
 }
 
-async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+impl Connector {
+    async fn connect(&self) -> io::Result<Stream> {
+        self.in_time(self.route.open()).await
+    }
+
+    async fn in_time<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::time::timeout(self.timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl Route {
-    async fn connect(&self) -> io::Result<Stream> {
-        in_time(self.open()).await
-    }
-
     async fn open(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
@@ -257,8 +263,8 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
-        let route = self.0.clone();
-        Box::pin(async move { route.connect().await.map(TokioIo::new) })
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
     }
 }
 

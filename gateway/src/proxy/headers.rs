@@ -189,17 +189,18 @@ mod tests {
 
     use super::*;
     use crate::flows::Flows;
+    use crate::limits::CONNECT_TIMEOUT;
     use crate::service::{ServiceSpec, Trust};
 
     const PUBLIC: &str = "http://lab.home.localhost:8080";
 
     fn upstream() -> Upstream {
-        Upstream::new(&ServiceSpec {
+        let spec = ServiceSpec {
             name: "lab".parse().unwrap(),
             target: "http://127.0.0.1:8888".parse().unwrap(),
             trust: Trust::System,
-        })
-        .unwrap()
+        };
+        Upstream::new(&spec, CONNECT_TIMEOUT).unwrap()
     }
 
     fn visitor() -> Visitor {

@@ -8,6 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::http::{Request, Response};
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,7 @@ use super::connect::Stream;
 use super::http::io_reason;
 use super::{ProxyBody, Visitor};
 use crate::entrance::{Entered, Entrance};
+use crate::limits::activity::{Activity, Watched};
 use crate::service::Program;
 
 /// Bytes taken from a service at a time.
@@ -38,9 +40,11 @@ pub async fn open(
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Reason> {
+    let place = service.place()?;
     let connected = service.upstream.connect().await;
     let stream = connected.map_err(|error| io_reason(&error, true))?;
-    Ok(answer(stream, visitor, request, ()))
+    let idle_timeout = service.limits.idle_timeout;
+    Ok(answer(stream, visitor, request, idle_timeout, place))
 }
 
 /// Waits for a connection that the client serves; the response comes with it.
@@ -57,7 +61,8 @@ pub(crate) async fn take(
         Reason::ListenFailed
     })?;
     let Entered { stream, open } = entered;
-    Ok(answer(Stream::Tcp(stream), visitor, request, open))
+    let (stream, idle_timeout) = (Stream::Tcp(stream), entrance.idle_timeout);
+    Ok(answer(stream, visitor, request, idle_timeout, open))
 }
 
 /// Joins a connection with the bodies of a request and its response. `held` is let go when it ends.
@@ -65,12 +70,13 @@ fn answer(
     stream: Stream,
     visitor: &Visitor,
     request: Request<Incoming>,
+    idle_timeout: Option<Duration>,
     held: impl Send + 'static,
 ) -> Response<ProxyBody> {
     let (chunks, written) = mpsc::channel(CHUNKS);
     let ended = visitor.ended.clone();
     drop(visitor.tasks.spawn(async move {
-        let joined = join(stream, request.into_body(), chunks);
+        let joined = join(stream, request.into_body(), chunks, idle_timeout);
         ended.run_until_cancelled(joined).await;
         drop(held);
     }));
@@ -84,18 +90,26 @@ pub(crate) enum Chunk {
     End,
 }
 
-/// Copies both ways until both directions have ended, or one was cut off.
-async fn join(stream: Stream, body: Incoming, chunks: mpsc::Sender<Chunk>) {
-    let (mut read, mut write) = tokio::io::split(stream);
+/// Copies both ways until both directions have ended, or one was cut off, or both are silent for too long.
+async fn join(
+    stream: Stream,
+    body: Incoming,
+    chunks: mpsc::Sender<Chunk>,
+    idle_timeout: Option<Duration>,
+) {
+    let activity = Activity::begin();
+    let (mut read, mut write) = tokio::io::split(activity.clone().watch(stream));
     let joined = async { tokio::try_join!(send(body, &mut write), receive(&mut read, &chunks)) };
-    if let Err(error) = joined.await {
-        tracing::debug!(%error, "a tunnel was cut off");
-        read.unsplit(write).reset();
+    match activity.unless_idle(idle_timeout, joined).await {
+        Ok(Ok(((), ()))) => return,
+        Ok(Err(error)) => tracing::debug!(%error, "a tunnel was cut off"),
+        Err(idle) => tracing::info!(%idle, "a tunnel was cut off"),
     }
+    read.unsplit(write).into_inner().reset();
 }
 
 /// From the client to the service.
-async fn send(mut body: Incoming, write: &mut WriteHalf<Stream>) -> io::Result<()> {
+async fn send(mut body: Incoming, write: &mut WriteHalf<Watched<Stream>>) -> io::Result<()> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
             write.write_all(&data).await?;
@@ -105,7 +119,10 @@ async fn send(mut body: Incoming, write: &mut WriteHalf<Stream>) -> io::Result<(
 }
 
 /// From the service to the client.
-async fn receive(read: &mut ReadHalf<Stream>, chunks: &mpsc::Sender<Chunk>) -> io::Result<()> {
+async fn receive(
+    read: &mut ReadHalf<Watched<Stream>>,
+    chunks: &mpsc::Sender<Chunk>,
+) -> io::Result<()> {
     let gone = |_| io::ErrorKind::BrokenPipe.into();
     let mut buffer = BytesMut::new();
     loop {

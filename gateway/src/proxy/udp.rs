@@ -35,6 +35,7 @@ pub async fn open(
     let named = request.headers().get(FLOW_HEADER);
     let named = named.and_then(|id| id.to_str().ok()?.parse::<FlowId>().ok());
     let id = named.ok_or(Reason::RequestInvalid)?;
+    let place = service.place()?;
     let connected = service.upstream.connect_udp().await;
     let socket = Arc::new(connected.map_err(|error| io_reason(&error, true))?);
     let outlet = Outlet::Connected(socket.clone());
@@ -43,13 +44,15 @@ pub async fn open(
     // Who has asked knows it.
     flow.flow().known();
     let ended = visitor.ended.clone();
+    let idle_timeout = service.limits.flow_idle_timeout();
     drop(visitor.tasks.spawn(async move {
         tokio::select! {
             () = from_service(&socket, &flow) => {}
             () = from_client(request.into_body(), &flow) => {}
-            () = flow.flow().over() => {}
+            () = flow.flow().over(idle_timeout) => {}
             () = ended.cancelled() => {}
         }
+        drop(place);
     }));
     let mut response = Response::new(capsules(said).boxed_unsync());
     let value = HeaderValue::from_static(capsule::PROTOCOL_VALUE);

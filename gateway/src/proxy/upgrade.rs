@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::http::{RESPONSE_TIMEOUT, io_reason};
 use super::{ProxyBody, Visitor, headers};
+use crate::limits::activity::Activity;
 use crate::service::Program;
 
 /// Largest body of a refusal that is passed on.
@@ -72,6 +73,7 @@ pub async fn forward(
     let from_service = hyper::upgrade::on(&mut response);
     let from_client = hyper::upgrade::on(&mut request);
     let ended = visitor.ended.clone();
+    let idle_timeout = service.limits.idle_timeout;
     let copy = async move {
         if !connection_ended && let Err(error) = connection.await {
             tracing::debug!(%error, "a WebSocket's connection failed");
@@ -80,10 +82,14 @@ pub async fn forward(
         let (Ok(service), Ok(client)) = tokio::join!(from_service, from_client) else {
             return;
         };
-        let mut service = TokioIo::new(service);
+        let activity = Activity::begin();
+        let mut service = activity.clone().watch(TokioIo::new(service));
         let mut client = TokioIo::new(client);
-        if let Err(error) = tokio::io::copy_bidirectional(&mut service, &mut client).await {
-            tracing::debug!(%error, "a WebSocket ended early");
+        let copied = tokio::io::copy_bidirectional(&mut service, &mut client);
+        match activity.unless_idle(idle_timeout, copied).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a WebSocket ended early"),
+            Err(idle) => tracing::info!(%idle, "a WebSocket was cut off"),
         }
     };
     drop(visitor.tasks.spawn(async move {

@@ -1,5 +1,7 @@
 //! One local request to an `http` service.
 
+use std::time::Duration;
+
 use ::http::header::{self, HeaderMap, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version};
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::way::{Failure, Way};
 use crate::client::session::RequestBody;
+use crate::limits::activity::Activity;
 use crate::proxy::{ProxyBody, headers, page};
 
 /// Forwards requests to one service.
@@ -23,11 +26,23 @@ pub(super) struct Forwarder {
     tasks: TaskTracker,
     /// Ends them.
     ended: CancellationToken,
+    /// Silence after which they are cut off.
+    idle_timeout: Option<Duration>,
 }
 
 impl Forwarder {
-    pub(super) const fn new(way: Way, tasks: TaskTracker, ended: CancellationToken) -> Self {
-        Self { way, tasks, ended }
+    pub(super) const fn new(
+        way: Way,
+        tasks: TaskTracker,
+        ended: CancellationToken,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            way,
+            tasks,
+            ended,
+            idle_timeout,
+        }
     }
 
     /// The service's response, or why there is none.
@@ -81,13 +96,19 @@ impl Forwarder {
             .cloned();
         let remote = hyper::upgrade::on(&mut response);
         let local = hyper::upgrade::on(&mut request);
+        let idle_timeout = self.idle_timeout;
         let copy = async move {
             let (Ok(remote), Ok(local)) = tokio::join!(remote, local) else {
                 return;
             };
-            let (mut remote, mut local) = (TokioIo::new(remote), TokioIo::new(local));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut remote, &mut local).await {
-                tracing::debug!(%error, "a WebSocket ended early");
+            let activity = Activity::begin();
+            let mut local = activity.clone().watch(TokioIo::new(local));
+            let mut remote = TokioIo::new(remote);
+            let copied = tokio::io::copy_bidirectional(&mut remote, &mut local);
+            match activity.unless_idle(idle_timeout, copied).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a WebSocket ended early"),
+                Err(idle) => tracing::warn!(%idle, "a WebSocket was cut off"),
             }
         };
         let ended = self.ended.clone();

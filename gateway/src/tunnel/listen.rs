@@ -17,6 +17,7 @@ use super::local::{Bound, LocalAddress};
 use super::serve::{Ends, Server};
 use super::socks::Greeting;
 use crate::client::keeper::Current;
+use crate::limits::Limits;
 
 /// A bound listener.
 pub struct Listener(Bound);
@@ -27,8 +28,8 @@ impl Listener {
     ///
     /// # Errors
     /// The system's.
-    pub async fn bind(address: &LocalAddress) -> io::Result<Self> {
-        Bound::bind(address).await.map(Self)
+    pub async fn bind(address: &LocalAddress, limits: Limits) -> io::Result<Self> {
+        Bound::bind(address, limits).await.map(Self)
     }
 
     /// Where it listens.
@@ -48,7 +49,8 @@ impl Listener {
         let (tasks, ends) = (TaskTracker::new(), Ends::by(cancel));
         let hosts = Hosts::of(self.address());
         let owned = (tasks.clone(), ends.clone());
-        let server = Server::new(service, current, hosts, owned);
+        let idle_timeout = self.0.limits.idle_timeout;
+        let server = Server::new(service, current, hosts, owned, idle_timeout);
         self.0
             .run((tasks, ends), |stream| {
                 server.clone().serve(stream, Greeting::None)

@@ -17,10 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::serve::Ends;
+use crate::limits::Limits;
 use crate::proxy::connect::Stream;
-
-/// Connections at a time; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 1024;
 
 /// Pause after the system could not give us a connection, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,6 +76,7 @@ impl Serialize for LocalAddress {
 pub(super) struct Bound {
     socket: Socket,
     address: LocalAddress,
+    pub(super) limits: Limits,
 }
 
 enum Socket {
@@ -91,7 +90,7 @@ impl Bound {
     ///
     /// # Errors
     /// The system's.
-    pub(super) async fn bind(address: &LocalAddress) -> io::Result<Self> {
+    pub(super) async fn bind(address: &LocalAddress, limits: Limits) -> io::Result<Self> {
         match address {
             LocalAddress::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
@@ -99,6 +98,7 @@ impl Bound {
                 Ok(Self {
                     socket: Socket::Tcp(listener),
                     address,
+                    limits,
                 })
             }
             LocalAddress::Unix(path) => {
@@ -107,6 +107,7 @@ impl Bound {
                 let bound = Self {
                     socket: Socket::Unix(listener),
                     address: address.clone(),
+                    limits,
                 };
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 Ok(bound)
@@ -119,7 +120,7 @@ impl Bound {
         &self.address
     }
 
-    /// Serves each connection in a task, until `ends.cancel`; then lets those under way end, within a little
+    /// Serves each connection in a task, as many at a time as its limits say, until `ends.cancel`; then lets those under way end, within a little
     /// time.
     pub(super) async fn run<F>(
         self,
@@ -128,7 +129,7 @@ impl Bound {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let room = self.limits.room();
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&room) => accepted,
@@ -203,6 +204,10 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -222,20 +227,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn more_connections_than_may_be_wait() {
+        const ALL: usize = 20;
+        let limits = Limits {
+            connections: 2.try_into().unwrap(),
+            ..Limits::default()
+        };
+        let address = LocalAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let bound = Bound::bind(&address, limits).await.unwrap();
+        let address = bound.address().to_string();
+        let (served, mut told) = tokio::sync::mpsc::channel(ALL);
+        let now = Arc::new(AtomicUsize::new(0));
+        let cancel = CancellationToken::new();
+        let ends = Ends::by(cancel.clone());
+        let running = bound.run((TaskTracker::new(), ends), |_stream| {
+            let (served, now) = (served.clone(), now.clone());
+            async move {
+                let at_once = now.fetch_add(1, Ordering::Relaxed) + 1;
+                for _ in 0..2 * ALL {
+                    tokio::task::yield_now().await;
+                }
+                now.fetch_sub(1, Ordering::Relaxed);
+                served.send(at_once).await.unwrap();
+            }
+        });
+        let asking = async {
+            let mut programs = Vec::new();
+            for _ in 0..ALL {
+                programs.push(TcpStream::connect(&address).await.unwrap());
+            }
+            let mut at_once = 0;
+            for _ in 0..ALL {
+                at_once = told.recv().await.unwrap().max(at_once);
+            }
+            cancel.cancel();
+            at_once
+        };
+        let ((), at_once) = tokio::join!(running, asking);
+        assert_eq!(at_once, 2);
+    }
+
+    #[tokio::test]
     async fn only_the_socket_of_nobody_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let address = LocalAddress::Unix(path.clone());
-        let first = Bound::bind(&address).await.unwrap();
-        assert!(Bound::bind(&address).await.is_err(), "it is in use");
+        let first = Bound::bind(&address, Limits::default()).await.unwrap();
+        assert!(
+            Bound::bind(&address, Limits::default()).await.is_err(),
+            "it is in use"
+        );
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         assert!(!path.exists());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        drop(Bound::bind(&address).await.unwrap());
+        drop(Bound::bind(&address, Limits::default()).await.unwrap());
         fs::write(&path, "precious").unwrap();
-        assert!(Bound::bind(&address).await.is_err());
+        assert!(Bound::bind(&address, Limits::default()).await.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 }

@@ -1,7 +1,7 @@
 //! Connections that come to a node, served by a program of this machine.
 
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portway_protocol::backoff::Backoff;
 use portway_protocol::id::ServiceName;
@@ -15,6 +15,8 @@ use super::connection::Connection;
 use super::local::LocalAddress;
 use super::way::Way;
 use crate::client::keeper::{Current, RETRY_BASE, RETRY_CAP};
+use crate::limits::Limits;
+use crate::limits::activity::Activity;
 use crate::proxy::connect::{ConnectorError, Upstream};
 use crate::random::random;
 use crate::service::{ServiceSpec, Trust};
@@ -27,6 +29,7 @@ pub struct Reverse {
     address: LocalAddress,
     upstream: Arc<Upstream>,
     service: ServiceName,
+    idle_timeout: Option<Duration>,
 }
 
 impl Reverse {
@@ -34,7 +37,11 @@ impl Reverse {
     ///
     /// # Errors
     /// None that an address of this machine could cause.
-    pub fn new(address: LocalAddress, service: ServiceName) -> Result<Self, ConnectorError> {
+    pub fn new(
+        address: LocalAddress,
+        service: ServiceName,
+        limits: Limits,
+    ) -> Result<Self, ConnectorError> {
         let target = match &address {
             LocalAddress::Tcp(address) => ServiceTarget::Tcp(HostPort {
                 host: address.ip().to_string(),
@@ -42,15 +49,17 @@ impl Reverse {
             }),
             LocalAddress::Unix(path) => ServiceTarget::TcpUnix(path.clone()),
         };
-        let upstream = Upstream::new(&ServiceSpec {
+        let spec = ServiceSpec {
             name: service.clone(),
             target,
             trust: Trust::System,
-        })?;
+        };
+        let upstream = Upstream::new(&spec, limits.connect_timeout)?;
         Ok(Self {
             address,
             upstream: Arc::new(upstream),
             service,
+            idle_timeout: limits.idle_timeout,
         })
     }
 
@@ -65,7 +74,7 @@ impl Reverse {
         let way = Way::new(self.service, current);
         let mut waiting = JoinSet::new();
         for _ in 0..WAITING {
-            waiting.spawn(serve(way.clone(), self.upstream.clone()));
+            waiting.spawn(serve(way.clone(), self.upstream.clone(), self.idle_timeout));
         }
         cancel.cancelled().await;
         waiting.shutdown().await;
@@ -73,7 +82,7 @@ impl Reverse {
 }
 
 /// Serves one connection after the other; others meanwhile, each in a task of its own.
-async fn serve(way: Way, upstream: Arc<Upstream>) {
+async fn serve(way: Way, upstream: Arc<Upstream>, idle_timeout: Option<Duration>) {
     let mut serving = JoinSet::new();
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     loop {
@@ -81,7 +90,8 @@ async fn serve(way: Way, upstream: Arc<Upstream>) {
         match Connection::open(&way, ServiceKind::Listen).await {
             Ok(connection) => {
                 backoff.reset();
-                serving.spawn(join(connection, way.service.clone(), upstream.clone()));
+                let service = way.service.clone();
+                serving.spawn(join(connection, service, upstream.clone(), idle_timeout));
             }
             Err(reason) => {
                 // Whoever keeps the session tells of its own failures.
@@ -97,17 +107,26 @@ async fn serve(way: Way, upstream: Arc<Upstream>) {
 
 /// Joins who has connected with the program, to the end of both directions. What is cut off on one side is reset on
 /// the other.
-async fn join(mut connection: Connection, service: ServiceName, upstream: Arc<Upstream>) {
-    let mut local = match upstream.connect().await {
+async fn join(
+    mut connection: Connection,
+    service: ServiceName,
+    upstream: Arc<Upstream>,
+    idle_timeout: Option<Duration>,
+) {
+    let local = match upstream.connect().await {
         Ok(local) => local,
         Err(error) => {
             tracing::warn!(%service, %error, "a connection came, and nobody here takes it");
             return;
         }
     };
-    let copied: io::Result<_> = tokio::io::copy_bidirectional(&mut connection, &mut local).await;
-    if let Err(error) = copied {
-        tracing::debug!(%service, %error, "a connection was cut off");
-        local.reset();
+    let activity = Activity::begin();
+    let mut local = activity.clone().watch(local);
+    let copied = tokio::io::copy_bidirectional(&mut connection, &mut local);
+    match activity.unless_idle(idle_timeout, copied).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => tracing::debug!(%service, %error, "a connection was cut off"),
+        Err(idle) => tracing::warn!(%service, %idle, "a connection was cut off"),
     }
+    local.into_inner().reset();
 }

@@ -37,6 +37,8 @@ struct Shared {
     forwarder: Forwarder,
     hosts: Hosts,
     ends: Ends,
+    /// Silence after which a connection is cut off.
+    idle_timeout: Option<Duration>,
 }
 
 /// What ends connections.
@@ -55,13 +57,15 @@ impl Server {
         current: watch::Receiver<Current>,
         hosts: Hosts,
         (tasks, ends): (TaskTracker, Ends),
+        idle_timeout: Option<Duration>,
     ) -> Self {
         let way = Way::new(service, current);
         Self(Arc::new(Shared {
-            forwarder: Forwarder::new(way.clone(), tasks, ends.ended.clone()),
+            forwarder: Forwarder::new(way.clone(), tasks, ends.ended.clone(), idle_timeout),
             way,
             hosts,
             ends,
+            idle_timeout,
         }))
     }
 
@@ -72,7 +76,10 @@ impl Server {
             return;
         };
         match kind {
-            Some(ServiceKind::Tcp) => stream::join(stream, greeting, way, &ends.ended).await,
+            Some(ServiceKind::Tcp) => {
+                let idle_timeout = self.0.idle_timeout;
+                stream::join(stream, greeting, way, &ends.ended, idle_timeout).await;
+            }
             Some(ServiceKind::Udp) => self.refuse(stream, greeting, Reason::ServiceIsUdp).await,
             Some(ServiceKind::Listen) => {
                 self.refuse(stream, greeting, Reason::ServiceListens).await;

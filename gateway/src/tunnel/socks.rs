@@ -20,6 +20,7 @@ use super::hosts::Hosts;
 use super::local::{Bound, LocalAddress};
 use super::pool::Pool;
 use super::serve::{Ends, Server};
+use crate::limits::Limits;
 use crate::proxy::connect::Stream;
 
 /// Time for a program to say where it wants to go.
@@ -42,8 +43,8 @@ impl Socks {
     ///
     /// # Errors
     /// The system's.
-    pub async fn bind(address: &LocalAddress) -> io::Result<Self> {
-        Bound::bind(address).await.map(Self)
+    pub async fn bind(address: &LocalAddress, limits: Limits) -> io::Result<Self> {
+        Bound::bind(address, limits).await.map(Self)
     }
 
     /// Where it listens.
@@ -57,10 +58,11 @@ impl Socks {
     pub async fn run(self, cluster: ClusterName, pool: Arc<Pool>, cancel: CancellationToken) {
         let (tasks, ends) = (TaskTracker::new(), Ends::by(cancel));
         let owned = (tasks.clone(), ends.clone());
+        let idle_timeout = self.0.limits.idle_timeout;
         self.0
             .run((tasks, ends), |stream| {
                 let (cluster, pool, owned) = (cluster.clone(), pool.clone(), owned.clone());
-                async move { serve(stream, &cluster, &pool, owned).await }
+                async move { serve(stream, &cluster, &pool, owned, idle_timeout).await }
             })
             .await;
     }
@@ -71,6 +73,7 @@ async fn serve(
     cluster: &ClusterName,
     pool: &Pool,
     (tasks, ends): (TaskTracker, Ends),
+    idle_timeout: Option<Duration>,
 ) {
     let asked = tokio::time::timeout(REQUEST_TIMEOUT, request(&mut stream));
     let asked = tokio::select! {
@@ -85,7 +88,8 @@ async fn serve(
     let found = service(&name, cluster).ok_or(Reason::ServiceUnknown);
     match found.and_then(|service| Ok((pool.current(&service)?, service))) {
         Ok((current, service)) => {
-            let server = Server::new(service, current, Hosts::only(&name), (tasks, ends));
+            let (hosts, owned) = (Hosts::only(&name), (tasks, ends));
+            let server = Server::new(service, current, hosts, owned, idle_timeout);
             server.serve(stream, Greeting::Reply).await;
         }
         Err(reason) => {

@@ -25,6 +25,7 @@ use crate::client::session::{RequestBody, Requests};
 use crate::client::stream;
 use crate::flows::counters::Loss;
 use crate::flows::{BUFFER, Capsule, Counters, MAX_FLOWS, Outlet, Registered, capsules};
+use crate::limits::Limits;
 
 /// Time for which datagrams of an address are dropped after its flow was refused.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 pub struct UdpListener {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
+    limits: Limits,
 }
 
 /// Who has ended: the name tells one flow of an address from the next.
@@ -50,6 +52,10 @@ struct Running {
     flows: HashMap<SocketAddr, Arc<Registered>>,
     /// The stream of each.
     streams: JoinSet<Ended>,
+    /// Flows at a time.
+    max_flows: usize,
+    /// Silence after which one ends.
+    idle_timeout: Duration,
 }
 
 impl UdpListener {
@@ -57,13 +63,14 @@ impl UdpListener {
     ///
     /// # Errors
     /// The system's.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
         let socket = UdpSocket::bind(address).await?;
         // Before the runtime has asked the system, it takes the socket for one that is full.
         socket.writable().await?;
         Ok(Self {
             address: socket.local_addr()?,
             socket: Arc::new(socket),
+            limits,
         })
     }
 
@@ -82,6 +89,7 @@ impl UdpListener {
         counters: Arc<Counters>,
         cancel: CancellationToken,
     ) {
+        let wanted = usize::try_from(self.limits.connections.get());
         let running = Running {
             socket: self.socket,
             service,
@@ -89,6 +97,8 @@ impl UdpListener {
             counters,
             flows: HashMap::new(),
             streams: JoinSet::new(),
+            max_flows: wanted.map_or(MAX_FLOWS, |wanted| wanted.min(MAX_FLOWS)),
+            idle_timeout: self.limits.flow_idle_timeout(),
         };
         cancel.run_until_cancelled(running.run()).await;
     }
@@ -138,7 +148,7 @@ impl Running {
         if requests.is_closed() {
             return None;
         }
-        if self.flows.len() >= MAX_FLOWS {
+        if self.flows.len() >= self.max_flows {
             self.end_the_idlest();
         }
         let outlet = Outlet::To(self.socket.clone(), source);
@@ -146,15 +156,16 @@ impl Running {
         let flow = Arc::new(flow);
         self.flows.insert(source, flow.clone());
         let (service, opened) = (self.service.clone(), flow.clone());
+        let idle_timeout = self.idle_timeout;
         self.streams.spawn(async move {
             let id = flow.flow().id();
             let outcome = tokio::select! {
                 outcome = converse(requests, &flow, said) => outcome,
-                () = flow.flow().over() => Ok(()),
+                () = flow.flow().over(idle_timeout) => Ok(()),
             };
             if let Err(error) = outcome {
                 let reason = error.reason();
-                tracing::warn!(%service, %reason, "a flow was cut off");
+                tracing::warn!(%service, %reason, %error, "a flow was cut off");
                 if reason != Reason::SessionLost {
                     // Not again for each datagram.
                     tokio::time::sleep(REFUSED).await;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use portway_gateway::audit::event::Ending;
 use portway_gateway::audit::{Entry, Event};
-use portway_gateway::service::Trust;
 use portway_protocol::permission::Permission;
 use portway_protocol::reason::Reason;
 use portway_tests::upstream::Upstream;
@@ -24,7 +23,7 @@ async fn a_session_and_its_denied_requests_are_recorded() {
         paths: Some(vec!["/bytes".into()]),
         ..Permission::all("app".parse().unwrap())
     };
-    let mut node = Node::new(&upstream.target(), Trust::System, permission);
+    let mut node = Node::granting(&upstream.target(), permission);
     let mut follower = node.context.audit.log().follow();
     let channel = node.channel();
     let opened = shake_hands(&channel, "app", &key(2)).await.unwrap();

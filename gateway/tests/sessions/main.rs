@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod audit;
+mod limits;
 mod messages;
 mod one_device;
 mod resumption;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason as H2Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
+use portway_gateway::Limits;
 use portway_gateway::audit::Log;
 use portway_gateway::grants::{Grants, Issuers};
 use portway_gateway::revocations::KnownRevocations;
@@ -126,7 +128,7 @@ struct Node {
 
 impl Node {
     /// One grant with this permission leads to `target`, whose certificate is trusted so.
-    fn new(target: &str, trust: Trust, permission: Permission) -> Self {
+    fn new(target: &str, trust: Trust, permission: Permission, limits: Limits) -> Self {
         let state = tempfile::tempdir().unwrap();
         let grants = Grants::open(
             &state.path().join("grants.json"),
@@ -136,7 +138,7 @@ impl Node {
         )
         .unwrap();
         grants.add(token(GRANT, permission), unix_now()).unwrap();
-        let services = Services::default();
+        let services = Services::new(limits);
         services
             .add(ServiceSpec {
                 name: "app".parse().unwrap(),
@@ -173,8 +175,18 @@ impl Node {
         Self::trusting(target, Trust::System)
     }
 
+    fn granting(target: &str, permission: Permission) -> Self {
+        Self::new(target, Trust::System, permission, Limits::default())
+    }
+
     fn trusting(target: &str, trust: Trust) -> Self {
-        Self::new(target, trust, Permission::all("app".parse().unwrap()))
+        let everything = Permission::all("app".parse().unwrap());
+        Self::new(target, trust, everything, Limits::default())
+    }
+
+    fn limited(target: &str, limits: Limits) -> Self {
+        let everything = Permission::all("app".parse().unwrap());
+        Self::new(target, Trust::System, everything, limits)
     }
 
     /// The client's end of a new channel.
@@ -500,7 +512,7 @@ async fn a_permission_is_kept() {
         methods: Some(vec!["GET".into()]),
         paths: Some(vec!["/next".into()]),
     };
-    let mut node = Node::new(&upstream.target(), Trust::System, permission);
+    let mut node = Node::granting(&upstream.target(), permission);
     let client = node.open().await;
     for (method, path) in [
         (Method::POST, "/next"),

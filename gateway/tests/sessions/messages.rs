@@ -18,7 +18,7 @@ fn restricted(methods: &[&str], path: &str) -> Node {
         methods: Some(methods.iter().map(|it| (*it).to_owned()).collect()),
         paths: Some(vec![path.to_owned()]),
     };
-    Node::new("messages:", Trust::System, permission)
+    Node::granting("messages:", permission)
 }
 
 /// What comes by one subscription.

@@ -1,7 +1,8 @@
 //! Somebody copies files to and from a node, and opens a directory of one in a browser. [`access`]: what they
-//! cannot reach.
+//! cannot reach. [`full_disk`]: where there is no room for them.
 
 pub(crate) mod access;
+pub(crate) mod full_disk;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -341,7 +341,7 @@ fn embedded(command: &[&str], state: &State, argument: &str) -> Command {
 }
 
 /// A link to `hook`, where the node takes connections for whoever serves them, and its address.
-async fn hook() -> anyhow::Result<(Owner, LinkFile, String)> {
+pub(crate) async fn hook() -> anyhow::Result<(Owner, LinkFile, String)> {
     let free = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = free.local_addr()?.to_string();
     drop(free);
@@ -380,7 +380,7 @@ async fn who_connects_to_a_node_is_served_elsewhere() -> anyhow::Result<()> {
 }
 
 /// Waits for somebody who serves.
-async fn connected(address: &str) -> anyhow::Result<TcpStream> {
+pub(crate) async fn connected(address: &str) -> anyhow::Result<TcpStream> {
     let connecting = async {
         loop {
             match TcpStream::connect(address).await {

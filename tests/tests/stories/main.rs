@@ -13,11 +13,13 @@ mod files;
 mod hostile_signaling;
 mod jupyterlab;
 mod key_changes;
+mod limits;
 mod machine_to_machine;
 mod machines_join;
 mod messages;
 mod nodes_come_and_go;
 mod open_an_app;
+mod openers;
 mod pair_a_device;
 mod roles_apart;
 mod secrets;
@@ -135,11 +137,14 @@ fn main() -> anyhow::Result<ExitCode> {
         .chain(hostile_signaling::live_sessions::NATIVE_STORIES)
         .chain(key_changes::NATIVE_STORIES)
         .chain(tunnels::NATIVE_STORIES)
+        .chain(limits::NATIVE_STORIES)
+        .chain(openers::NATIVE_STORIES)
         .chain(udp::NATIVE_STORIES)
         .chain(tunnel_load::STORIES)
         .chain(pair_a_device::NATIVE_STORIES)
         .chain(files::NATIVE_STORIES)
         .chain(files::access::NATIVE_STORIES)
+        .chain(files::full_disk::NATIVE_STORIES)
     {
         let stage = stage.clone();
         trials.push(Trial::test(format!("native::{}", story.name), move || {

@@ -11,7 +11,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use portway_gateway::config::SignalingEndpoint;
 use portway_gateway::service::{ServiceSpec, Trust};
 use portway_gateway::session::NodeCertificate;
-use portway_gateway::{Gateway, GatewayConfig};
+use portway_gateway::{Gateway, GatewayConfig, Limits};
 use portway_protocol::id::{ClusterName, GrantId, NodeId, ServiceName};
 use portway_protocol::key::SigningKey;
 use portway_protocol::link::Link;
@@ -167,6 +167,7 @@ impl Cluster {
             }],
             grants_file: self.state.path().join("grants.json"),
             audit_dir: self.state.path().to_owned(),
+            limits: Limits::default(),
             version: "test".into(),
             commit: "test".into(),
         })?;

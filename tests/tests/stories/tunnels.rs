@@ -35,7 +35,7 @@ const CONNECTIONS: usize = 600;
 
 /// Wrong use, unavailable.
 const USAGE: i32 = 2;
-const UNAVAILABLE: i32 = 69;
+pub(crate) const UNAVAILABLE: i32 = 69;
 
 /// A node that offers `app` there.
 pub(crate) struct Stage {
@@ -57,7 +57,7 @@ impl Stage {
     }
 
     /// At a listener of the test.
-    async fn before(listener: &TcpListener) -> anyhow::Result<Self> {
+    pub(crate) async fn before(listener: &TcpListener) -> anyhow::Result<Self> {
         Self::set(&format!("tcp://{}", listener.local_addr()?)).await
     }
 }
@@ -150,7 +150,7 @@ async fn a_service_on_a_unix_socket_is_reached() -> anyhow::Result<()> {
 }
 
 /// Both ends of a connection through the tunnel, which have greeted each other.
-async fn through(
+pub(crate) async fn through(
     local: &Connected,
     listener: &TcpListener,
 ) -> anyhow::Result<(TcpStream, TcpStream)> {
@@ -170,7 +170,7 @@ async fn through(
 }
 
 /// Whoever reads here hears of a reset, and not of an end.
-async fn assert_reset(mut stream: TcpStream) -> anyhow::Result<()> {
+pub(crate) async fn assert_reset(mut stream: TcpStream) -> anyhow::Result<()> {
     let mut byte = [0];
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await?;
     let kind = read.map_err(|error| error.kind());

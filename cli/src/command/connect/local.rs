@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use portway_gateway::Limits;
 use portway_gateway::client::keeper::Current;
 use portway_gateway::tunnel::{Listener, LocalAddress, Pool, Reverse, UdpListener};
 use portway_protocol::id::ServiceName;
@@ -40,12 +41,18 @@ pub(super) enum Purpose {
 
 impl Local {
     /// Binds an address for programs; nothing is served yet.
-    pub(super) async fn bind(address: &LocalAddress, datagrams: bool) -> Result<Self, Failure> {
+    pub(super) async fn bind(
+        address: &LocalAddress,
+        datagrams: bool,
+        limits: Limits,
+    ) -> Result<Self, Failure> {
         let cannot = |error| cannot_listen(address, &error);
         Ok(match (datagrams, address) {
-            (false, address) => Self::Stream(Listener::bind(address).await.map_err(cannot)?),
+            (false, address) => {
+                Self::Stream(Listener::bind(address, limits).await.map_err(cannot)?)
+            }
             (true, LocalAddress::Tcp(at)) => {
-                Self::Datagrams(UdpListener::bind(*at).await.map_err(cannot)?)
+                Self::Datagrams(UdpListener::bind(*at, limits).await.map_err(cannot)?)
             }
             (true, LocalAddress::Unix(_)) => {
                 return Err(Failure::usage("datagrams need a port: -L [ADDR:]PORT"));
