@@ -151,13 +151,13 @@ impl Program {
     /// A place for one more connection or flow, as long as it is held.
     ///
     /// # Errors
-    /// [`Reason::RateLimited`] if there are as many as may be.
+    /// [`Reason::ServiceFull`] if there are as many as may be.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Reason> {
         let place = self.room.clone().try_acquire_owned();
         place.map_err(|_full| {
             let (service, connections) = (&self.name, self.limits.connections);
             tracing::info!(%service, connections, "a service has as many connections as it may");
-            Reason::RateLimited
+            Reason::ServiceFull
         })
     }
 

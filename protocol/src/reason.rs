@@ -175,6 +175,10 @@ reasons! {
     ServiceUnknown = "SERVICE_UNKNOWN", Unavailable,
         "No machine offers this service.",
         "Check the name, or expose it with `portway expose`.";
+    /// The node has as many connections to the service as its owner allows.
+    ServiceFull = "SERVICE_FULL", Unavailable,
+        "The machine allows no more connections to this service at a time.",
+        "End some, or ask its owner for more (`connections` in the [limits] of its configuration).";
     /// The cluster has no node of that name.
     NodeUnknown = "NODE_UNKNOWN", Failure,
         "The cluster has no machine of that name.",

@@ -23,12 +23,6 @@ pub enum ClientError {
     /// Signaling, or the gateway through it, refused.
     #[error("refused: {}", .0.message())]
     Refused(Reason),
-    /// The node has as many connections to the service as it allows.
-    #[error(
-        "the machine allows no more connections to this service at a time: end some, or ask its owner for more \
-         (`connections` in the [limits] of its configuration)"
-    )]
-    TooManyConnections,
     /// Our own end of the peer connection.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -80,7 +74,6 @@ impl ClientError {
         match self {
             Self::Signaling(error) => error.reason(),
             Self::Refused(reason) | Self::Lane(EndedBy::Bye(reason)) => *reason,
-            Self::TooManyConnections => Reason::RateLimited,
             Self::Fingerprint(_) | Self::Peer(PeerError::Fingerprint(_)) => Reason::E2eAuthFailed,
             Self::Peer(PeerError::Stack(_)) | Self::NoPath => Reason::IceFailed,
             Self::Peer(
@@ -105,7 +98,6 @@ impl ClientError {
             Self::Handshake(_)
             | Self::Signaling(_)
             | Self::Refused(_)
-            | Self::TooManyConnections
             | Self::Peer(_)
             | Self::Fingerprint(_)
             | Self::NoPath

@@ -66,16 +66,12 @@ pub(crate) fn opening(body: RequestBody) -> Request<RequestBody> {
 /// What the service writes, if there is a connection.
 ///
 /// # Errors
-/// [`ClientError::TooManyConnections`], or [`ClientError::Refused`] with the gateway's reason.
+/// [`ClientError::Refused`] with the gateway's reason.
 pub(crate) fn opened(response: Response<Incoming>) -> Result<Incoming, ClientError> {
     if response.status() == StatusCode::OK {
         return Ok(response.into_body());
     }
-    let reason = reason_of(&response);
-    if reason == Reason::RateLimited {
-        return Err(ClientError::TooManyConnections);
-    }
-    Err(ClientError::Refused(reason))
+    Err(ClientError::Refused(reason_of(&response)))
 }
 
 /// Copies what the service writes, to its end.

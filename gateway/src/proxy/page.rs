@@ -65,7 +65,7 @@ fn status(reason: Reason) -> StatusCode {
         StatusCode::BAD_REQUEST
     } else if reason == Reason::MessageTooLarge {
         StatusCode::PAYLOAD_TOO_LARGE
-    } else if reason == Reason::RateLimited {
+    } else if [Reason::RateLimited, Reason::ServiceFull].contains(&reason) {
         StatusCode::TOO_MANY_REQUESTS
     } else if reason == Reason::ServiceUnknown {
         StatusCode::NOT_FOUND

@@ -83,7 +83,7 @@ async fn a_service_takes_so_many_connections_over_all_sessions() {
     for client in [&ann, &bob] {
         let (_three, third) = open(client).await;
         assert_eq!(third.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(reason(&third), "RATE_LIMITED");
+        assert_eq!(reason(&third), "SERVICE_FULL");
     }
     // There is a place again when one has ended.
     let (far, _) = listener.accept().await.unwrap();
@@ -101,7 +101,7 @@ async fn flows_are_counted_too() {
     let (mut first, answer) = send(&client, flow(1)).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let (_second, refused) = send(&client, flow(2)).await;
-    assert_eq!(reason(&refused), "RATE_LIMITED");
+    assert_eq!(reason(&refused), "SERVICE_FULL");
     // A flow that has ended has given its place back.
     first.send_data(Bytes::new(), true).unwrap();
     body(answer).await.unwrap();
