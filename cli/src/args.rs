@@ -1,27 +1,29 @@
-//! The command line's grammar, nothing else. [`role`]: what runs until it is told to end. [`link`]: links.
-//! [`messages`]: message buses.
+//! The command line's grammar, nothing else. [`role`]: what runs until it is told to end. [`relay`]: a relay.
+//! [`link`]: links. [`client`]: what opens services of other machines. [`messages`]: message buses.
 
+mod client;
+mod duration;
 mod link;
 mod messages;
+mod relay;
 mod role;
 
-use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portway_gateway::Limits;
 use portway_gateway::audit::Hash;
-use portway_gateway::tunnel::LocalAddress;
+use portway_gateway::portal::Portal;
 use portway_protocol::id::ServiceName;
 use portway_protocol::key::PublicKey;
 use portway_protocol::target::ServiceTarget;
-use portway_relay::config::{Listen, Transport};
-use portway_relay_proto::peer_policy::Network;
 
+pub(crate) use client::{Connect, Cp, Credentials, Forward, Ping};
+use duration::parse_duration;
+pub(crate) use duration::{Span, Wait};
 pub(crate) use link::{Links, LinksCommand, Pair, Share, Terms};
 pub(crate) use messages::{At, Publish, Subscribe};
-use portway_gateway::portal::Portal;
+pub(crate) use relay::{ListenUrl, PortRange, Rate, Relay, RelayCommand, RelayTest};
 pub(crate) use role::{Gateway, Init, Join, Signaling, Up, Web};
 
 /// Open a service behind any NAT from any browser: peer to peer, encrypted end to end.
@@ -146,208 +148,6 @@ pub(crate) enum Command {
     Version,
 }
 
-/// `portway relay`. What is not given here may stand in the configuration file, under `[relay]`.
-#[derive(Debug, Default, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Relay {
-    #[command(subcommand)]
-    pub(crate) command: Option<RelayCommand>,
-    /// Where clients come: udp://, tcp:// or tls:// and ADDRESS:PORT; may be repeated
-    /// [default: udp://0.0.0.0:3478 and tcp://0.0.0.0:3478]
-    #[arg(long, value_name = "URL")]
-    pub(crate) listen: Vec<ListenUrl>,
-    /// Certificate chain (PEM) for tls:// addresses
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of the certificate
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Address of this machine that relayed packets leave from, one of each family
-    /// [default: the one that packets leave from anyway]
-    #[arg(long, value_name = "IP")]
-    pub(crate) relay_ip: Vec<IpAddr>,
-    /// Second address and port for clients that find out what NAT they are behind (RFC 5780)
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) alternate: Option<SocketAddr>,
-    /// Address that peers see, if a NAT stands before this machine
-    #[arg(long, value_name = "IP")]
-    pub(crate) external_ip: Vec<IpAddr>,
-    /// Ports of relayed addresses [default: 49152-65535]
-    #[arg(long, value_name = "FIRST-LAST")]
-    pub(crate) relay_ports: Option<PortRange>,
-    /// Realm of passwords [default: portway]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) realm: Option<String>,
-    /// File with the secret of ephemeral credentials (coturn: static-auth-secret), one on a line; the
-    /// last two count
-    #[arg(long, env = "PORTWAY_RELAY_SECRET_FILE", value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
-    /// Peers that are reachable although their range is private, e.g. 192.168.0.0/16; may be repeated
-    #[arg(long, value_name = "NETWORK")]
-    pub(crate) allow_peer: Vec<Network>,
-    /// Peers that are not; may be repeated
-    #[arg(long, value_name = "NETWORK")]
-    pub(crate) deny_peer: Vec<Network>,
-    /// Serve metrics for Prometheus here, at /metrics, e.g. 127.0.0.1:9641
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) metrics: Option<SocketAddr>,
-    /// After SIGTERM, how long those who are there may go on; nobody new is let in [default: 30s]
-    #[arg(long, value_parser = parse_wait, value_name = "DURATION")]
-    pub(crate) drain: Option<std::time::Duration>,
-}
-
-/// `portway relay …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RelayCommand {
-    /// Make credentials that end by themselves, from a shared secret
-    Credentials {
-        /// File with the secret, as the relay has it
-        #[arg(long, env = "PORTWAY_RELAY_SECRET_FILE", value_name = "FILE")]
-        secret_file: PathBuf,
-        /// Who they are for: quotas and revocation know this name
-        #[arg(long, default_value = "guest", value_name = "NAME")]
-        user: String,
-        /// How long they are valid: 30s, 15m, 2h, 7d
-        #[arg(long = "for", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
-        lifetime: std::time::Duration,
-    },
-    /// Tell whether a STUN/TURN server is good, ours or anybody's
-    ///
-    /// Does what a client does, step by step, and says what it finds: address, TLS, credentials,
-    /// relayed addresses, data, round trips, loss, throughput, IPv6, and whether peers are refused that
-    /// should be. Gentle: at most 2000 packets of data. Give credentials for all of it; they are never
-    /// taken from the command line.
-    Test(Box<RelayTest>),
-    /// Show a running relay: who is there, by which addresses, and how much has passed
-    Status,
-    /// End what a user relays, or one session, at once
-    ///
-    /// A session of ephemeral credentials (EXPIRY:NAME) belongs to NAME. Revoking NAME also refuses the
-    /// credentials that were handed out for it until now. A user with a password in the configuration
-    /// may come back until it is removed there.
-    Revoke {
-        /// Name of a user, or id of a session as `portway relay status` shows it
-        #[arg(value_name = "USER|SESSION")]
-        target: String,
-        /// Lifetime of the ephemeral credentials that you hand out: those of the user that end within
-        /// it from now are refused. Too short lets older ones in again; too long refuses newer ones, too
-        #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
-        lifetime: std::time::Duration,
-    },
-}
-
-/// `portway relay test`.
-#[derive(Debug, Args)]
-pub(crate) struct RelayTest {
-    /// As browsers have it, e.g. turn:turn.example.org:3478?transport=tcp; also turns:, stun:, stuns:
-    #[arg(value_name = "URL")]
-    pub(crate) url: portway_relay_client::url::Url,
-    /// User name
-    #[arg(long, env = "PORTWAY_TURN_USERNAME", value_name = "NAME")]
-    pub(crate) username: Option<String>,
-    /// File with the user's password; `-` reads it from standard input
-    #[arg(long, env = "PORTWAY_TURN_PASSWORD_FILE", value_name = "FILE")]
-    pub(crate) credential_file: Option<PathBuf>,
-    /// File with the server's secret instead: makes credentials for this test
-    #[arg(long, value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
-    /// Something that sends UDP packets back, as a peer [default: the server relays to itself]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) peer: Option<SocketAddr>,
-    /// How long to measure, 1s to 60s
-    #[arg(long, default_value = "5s", value_parser = parse_measure, value_name = "DURATION")]
-    pub(crate) duration: std::time::Duration,
-    /// Authority (PEM) of the server's certificate [default: the system's]
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
-    pub(crate) ca: Option<PathBuf>,
-    /// Take any certificate
-    #[arg(long)]
-    pub(crate) insecure: bool,
-}
-
-impl Relay {
-    /// A relay that listens here; everything else is as the file or the defaults say.
-    pub(crate) fn at(addresses: Vec<SocketAddr>) -> Self {
-        let url = |address| {
-            ListenUrl(Listen {
-                transport: Transport::Udp,
-                address,
-            })
-        };
-        Self {
-            listen: addresses.into_iter().map(url).collect(),
-            ..Self::default()
-        }
-    }
-}
-
-/// `udp://ADDRESS:PORT`, `tcp://…`, `tls://…`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ListenUrl(pub(crate) Listen);
-
-impl std::str::FromStr for ListenUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}`: expected udp://, tcp:// or tls:// and ADDRESS:PORT, e.g. udp://0.0.0.0:3478"
-            )
-        };
-        let (scheme, address) = text.split_once("://").ok_or_else(wrong)?;
-        let transport = match scheme {
-            "udp" => Transport::Udp,
-            "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls,
-            _ => return Err(wrong()),
-        };
-        let address = address.parse().map_err(|_| wrong())?;
-        Ok(Self(Listen { transport, address }))
-    }
-}
-
-/// `FIRST-LAST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PortRange(pub(crate) u16, pub(crate) u16);
-
-impl std::str::FromStr for PortRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}`: expected FIRST-LAST, e.g. 49152-65535");
-        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
-        match (first.parse(), last.parse()) {
-            (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Self(first, last)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-/// Bytes in a second, written as `800kbit/s`, `10Mbit/s`, `1Gbit/s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate(pub(crate) std::num::NonZeroU64);
-
-impl std::str::FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}`: expected a rate, e.g. 800kbit/s, 10Mbit/s, 1Gbit/s");
-        let bits = text.strip_suffix("bit/s").ok_or_else(wrong)?;
-        let (number, unit) = match bits.char_indices().next_back().ok_or_else(wrong)? {
-            (at, 'k') => (&bits[..at], 1_000),
-            (at, 'M') => (&bits[..at], 1_000_000),
-            (at, 'G') => (&bits[..at], 1_000_000_000),
-            _ => (bits, 1),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let bytes = number.checked_mul(unit).map(|bits| bits / 8);
-        bytes
-            .and_then(std::num::NonZeroU64::new)
-            .map(Self)
-            .ok_or_else(wrong)
-    }
-}
-
 /// `portway expose`.
 #[derive(Debug, Args)]
 pub(crate) struct Expose {
@@ -356,145 +156,6 @@ pub(crate) struct Expose {
     /// hook=listen://127.0.0.1:9000 (for `connect -R`)
     #[arg(value_name = "NAME=TARGET")]
     pub(crate) service: Exposed,
-}
-
-/// Which service to open, and by whom.
-#[derive(Debug, Args)]
-pub(crate) struct Opened {
-    /// Service to open [default: the link's]
-    #[arg(value_name = "SERVICE")]
-    pub(crate) service: Option<ServiceName>,
-    #[command(flatten)]
-    pub(crate) credentials: Credentials,
-}
-
-/// What opens services.
-#[derive(Debug, Args)]
-pub(crate) struct Credentials {
-    /// File with a link, the whole of it, as `portway up` prints it; `-` reads it from standard input; may be
-    /// repeated, for several services. Without one, this machine's own key as a node of the cluster opens what was
-    /// shared with it (`portway share SERVICE --to-node NAME`)
-    #[arg(long = "link-file", env = "PORTWAY_LINK_FILE", value_name = "FILE")]
-    pub(crate) link_files: Vec<PathBuf>,
-    /// Node that shall serve it [default: any that offers it]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<portway_protocol::id::NodeId>,
-    /// Authority (PEM) of signaling's certificate [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-}
-
-/// `portway ping`.
-#[derive(Debug, Args)]
-pub(crate) struct Ping {
-    #[command(flatten)]
-    pub(crate) opened: Opened,
-    /// How many round trips to measure
-    #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
-    pub(crate) count: u32,
-    /// Time between them: 200ms, 1s, 1m
-    #[arg(long, short, default_value = "1s", value_parser = parse_interval, value_name = "DURATION")]
-    pub(crate) interval: std::time::Duration,
-}
-
-/// `portway connect`.
-#[derive(Debug, Args)]
-pub(crate) struct Connect {
-    #[command(flatten)]
-    pub(crate) opened: Opened,
-    /// Where programs of this machine find a service, the one meant unless =SERVICE follows: a PORT on loopback
-    /// (any free one for 0), ADDR:PORT, or the /PATH of a Unix socket; may be repeated
-    #[arg(
-        long = "listen",
-        short = 'L',
-        value_name = "[ADDR:]PORT[=SERVICE]",
-        required_unless_present_any = ["stdio", "socks", "reverse"]
-    )]
-    pub(crate) listen: Vec<Forward>,
-    /// The other way: who connects to the machine of a listen:// service comes to this program here, a PORT on
-    /// loopback, ADDR:PORT, or the /PATH of a Unix socket; may be repeated
-    #[arg(
-        long = "reverse",
-        short = 'R',
-        value_name = "[ADDR:]PORT[=SERVICE]",
-        conflicts_with = "udp"
-    )]
-    pub(crate) reverse: Vec<Forward>,
-    /// A SOCKS5 proxy for all services of the cluster that may be opened, by the names SERVICE.CLUSTER
-    #[arg(long, value_name = "[ADDR:]PORT")]
-    pub(crate) socks: Option<LocalAddress>,
-    /// One connection over standard input and output, e.g. as ssh's ProxyCommand; for tcp:// services
-    #[arg(long, conflicts_with_all = ["listen", "socks", "reverse"])]
-    pub(crate) stdio: bool,
-    /// The service speaks UDP (udp://): -L takes datagrams
-    #[arg(long, conflicts_with = "stdio")]
-    pub(crate) udp: bool,
-    /// End local connections that have carried nothing in either direction for so long, e.g. 30m
-    /// [default: never; flows of --udp after 5m]
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) idle_timeout: Option<std::time::Duration>,
-    /// Local connections at a time, at each address of -L and --socks; more wait. With --udp, flows: one more ends
-    /// the idlest [default: 1024; 240 flows]
-    #[arg(long, value_name = "N", conflicts_with = "stdio")]
-    pub(crate) max_connections: Option<std::num::NonZeroU32>,
-}
-
-impl Connect {
-    /// Of its local ends.
-    pub(crate) fn limits(&self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            idle_timeout: self.idle_timeout,
-            connections: self.max_connections.unwrap_or(default.connections),
-            ..default
-        }
-    }
-}
-
-/// `portway cp`.
-#[derive(Debug, Args)]
-pub(crate) struct Cp {
-    #[command(flatten)]
-    pub(crate) credentials: Credentials,
-    /// Copy a directory and what is in it; DST is its copy, or with a slash at its end gets it under its own name
-    #[arg(long, short)]
-    pub(crate) recursive: bool,
-    /// Replace files that differ
-    #[arg(long, short)]
-    pub(crate) force: bool,
-    /// Tell files that are the same already by their SHA-256, not by size and time
-    #[arg(long, short)]
-    pub(crate) checksum: bool,
-    /// What to copy: PATH here, [[NODE/]SERVICE]:PATH there, or - for standard input
-    #[arg(value_name = "SRC")]
-    pub(crate) source: OsString,
-    /// Where to, in the same forms; - is standard output
-    #[arg(value_name = "DST")]
-    pub(crate) destination: OsString,
-}
-
-/// `ADDRESS[=SERVICE]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forward {
-    pub(crate) address: LocalAddress,
-    /// The one that is meant if there is none.
-    pub(crate) service: Option<ServiceName>,
-}
-
-impl std::str::FromStr for Forward {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, service) = match text.rsplit_once('=') {
-            Some((address, service)) => (address, Some(service)),
-            None => (text, None),
-        };
-        let service = service.map(str::parse).transpose();
-        Ok(Self {
-            address: address.parse().map_err(|e| format!("{e}"))?,
-            service: service.map_err(|e| format!("{e}"))?,
-        })
-    }
 }
 
 /// `portway nodes`.
@@ -714,76 +375,6 @@ impl std::str::FromStr for Exposed {
     }
 }
 
-/// A span of time in a file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span(pub(crate) std::time::Duration);
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_duration(text).map(Self)
-    }
-}
-
-/// A time to wait in a file: none is a time, too.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wait(pub(crate) std::time::Duration);
-
-impl std::str::FromStr for Wait {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_wait(text).map(Self)
-    }
-}
-
-/// `90`, `30s`, `15m`, `2h`, `7d`.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let duration = parse_wait(text)?;
-    if duration.is_zero() {
-        return Err(format!("`{text}` is out of range"));
-    }
-    Ok(duration)
-}
-
-/// The same, or `0`: not at all.
-fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is no duration: use 30s, 15m, 2h or 7d"))?;
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        other => return Err(format!("unknown unit `{other}`: use s, m, h or d")),
-    };
-    number
-        .checked_mul(unit)
-        .map(std::time::Duration::from_secs)
-        .ok_or_else(|| format!("`{text}` is out of range"))
-}
-
-/// The same, or `200ms`.
-fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
-    match text.strip_suffix("ms").map(str::parse) {
-        Some(Ok(millis @ 1..)) => Ok(std::time::Duration::from_millis(millis)),
-        Some(_) => Err(format!("`{text}` is no duration: use 200ms, 30s, 15m")),
-        None => parse_duration(text),
-    }
-}
-
-/// A time that a test may take.
-fn parse_measure(text: &str) -> Result<std::time::Duration, String> {
-    let duration = parse_duration(text)?;
-    if duration.as_secs() > 60 {
-        return Err(format!("`{text}` is too long: at most 60s"));
-    }
-    Ok(duration)
-}
-
 /// Shape of what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -832,64 +423,6 @@ mod tests {
             "=http://x",
         ] {
             assert!(bad.parse::<Exposed>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn rates_are_in_bits() {
-        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.0.get()).ok();
-        assert_eq!(rate("10Mbit/s"), Some(1_250_000));
-        assert_eq!(rate("800kbit/s"), Some(100_000));
-        assert_eq!(rate("16bit/s"), Some(2));
-        for wrong in [
-            "",
-            "10",
-            "10M",
-            "bit/s",
-            "7bit/s",
-            "1.5Mbit/s",
-            "-8bit/s",
-            "99999999999Gbit/s",
-        ] {
-            assert_eq!(rate(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_address_may_be_for_a_service() {
-        let forward = |text: &str| text.parse::<Forward>();
-        let db = "db".parse().unwrap();
-        for (text, address, service) in [
-            ("5432", "5432", None),
-            ("5432=db", "5432", Some(&db)),
-            ("/run/a=b.sock=db", "/run/a=b.sock", Some(&db)),
-        ] {
-            let expected = Forward {
-                address: address.parse().unwrap(),
-                service: service.cloned(),
-            };
-            assert_eq!(forward(text), Ok(expected), "{text}");
-        }
-        for wrong in ["", "=db", "5432=", "5432=D B", "db=5432"] {
-            assert!(forward(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn intervals_may_be_short() {
-        assert_eq!(parse_interval("200ms").unwrap().as_millis(), 200);
-        assert_eq!(parse_interval("1s").unwrap().as_secs(), 1);
-        for bad in ["0ms", "ms", "-1ms", "0", ""] {
-            assert!(parse_interval(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("15m").unwrap().as_secs(), 900);
-        assert_eq!(parse_duration("7d").unwrap().as_secs(), 604_800);
-        for bad in ["", "m", "0", "1y", "-1s", "99999999999999999999d"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 }

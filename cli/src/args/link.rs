@@ -8,7 +8,7 @@ use portway_protocol::id::{GrantId, NodeId, ServiceName};
 use portway_protocol::permission::Permission;
 use portway_protocol::token::user::Devices;
 
-use super::parse_duration;
+use super::duration::parse_duration;
 use crate::links::MAX_NODE_LIFETIME;
 
 /// How long a link is valid unless told otherwise.
