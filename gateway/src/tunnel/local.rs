@@ -120,8 +120,8 @@ impl Bound {
         &self.address
     }
 
-    /// Serves each connection in a task, as many at a time as its limits say, until `ends.cancel`; then lets those under way end, within a little
-    /// time.
+    /// Serves each connection in a task, as many at a time as its limits say, until `ends.cancel`; then lets those
+    /// under way end, within a little time.
     pub(super) async fn run<F>(
         self,
         (tasks, ends): (TaskTracker, Ends),
