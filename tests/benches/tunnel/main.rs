@@ -138,6 +138,16 @@ async fn bench(parts: &[Part], tools: &[Tool], extent: Extent) -> anyhow::Result
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let is_given = |word: &str| arguments.iter().any(|argument| argument == word);
+    let parts = Part::ALL.iter().map(|(_, name)| *name);
+    let names = parts.chain(Tool::ALL.iter().map(|tool| tool.name()));
+    // Cargo itself adds the last one.
+    let known: Vec<&str> = names.chain(["--quick", "--bench"]).collect();
+    for word in arguments.iter().skip(1) {
+        anyhow::ensure!(
+            known.contains(&word.as_str()),
+            "`{word}` is none of {known:?}"
+        );
+    }
     let is_quick = is_given("--quick");
     let mut parts = Part::ALL.to_vec();
     parts.retain(|(_, name)| is_given(name));
