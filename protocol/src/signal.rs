@@ -1,7 +1,8 @@
 //! Signaling messages: JSON-RPC 2.0 over one WebSocket, see `docs/protocol.md` §4.
 //!
 //! [`Envelope`] is any message on the socket; [`Call`] the typed requests and notifications inside.
-//! A side parses an envelope, then `Call::from_parts` for requests and notifications.
+//! A side parses an envelope, then `Call::from_parts` for requests and notifications. A browser, where each
+//! kilobyte is waited for, reads and writes by [`Params`] just the methods that it has a use for.
 //!
 //! [`pairing`]: what is said until two devices are paired. [`news`]: what happens to nodes.
 
@@ -167,6 +168,31 @@ impl Envelope {
         }
     }
 
+    /// As [`Self::call`]; of all methods, only this one is compiled in.
+    #[must_use]
+    pub fn of<P: Params>(id: Option<String>, params: &P) -> Self {
+        Self {
+            jsonrpc: Version::V2,
+            id,
+            method: Some(P::METHOD.to_owned()),
+            params: Some(raw(params)),
+            result: None,
+            error: None,
+        }
+    }
+
+    /// Types the parameters of a request or notification; of all methods, only this one is compiled in.
+    ///
+    /// # Errors
+    /// [`SignalError::Method`] if it has another method or none, or [`SignalError::Params`].
+    pub fn params<P: Params>(&self) -> Result<P, SignalError> {
+        if self.method.as_deref() != Some(P::METHOD) {
+            return Err(SignalError::Method);
+        }
+        let params = self.params.as_deref().map_or("{}", RawValue::get);
+        serde_json::from_str(params).map_err(SignalError::Params)
+    }
+
     /// A successful response.
     #[must_use]
     pub fn result<T: Serialize>(id: String, result: &T) -> Self {
@@ -212,6 +238,12 @@ fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("our own types serialise")
 }
 
+/// The parameters of a method.
+pub trait Params: Serialize + DeserializeOwned {
+    /// The method's name on the wire.
+    const METHOD: &'static str;
+}
+
 /// Makes the table of methods.
 macro_rules! calls {
     ($($(#[$doc:meta])* $variant:ident($params:ty) = $method:literal;)*) => {
@@ -249,6 +281,10 @@ macro_rules! calls {
                 .map_err(SignalError::Params)
             }
         }
+
+        $(impl Params for $params {
+            const METHOD: &'static str = $method;
+        })*
     };
 }
 
@@ -606,6 +642,27 @@ mod tests {
             Envelope::call(Some("7".into()), &call).to_text(),
             r#"{"jsonrpc":"2.0","id":"7","method":"bye","params":{"session":"AAAAAAAAAAAAAAAAAAAAAA","reason":"DRAINING"}}"#
         );
+    }
+
+    #[test]
+    fn one_method_alone_is_written_and_read_like_any_of_them() {
+        let bye = Bye {
+            session: SessionId::from_bytes([7; 16]),
+            reason: Reason::Draining,
+        };
+        let text = Envelope::of(None, &bye).to_text();
+        assert_eq!(text, Envelope::call(None, &Call::Bye(bye)).to_text());
+
+        let envelope = Envelope::parse(&text).unwrap();
+        let read: Bye = envelope.params().unwrap();
+        assert_eq!(read.session, SessionId::from_bytes([7; 16]));
+        let another = envelope.params::<Cancel>();
+        assert!(matches!(another, Err(SignalError::Method)));
+        let no_call = Envelope::result("1".into(), &Empty {});
+        assert!(matches!(no_call.params::<Bye>(), Err(SignalError::Method)));
+        let without = r#"{"jsonrpc":"2.0","method":"bye"}"#;
+        let without = Envelope::parse(without).unwrap().params::<Bye>();
+        assert!(matches!(without, Err(SignalError::Params(_))));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use portway_protocol::limits::MAX_SIGNAL_MESSAGE;
 use portway_protocol::reason::Reason;
 use portway_protocol::signal::{PATH as SIGNAL_PATH, SUBPROTOCOL};
 
-use crate::assets::Asset;
+use crate::assets::{Asset, Coding};
 use crate::host::{Hosts, Origin};
 use crate::socket;
 use crate::state::{AppState, count};
@@ -190,20 +190,30 @@ fn file(state: &AppState, origin: &Origin, name: &str, request: &HeaderMap) -> R
 }
 
 fn content(asset: &Asset, request: &HeaderMap) -> Response {
-    let takes_gzip = request
+    let accepted = request
         .get(header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("gzip"));
-    let mut response = match &asset.gzip {
-        Some(gzip) if takes_gzip => {
-            let mut response = Response::new(Body::from(gzip.clone()));
-            set(&mut response, header::CONTENT_ENCODING, "gzip");
+        .unwrap_or_default();
+    let mut forms = asset.compressed.iter();
+    let mut response = match forms.find(|(coding, _)| accepts(accepted, *coding)) {
+        Some((coding, compressed)) => {
+            let mut response = Response::new(Body::from(compressed.clone()));
+            set(&mut response, header::CONTENT_ENCODING, coding.name());
             response
         }
-        _ => Response::new(Body::from(asset.content.clone())),
+        None => Response::new(Body::from(asset.content.clone())),
     };
     set(&mut response, header::CONTENT_TYPE, asset.content_type);
     response
+}
+
+/// Whether an `accept-encoding` names a coding, and not to refuse it with a weight of 0.
+fn accepts(accepted: &str, coding: Coding) -> bool {
+    accepted.split(',').any(|offer| {
+        let (name, weight) = offer.split_once(';').unwrap_or((offer, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").map(str::parse);
+        name.trim().eq_ignore_ascii_case(coding.name()) && weight != Some(Ok(0.0))
+    })
 }
 
 /// A page with the names that it needs filled in. They are DNS labels, so nothing needs escaping.

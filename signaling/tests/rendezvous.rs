@@ -87,6 +87,10 @@ impl Server {
                 b"<meta name=\"portway-service\" content=\"\">",
             ),
             ("sw.js", b"// worker"),
+            ("sw.js.br", b"smallest"),
+            ("sw.js.gz", b"smaller"),
+            ("style.css", b"body {}"),
+            ("style.css.gz", b"smaller"),
         ];
         let signaling = Signaling::bind(config, Assets::new(files, "hash"), Box::new(store))
             .await
@@ -811,6 +815,37 @@ async fn pages_are_served_only_where_they_belong() {
     ] {
         assert_eq!(server.http(&head).await.0, expected, "{head}");
     }
+}
+
+#[tokio::test]
+async fn a_file_comes_in_the_smallest_form_that_is_accepted() {
+    let server = Server::start().await;
+    let lab = server.host("lab.");
+    for (file, accepted, coding, content) in [
+        ("sw.js", "gzip, deflate, br, zstd", Some("br"), "smallest"),
+        ("sw.js", "br;q=0.1, gzip", Some("br"), "smallest"),
+        ("sw.js", "gzip, br;q=0", Some("gzip"), "smaller"),
+        ("sw.js", "GZIP", Some("gzip"), "smaller"),
+        ("sw.js", "gzip; q=0.0", None, "// worker"),
+        ("sw.js", "brotli, x-gzip", None, "// worker"),
+        ("sw.js", "", None, "// worker"),
+        ("style.css", "gzip, deflate, br", Some("gzip"), "smaller"),
+    ] {
+        let (status, answer) = server
+            .http(&format!(
+                "GET /_portway/{file} HTTP/1.1\r\n{lab}\r\naccept-encoding: {accepted}"
+            ))
+            .await;
+        assert_eq!(status, 200, "{file} {accepted}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let told = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-encoding: "));
+        assert_eq!((told, body), (coding, content), "{file} {accepted}");
+        assert!(head.contains("vary: accept-encoding"), "{head}");
+    }
+    let compressed = format!("GET /_portway/sw.js.br HTTP/1.1\r\n{lab}");
+    assert_eq!(server.http(&compressed).await.0, 404);
 }
 
 #[tokio::test]

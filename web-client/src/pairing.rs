@@ -13,8 +13,8 @@ use portway_protocol::pairing::guest::{
 };
 use portway_protocol::reason::Reason;
 use portway_protocol::secret::Secret;
-use portway_protocol::signal::pairing::{Cancel, Pair, PairReply};
-use portway_protocol::signal::{Call, Envelope, Heartbeat, decode_result};
+use portway_protocol::signal::pairing::{Cancel, Pair, PairReply, Paired};
+use portway_protocol::signal::{Envelope, Heartbeat, decode_result};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
@@ -147,7 +147,7 @@ async fn meet(
     (asked, state): (Pair, AwaitingReply),
 ) -> Result<(Signaling, AwaitingVerdict), Failure> {
     let mut signaling = Signaling::connect_as_guest(url, cluster).await?;
-    signaling.send(&Envelope::call(Some(PAIR_ID.into()), &Call::Pair(asked)))?;
+    signaling.send(&Envelope::of(Some(PAIR_ID.into()), &asked))?;
     let envelope = loop {
         let envelope = signaling.next().await?;
         if envelope.id.as_deref() == Some(PAIR_ID) {
@@ -162,7 +162,7 @@ async fn meet(
     let reply: PairReply = decode_result(&result).map_err(|_| violation())?;
     let received = state.receive(&reply, unix_now());
     let (reveal, state) = received.map_err(|error| Failure::with(error.reason(), error))?;
-    signaling.send(&Envelope::call(None, &Call::Reveal(reveal)))?;
+    signaling.send(&Envelope::of(None, &reveal))?;
     Ok((signaling, state))
 }
 
@@ -178,20 +178,19 @@ async fn verdict(
             envelope = signaling.next() => envelope?,
             () = &mut heartbeat => {
                 heartbeat = Box::pin(clock::sleep(HEARTBEAT));
-                let call = Call::Heartbeat(Heartbeat {});
-                signaling.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call))?;
+                signaling.send(&Envelope::of(Some(HEARTBEAT_ID.into()), &Heartbeat {}))?;
                 continue;
             }
         };
-        let Some(method) = envelope.method else {
-            continue;
-        };
-        match Call::from_parts(&method, envelope.params.as_deref()) {
-            Ok(Call::Paired(paired)) if paired.pairing == current => return Ok(state.paired()),
-            Ok(Call::Cancel(Cancel { pairing, reason })) if pairing == current => {
-                return Err(Failure::new(reason));
-            }
-            Ok(_) | Err(_) => {}
+        if let Ok(Paired { pairing }) = envelope.params()
+            && pairing == current
+        {
+            return Ok(state.paired());
+        }
+        if let Ok(Cancel { pairing, reason }) = envelope.params()
+            && pairing == current
+        {
+            return Err(Failure::new(reason));
         }
     }
 }

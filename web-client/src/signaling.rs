@@ -9,8 +9,7 @@ use portway_protocol::key::SigningKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::revocation::RevocationList;
 use portway_protocol::signal::{
-    Authenticate, Authenticated, Call, Challenge, Envelope, IceServer, PATH, SUBPROTOCOL,
-    decode_result,
+    Authenticate, Authenticated, Challenge, Envelope, IceServer, PATH, SUBPROTOCOL, decode_result,
 };
 use portway_protocol::transcript::sign_challenge;
 use tokio::sync::mpsc;
@@ -140,11 +139,11 @@ impl Signaling {
             ice_servers: Vec::new(),
             _callbacks: callbacks,
         };
-        let Call::Challenge(challenge) = signaling.call().await? else {
-            return Err(Failure::new(Reason::ProtocolViolation));
-        };
-        let authenticate = Call::Authenticate(who(challenge));
-        signaling.send(&Envelope::call(Some(AUTHENTICATE_ID.into()), &authenticate))?;
+        let challenge: Challenge = (signaling.next().await?)
+            .params()
+            .map_err(|error| Failure::with(Reason::ProtocolViolation, error))?;
+        let id = Some(AUTHENTICATE_ID.into());
+        signaling.send(&Envelope::of(id, &who(challenge)))?;
         let reply = signaling.next().await?;
         if let Some(error) = reply.error {
             return Err(Failure {
@@ -177,13 +176,6 @@ impl Signaling {
         self.socket
             .send_with_str(&envelope.to_text())
             .map_err(|_| Failure::new(Reason::SignalingUnreachable))
-    }
-
-    async fn call(&mut self) -> Result<Call, Failure> {
-        let envelope = self.next().await?;
-        let method = envelope.method.unwrap_or_default();
-        Call::from_parts(&method, envelope.params.as_deref())
-            .map_err(|error| Failure::with(Reason::ProtocolViolation, error))
     }
 }
 

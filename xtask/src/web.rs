@@ -1,22 +1,20 @@
 //! Builds the browser client into `web-client/dist`, then the binary that embeds it.
 
+mod budget;
+mod coding;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 
 use crate::run::{command, portway, root, step, target_dir};
 use crate::tools;
+use coding::Coding;
 
 /// First line of a script that is made of rooms.
 const ROOMS: &str = "// rooms: ";
-
-/// Files smaller than this are not worth compressing.
-const MIN_GZIP: usize = 1024;
 
 /// What is compiled for tests. One choice for all of them: with another one, cargo would choose other
 /// features for shared crates and build them again.
@@ -91,18 +89,17 @@ fn build_client() -> anyhow::Result<()> {
     )?;
     let mut files = scripts(&root().join("web-client/js"))?;
     files.extend(bindings()?);
-    let compressed: Vec<(String, Vec<u8>)> = files
-        .iter()
-        .filter(|(name, content)| content.len() >= MIN_GZIP && !name.ends_with(".html"))
-        .map(|(name, content)| Ok((format!("{name}.gz"), gzip(content)?)))
-        .collect::<anyhow::Result<_>>()?;
-    for (name, content) in &compressed {
-        if name.ends_with(".wasm.gz") {
-            eprintln!("    {name}: {} kB", content.len() / 1000);
+    let mut compressed = Vec::new();
+    for (name, content) in &files {
+        if coding::pays(name, content) {
+            for coding in Coding::ALL {
+                compressed.push((coding.name(name), coding.compress(content)?));
+            }
         }
     }
     files.extend(compressed);
-    write_dist(&root().join("web-client/dist"), &files)
+    write_dist(&root().join("web-client/dist"), &files)?;
+    budget::check(&files)
 }
 
 /// The wasm and its glue.
@@ -201,12 +198,6 @@ fn file_name(path: &Path) -> anyhow::Result<String> {
         Some(name) => Ok(name.to_owned()),
         None => bail!("a file without a readable name: {}", path.display()),
     }
-}
-
-fn gzip(content: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(content)?;
-    Ok(encoder.finish()?)
 }
 
 #[cfg(test)]

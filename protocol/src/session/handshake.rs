@@ -23,7 +23,7 @@
 //! covers the key of the device, so nobody else's device goes by it. How long messages an end takes is covered
 //! by no proof but the channel's own encryption: it opens nothing.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
@@ -547,7 +547,11 @@ fn decode<T: DeserializeOwned>(expected: u8, message: &[u8]) -> Result<T, Handsh
         return Err(HandshakeError::TooLong(message.len()));
     }
     match message.split_first() {
-        Some((kind, body)) if *kind == expected => Ok(serde_json::from_slice(body)?),
+        Some((kind, body)) if *kind == expected => {
+            // Read as text, as all else: a browser carries one parser, not two.
+            let text = std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+            Ok(serde_json::from_str(text)?)
+        }
         other => Err(HandshakeError::OutOfTurn {
             expected,
             got: other.map_or(0, |(kind, _)| *kind),

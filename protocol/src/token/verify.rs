@@ -158,8 +158,12 @@ fn decode_json<T: DeserializeOwned + Serialize>(
     let Ok(json) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part) else {
         return Err(malformed);
     };
-    let typed = serde_json::from_slice::<T>(&json);
-    let read = serde_json::from_slice::<Value>(&json);
+    // Read as text, as all else: a browser carries one parser, not two.
+    let Ok(json) = String::from_utf8(json) else {
+        return Err(malformed);
+    };
+    let typed = serde_json::from_str::<T>(&json);
+    let read = serde_json::from_str::<Value>(&json);
     match (typed, read) {
         (Ok(typed), Ok(read)) if serde_json::to_value(&typed).is_ok_and(|v| v == read) => Ok(typed),
         _ => Err(malformed),

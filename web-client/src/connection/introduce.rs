@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use portway_protocol::id::{NodeId, SessionId};
 use portway_protocol::reason::Reason;
-use portway_protocol::revocation::Revocations;
+use portway_protocol::revocation::{RevocationList, Revocations};
 use portway_protocol::session::binding::Fingerprint;
 use portway_protocol::session::introduction;
 use portway_protocol::session::resumption::Resumption;
 use portway_protocol::signal::{
-    Answer, Bye, Call, Candidate, Envelope, NodeStatus, Offer, SessionDescription, SignalError,
+    Answer, Bye, Candidate, Envelope, NodeStatus, Offer, Params as _, Presence, SessionDescription,
+    SignalError,
 };
 use tokio::sync::mpsc;
 
@@ -46,7 +47,7 @@ impl Introduction {
     ) -> Result<Envelope, Failure> {
         let refused = |error| Failure::with(Reason::E2eAuthFailed, error);
         let own = Fingerprint::of_description(&description.sdp).map_err(refused)?;
-        let offer = Call::Offer(Offer {
+        let offer = Offer {
             session: self.session,
             service: identity.service.clone(),
             node: self.node.clone(),
@@ -56,8 +57,8 @@ impl Introduction {
                 .asked(identity)
                 .sign_offer((&identity.grant, &identity.key), &own),
             ice_servers: Vec::new(),
-        });
-        Ok(Envelope::call(Some("offer".into()), &offer))
+        };
+        Ok(Envelope::of(Some("offer".into()), &offer))
     }
 
     /// Whether a node of the cluster has answered this very offer.
@@ -162,8 +163,7 @@ pub(super) fn relay(
             signaling.send(&introduction.offer(&inner.identity, description)?)
         }
         FromHolder::Candidate { session, candidate } if session == current => {
-            let candidate = Call::Candidate(Candidate { session, candidate });
-            signaling.send(&Envelope::call(None, &candidate))
+            signaling.send(&Envelope::of(None, &Candidate { session, candidate }))
         }
         FromHolder::State { session, state } if session == current && state == "failed" => {
             Err(Failure::new(Reason::IceFailed))
@@ -189,7 +189,7 @@ pub(super) fn hear(
     current: SessionId,
     envelope: Envelope,
 ) -> Result<Option<Answer>, Failure> {
-    let Some(method) = envelope.method else {
+    let Some(method) = &envelope.method else {
         return match envelope.error {
             Some(error) => Err(Failure {
                 reason: error.reason(),
@@ -198,32 +198,42 @@ pub(super) fn hear(
             None => Ok(None),
         };
     };
-    match Call::from_parts(&method, envelope.params.as_deref()) {
-        Ok(Call::Answer(answer)) if answer.session == current => Ok(Some(answer)),
-        Ok(Call::Candidate(candidate)) if candidate.session == current => {
-            inner.holder(&ToHolder::Candidate {
-                session: current,
-                candidate: &candidate.candidate,
-            });
+    match method.as_str() {
+        Answer::METHOD => {
+            let answer: Answer = envelope.params().map_err(violation)?;
+            Ok((answer.session == current).then_some(answer))
+        }
+        Candidate::METHOD => {
+            let Candidate { session, candidate } = envelope.params().map_err(violation)?;
+            if session == current {
+                inner.holder(&ToHolder::Candidate {
+                    session,
+                    candidate: &candidate,
+                });
+            }
             Ok(None)
         }
-        Ok(Call::Revocations(list)) => {
-            inner.learn(&list);
+        RevocationList::METHOD => {
+            inner.learn(&envelope.params().map_err(violation)?);
             Ok(None)
         }
-        Ok(Call::Bye(Bye { session, reason })) if session == current => Err(Failure::new(reason)),
-        Ok(_) | Err(SignalError::Method) => Ok(None),
-        Err(error @ (SignalError::Params(_) | SignalError::Parse(_))) => {
-            Err(Failure::with(Reason::ProtocolViolation, error))
+        Bye::METHOD => {
+            let Bye { session, reason } = envelope.params().map_err(violation)?;
+            if session == current {
+                return Err(Failure::new(reason));
+            }
+            Ok(None)
         }
+        _ => Ok(None),
     }
+}
+
+fn violation(error: SignalError) -> Failure {
+    Failure::with(Reason::ProtocolViolation, error)
 }
 
 /// What a message tells of the machine that offers the service.
 pub(super) fn presence(envelope: &Envelope) -> Option<NodeStatus> {
-    let method = envelope.method.as_ref()?;
-    match Call::from_parts(method, envelope.params.as_deref()) {
-        Ok(Call::Presence(presence)) => Some(presence.status),
-        Ok(_) | Err(_) => None,
-    }
+    let Presence { status, .. } = envelope.params().ok()?;
+    Some(status)
 }

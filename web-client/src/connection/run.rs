@@ -18,7 +18,7 @@ use portway_protocol::key::PublicKey;
 use portway_protocol::reason::Reason;
 use portway_protocol::session::party::Proven;
 use portway_protocol::session::resumption::{Deadlines, PAUSE, Resumption, is_over};
-use portway_protocol::signal::{Call, Envelope, Heartbeat};
+use portway_protocol::signal::{Envelope, Heartbeat};
 use tokio::sync::{Notify, mpsc};
 
 use super::holder::{FromHolder, Held};
@@ -288,9 +288,8 @@ impl<'a> Run<'a> {
 
     fn beat(&self) {
         if let Some(signaling) = self.signaling.as_ref() {
-            let call = Call::Heartbeat(Heartbeat {});
             // A socket that takes nothing tells so itself.
-            drop(signaling.send(&Envelope::call(Some(HEARTBEAT_ID.into()), &call)));
+            drop(signaling.send(&Envelope::of(Some(HEARTBEAT_ID.into()), &Heartbeat {})));
         }
     }
 
