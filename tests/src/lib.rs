@@ -17,6 +17,7 @@ pub mod lab;
 pub mod pairing;
 pub mod portway;
 pub mod process;
+pub mod python;
 pub mod ready;
 pub mod relay;
 pub mod sshd;
