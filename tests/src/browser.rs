@@ -28,9 +28,11 @@ use crate::{LOOK_AGAIN, PATIENCE};
 use console::Console;
 pub use input::Key;
 
-/// No processes in reserve and no animations: more than a small machine has room for.
+/// No processes in reserve and no animations: more than a small machine has room for. A WebSocket that
+/// failed makes no later one to that host wait.
 const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled', false);\n\
     user_pref('ui.prefersReducedMotion', 1);\n\
+    user_pref('network.websocket.delay-failed-reconnects', false);\n\
     user_pref('network.dns.localDomains', 'home.portway.test,conn.home.portway.test,app.home.portway.test');\n";
 
 /// Names below `portway.test` are this machine's, in Firefox those of the cluster `home` and its `app`.

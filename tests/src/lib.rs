@@ -24,6 +24,7 @@ pub mod sshd;
 pub mod tcp_service;
 pub mod upstream;
 pub mod usage;
+pub mod websocket_peer;
 
 use std::time::Duration;
 
