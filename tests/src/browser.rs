@@ -33,6 +33,10 @@ const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled',
     user_pref('ui.prefersReducedMotion', 1);\n\
     user_pref('network.dns.localDomains', 'home.portway.test,conn.home.portway.test,app.home.portway.test');\n";
 
+/// A WebSocket that failed makes no later one to that host wait.
+const FIREFOX_FORGIVES: &str =
+    "user_pref('network.websocket.delay-failed-reconnects', false);\n";
+
 /// Names below `portway.test` are this machine's, in Firefox those of the cluster `home` and its `app`.
 const CHROMIUM_NAMES: &str = "--host-resolver-rules=MAP *.portway.test 127.0.0.1";
 
@@ -75,7 +79,15 @@ impl Browser {
     /// # Errors
     /// If it is not installed or does not speak its protocol.
     pub async fn launch(kind: Kind) -> anyhow::Result<Self> {
-        Self::launch_at(kind, None).await
+        Self::launch_at(kind, None, "").await
+    }
+
+    /// The same, for many WebSockets that fail: Firefox lets the next one to their host wait for long.
+    ///
+    /// # Errors
+    /// If it is not installed or does not speak its protocol.
+    pub async fn launch_forgiving(kind: Kind) -> anyhow::Result<Self> {
+        Self::launch_at(kind, None, FIREFOX_FORGIVES).await
     }
 
     /// The same on a host of a lab, trusting the lab's authority.
@@ -83,14 +95,19 @@ impl Browser {
     /// # Errors
     /// If it is not installed or does not speak its protocol.
     pub async fn launch_on(kind: Kind, lab: &Lab, host: &str) -> anyhow::Result<Self> {
-        Self::launch_at(kind, Some((lab, host))).await
+        Self::launch_at(kind, Some((lab, host)), "").await
     }
 
-    async fn launch_at(kind: Kind, place: Option<(&Lab, &str)>) -> anyhow::Result<Self> {
+    async fn launch_at(
+        kind: Kind,
+        place: Option<(&Lab, &str)>,
+        firefox_preferences: &str,
+    ) -> anyhow::Result<Self> {
         let profile = tempfile::tempdir()?;
         if kind == Kind::Firefox {
             let mut preferences = downloads::firefox_preferences(profile.path());
             preferences += FIREFOX_PREFERENCES;
+            preferences += firefox_preferences;
             std::fs::write(profile.path().join("user.js"), preferences)?;
         }
         let database = profile.path().join(match kind {

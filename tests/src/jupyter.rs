@@ -5,20 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
+use crate::python;
 use crate::ready::until_it_says;
 
 /// What is installed.
 const PACKAGE: &str = "jupyterlab==4.6.6";
-
-/// The longest that an installation may take: about 100 packages.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The longest that a start may take, on a small machine with a cold disk.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -34,7 +32,9 @@ static ENVIRONMENT: OnceCell<PathBuf> = OnceCell::const_new();
 /// # Errors
 /// If it cannot be installed; carries what pip said.
 pub async fn prepare() -> anyhow::Result<&'static Path> {
-    let path = ENVIRONMENT.get_or_try_init(install).await?;
+    let path = ENVIRONMENT
+        .get_or_try_init(|| python::environment("jupyter", PACKAGE))
+        .await?;
     Ok(path.as_path())
 }
 
@@ -102,35 +102,6 @@ impl Jupyter {
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.path().join("work").join(name)
     }
-}
-
-/// An unfinished installation is begun again.
-async fn install() -> anyhow::Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/jupyter");
-    let complete = path.join("complete");
-    if std::fs::read_to_string(&complete).is_ok_and(|installed| installed == PACKAGE) {
-        return Ok(path);
-    }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv", "--clear"]).arg(&path);
-    run(make).await?;
-    let mut pip = Command::new(path.join("bin/pip"));
-    // Most of its modules are never imported here: those that are get compiled when they are.
-    pip.args(["install", "--quiet", "--no-compile", PACKAGE]);
-    run(pip).await?;
-    std::fs::write(complete, PACKAGE)?;
-    Ok(path)
-}
-
-async fn run(mut command: Command) -> anyhow::Result<()> {
-    let output = command.kill_on_drop(true).output();
-    let output = tokio::time::timeout(INSTALL_PATIENCE, output)
-        .await
-        .with_context(|| format!("{command:?} takes too long"))??;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }
 
 async fn free_address() -> anyhow::Result<SocketAddr> {

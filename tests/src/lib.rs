@@ -18,12 +18,14 @@ pub mod lab;
 pub mod pairing;
 pub mod portway;
 pub mod process;
+pub mod python;
 pub mod ready;
 pub mod relay;
 pub mod sshd;
 pub mod tcp_service;
 pub mod upstream;
 pub mod usage;
+pub mod websocket_peer;
 
 use std::time::Duration;
 

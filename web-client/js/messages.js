@@ -115,7 +115,7 @@ export const PING_INTERVAL_MS = 10_000;
  *   | {type: 'pong', state: string}
  * } FromWorker
  *   `cookies` is what `document.cookie` would show (no HttpOnly ones) for the url of the request or
- *   of the `cookie-watch`.
+ *   of the `cookie-watch`. `failure`: the WebSocket did not open, or its service broke the protocol.
  */
 
 /**

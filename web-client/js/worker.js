@@ -13,6 +13,9 @@ import { BODY_CREDIT } from './messages.js';
 /** Streams of one port at a time; more are refused. */
 const MAX_STREAMS = 512;
 
+/** How long a service may take to answer a close frame. */
+const CLOSE_PATIENCE_MS = 10_000;
+
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (self));
 
 /** @param {ConnectionToHolder} message */
@@ -230,6 +233,8 @@ class Socket {
   #wake;
   #aborted = false;
   #closing = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #closeTimer;
   #sent;
 
   /**
@@ -249,9 +254,11 @@ class Socket {
   async run() {
     /** @type {{code: number, reason: string, wasClean: boolean, failure?: string}} */
     let closed = { code: 1006, reason: '', wasClean: false };
+    let hasOpened = false;
     try {
       await this.#sent;
       const socket = /** @type {import('./portway.js').Socket} */ (this.#socket);
+      hasOpened = true;
       this.#port.send({ type: 'ws-opened', id: this.#id, protocol: socket.protocol });
       for (;;) {
         while (this.#credit <= 0 && !this.#aborted && !this.#closing) await new Promise((resolve) => (this.#wake = () => resolve(undefined)));
@@ -271,11 +278,13 @@ class Socket {
       }
     } catch (error) {
       const { reason, message } = failure(error);
-      closed.failure = `${reason}: ${message}`;
+      // One that is lost is no failure: the page is told that it ended, no more.
+      if (!hasOpened || reason === 'UPSTREAM_INVALID') closed.failure = `${reason}: ${message}`;
     }
-    this.#socket?.abort();
+    clearTimeout(this.#closeTimer);
     this.#port.forget(this.#id);
     this.#port.send({ type: 'ws-closed', id: this.#id, ...closed });
+    await this.#socket?.finish();
   }
 
   /** @param {string | ArrayBuffer} data */
@@ -295,7 +304,10 @@ class Socket {
   close(code, reason) {
     this.#closing = true;
     this.#wake?.();
-    this.#enqueue((socket) => socket.close(code, reason));
+    this.#enqueue(async (socket) => {
+      await socket.close(code, reason);
+      this.#closeTimer = setTimeout(() => this.abort(), CLOSE_PATIENCE_MS);
+    });
   }
 
   /** @param {number} credit */
@@ -400,7 +412,7 @@ class PortServer {
   /** @param {Extract<ToWorker, {type: 'ws-open'}>} message */
   #socket(message) {
     if (this.#streams.size >= MAX_STREAMS) {
-      this.send({ type: 'ws-closed', id: message.id, code: 1006, reason: '', wasClean: false });
+      this.send({ type: 'ws-closed', id: message.id, code: 1006, reason: '', wasClean: false, failure: 'RATE_LIMITED: Too many requests at once.' });
       return;
     }
     const socket = new Socket(this, message);

@@ -36,6 +36,7 @@ export class Socket {
   sendText(text: string): Promise<void>;
   sendBinary(bytes: Uint8Array): Promise<void>;
   close(code: number | undefined, reason: string): Promise<void>;
+  finish(): Promise<void>;
   abort(): void;
   free(): void;
 }

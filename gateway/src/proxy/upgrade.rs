@@ -69,6 +69,10 @@ pub async fn forward(
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
         return Err(Reason::UpstreamInvalid);
     }
+    // None was offered: its frames would mean something else.
+    if response.headers().contains_key("sec-websocket-extensions") {
+        return Err(Reason::UpstreamInvalid);
+    }
     let protocol = response.headers().get("sec-websocket-protocol").cloned();
     let from_service = hyper::upgrade::on(&mut response);
     let from_client = hyper::upgrade::on(&mut request);

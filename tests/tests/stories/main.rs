@@ -28,6 +28,7 @@ mod signaling_restarts;
 mod tunnel_load;
 mod tunnels;
 mod udp;
+mod websocket_cases;
 mod without_a_browser;
 
 use std::process::ExitCode;
@@ -159,6 +160,7 @@ fn main() -> anyhow::Result<ExitCode> {
             drive_a_browser::STORIES,
             bare_channel::STORIES,
             open_an_app::STORIES,
+            websocket_cases::STORIES,
             share_a_link::STORIES,
             signaling_restarts::STORIES,
             behind_a_relay::STORIES,

@@ -3,7 +3,8 @@
  * the service. Other hosts get the browser's own.
  *
  *   CONNECTING ──ws-opened──► OPEN ──close()──► CLOSING ──ws-closed──► CLOSED
- *        └────────────────── ws-closed, lost port ────────────────────────┘
+ *        ├────────────────── ws-closed, lost port ────────────────────────┤
+ *        └──close()──► CLOSING, at once ──────────────────────────────────┘
  */
 
 /** @typedef {import('./worker_port.js').WorkerPort} WorkerPort */
@@ -48,7 +49,7 @@ export function installWebSocket(port) {
       if (!isOurs(address)) return /** @type {any} */ (new Native(url, protocols));
       this.#url = address.href;
       this.#origin = address.origin;
-      this.#id = port.open({ message: (message) => this.#receive(message), lost: () => this.#closed(1006, '', false) });
+      this.#id = port.open({ message: (message) => this.#receive(message), lost: () => this.#lost() });
       port.send({ type: 'ws-open', id: this.#id, url: address.pathname + address.search, protocols: wanted, origin: location.origin });
       port.send({ type: 'ws-pull', id: this.#id, credit: CREDIT });
     }
@@ -71,6 +72,7 @@ export function installWebSocket(port) {
 
     /** @param {string | ArrayBufferLike | Blob | ArrayBufferView} data */
     send(data) {
+      if (arguments.length === 0) throw new TypeError("Failed to execute 'send' on 'WebSocket': 1 argument required");
       if (this.#state === CONNECTING) throw new DOMException('Still in CONNECTING state.', 'InvalidStateError');
       const payload = copied(data);
       const size = typeof payload === 'string' ? utf8Length(payload) : isBlob(payload) ? payload.size : payload.byteLength;
@@ -85,22 +87,30 @@ export function installWebSocket(port) {
         const ready = isBlob(payload) ? await payload.arrayBuffer() : payload;
         this.#pendingBlobs--;
         this.#post(ready);
-      }).catch(() => this.#failed());
+      }).catch((error) => this.#failed(String(error)));
     }
 
     /**
      * @param {number} [code]
      * @param {string} [reason]
      */
-    close(code, reason) {
-      if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
-        throw new DOMException(`The close code must be 1000 or between 3000 and 4999: ${code}`, 'InvalidAccessError');
+    close(code = undefined, reason = undefined) {
+      const status = code === undefined ? undefined : clamped(code);
+      if (status !== undefined && status !== 1000 && !(status >= 3000 && status <= 4999)) {
+        throw new DOMException(`The close code must be 1000 or between 3000 and 4999: ${status}`, 'InvalidAccessError');
       }
       const text = reason === undefined ? undefined : String(reason).toWellFormed();
       if (text !== undefined && utf8Length(text) > 123) throw new DOMException('The close reason is too long.', 'SyntaxError');
       if (this.#state >= CLOSING) return;
+      if (this.#state === CONNECTING) {
+        this.#state = CLOSING;
+        // Whatever the service says now is no more heard.
+        port.forget(this.#id);
+        setTimeout(() => this.#failed('closed before it was open'));
+        return;
+      }
       this.#state = CLOSING;
-      const bye = () => port.send({ type: 'ws-close', id: this.#id, ...(code === undefined ? {} : { code }), ...(text === undefined ? {} : { reason: text }) });
+      const bye = () => port.send({ type: 'ws-close', id: this.#id, ...(status === undefined ? {} : { code: status }), ...(text === undefined ? {} : { reason: text }) });
       if (this.#pendingBlobs === 0) bye();
       else this.#sending = this.#sending.then(bye);
     }
@@ -127,12 +137,11 @@ export function installWebSocket(port) {
           this.#buffered = Math.max(0, this.#buffered - message.bytes);
           break;
         case 'ws-closed':
-          // As a browser does: scripts may not know why, developers should.
-          if (message.failure) console.error(`WebSocket connection to '${this.url}' failed: ${message.failure}`);
-          this.#closed(message.code, message.reason, message.wasClean);
+          if (message.failure) this.#failed(message.failure);
+          else this.#closed(message.code, message.reason, message.wasClean ? 'clean' : 'lost');
           break;
         case 'error':
-          this.#closed(1006, '', false);
+          this.#failed(message.message);
           break;
         default:
           break;
@@ -150,22 +159,31 @@ export function installWebSocket(port) {
       this.dispatchEvent(new MessageEvent('message', { data: shown, origin: this.#origin }));
     }
 
-    #failed() {
-      port.send({ type: 'ws-close', id: this.#id });
-      this.#closed(1006, '', false);
+    #lost() {
+      if (this.#state === CONNECTING) this.#failed('the connection was lost');
+      else this.#closed(1006, '', 'lost');
+    }
+
+    /** @param {string} why */
+    #failed(why) {
+      if (this.#state === CLOSED) return;
+      // As a browser does: scripts may not know why, developers should.
+      console.error(`WebSocket connection to '${this.url}' failed: ${why}`);
+      port.send({ type: 'abort', id: this.#id });
+      this.#closed(1006, '', 'failed');
     }
 
     /**
      * @param {number} code
      * @param {string} reason
-     * @param {boolean} wasClean
+     * @param {'clean' | 'lost' | 'failed'} how
      */
-    #closed(code, reason, wasClean) {
+    #closed(code, reason, how) {
       if (this.#state === CLOSED) return;
       this.#state = CLOSED;
       port.forget(this.#id);
-      if (!wasClean) this.dispatchEvent(new Event('error'));
-      this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean }));
+      if (how === 'failed') this.dispatchEvent(new Event('error'));
+      this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean: how === 'clean' }));
     }
 
     /** @param {string} type */
@@ -199,6 +217,9 @@ export function installWebSocket(port) {
     }
   }
 
+  for (const name of Object.getOwnPropertyNames(PortwayWebSocket.prototype)) {
+    if (name !== 'constructor') Object.defineProperty(PortwayWebSocket.prototype, name, { enumerable: true });
+  }
   const constants = { CONNECTING, OPEN, CLOSING, CLOSED };
   for (const [name, value] of Object.entries(constants)) {
     Object.defineProperty(PortwayWebSocket, name, { value, enumerable: true });
@@ -233,11 +254,23 @@ function parseAddress(url) {
  * @returns {string[]}
  */
 function checkProtocols(protocols) {
-  const list = typeof protocols === 'string' ? [protocols] : Array.from(protocols, String);
-  if (new Set(list.map((each) => each.toLowerCase())).size !== list.length || !list.every((each) => TOKEN.test(each))) {
+  const isList = Object(protocols) === protocols && Symbol.iterator in Object(protocols);
+  const list = isList ? Array.from(protocols, String) : [String(protocols)];
+  if (new Set(list).size !== list.length || !list.every((each) => TOKEN.test(each))) {
     throw new DOMException('A subprotocol is invalid or given twice.', 'SyntaxError');
   }
   return list;
+}
+
+/**
+ * As the platform makes a `[Clamp] unsigned short` of anything.
+ * @param {unknown} value
+ */
+function clamped(value) {
+  const number = Math.min(Math.max(Number(value) || 0, 0), 65535);
+  const rounded = Math.round(number);
+  // A half goes to the even one.
+  return rounded - number === 0.5 && rounded % 2 === 1 ? rounded - 1 : rounded;
 }
 
 /** @param {URL} address */

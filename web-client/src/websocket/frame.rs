@@ -8,6 +8,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Longest payload of a control frame (RFC 6455 §5.5).
 const MAX_CONTROL: usize = 125;
 
+/// Close codes that stand for what no close frame said (RFC 6455 §7.4.1). Browsers take all others.
+const UNSENT_CODES: [u16; 3] = [1005, 1006, 1015];
+
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -77,12 +80,35 @@ pub enum FrameError {
     /// A continuation of nothing, or a new message inside another.
     #[error("fragments out of order")]
     Fragments,
+    /// A length in more bytes than it needs, or with the highest bit set (RFC 6455 §5.2).
+    #[error("a malformed length")]
+    Length,
+    /// A close code that no frame may carry (RFC 6455 §7.4.1).
+    #[error("a close code that may not be sent")]
+    CloseCode,
     /// Longer than [`MAX_MESSAGE`].
     #[error("a message that is too long")]
     TooLong,
     /// Text that is no UTF-8.
     #[error("text that is not UTF-8")]
     Utf8,
+}
+
+impl FrameError {
+    /// The code of the close frame that answers it.
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::Reserved
+            | Self::Masked
+            | Self::Control
+            | Self::Fragments
+            | Self::Length
+            | Self::CloseCode => 1002,
+            Self::Utf8 => 1007,
+            Self::TooLong => 1009,
+        }
+    }
 }
 
 /// A whole message as one masked frame.
@@ -182,6 +208,14 @@ impl Decoder {
             },
             len => (2, u64::from(len)),
         };
+        let is_minimal = match second {
+            126 => len >= 126,
+            127 => len > 0xffff,
+            _short => true,
+        };
+        if !is_minimal || len >> 63 != 0 {
+            return Err(FrameError::Length);
+        }
         let len = usize::try_from(len).map_err(|_| FrameError::TooLong)?;
         if len > MAX_MESSAGE {
             return Err(FrameError::TooLong);
@@ -241,8 +275,12 @@ fn close(payload: &[u8]) -> Result<Incoming, FrameError> {
             Err(FrameError::Control)
         };
     };
+    let code = u16::from_be_bytes(*code);
+    if UNSENT_CODES.contains(&code) {
+        return Err(FrameError::CloseCode);
+    }
     Ok(Incoming::Close {
-        code: u16::from_be_bytes(*code),
+        code,
         reason: String::from_utf8(reason.to_vec()).map_err(|_| FrameError::Utf8)?,
     })
 }
@@ -321,13 +359,17 @@ mod tests {
             (b"\x81\x80\0\0\0\0", FrameError::Masked),
             (b"\x09\x00", FrameError::Control),
             (b"\x88\x01x", FrameError::Control),
+            (b"\x88\x02\x03\xed", FrameError::CloseCode),
+            (b"\x82\x7e\x00\x01x", FrameError::Length),
+            (b"\x82\x7f\0\0\0\0\0\0\xff\xff", FrameError::Length),
             (b"\x80\x00", FrameError::Fragments),
             (b"\x01\x00\x01\x00", FrameError::Fragments),
             (b"\x81\x01\xff", FrameError::Utf8),
             (
                 b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff",
-                FrameError::TooLong,
+                FrameError::Length,
             ),
+            (b"\x82\x7f\0\0\0\x01\0\0\0\0", FrameError::TooLong),
         ] {
             assert_eq!(decode(bytes), Err(error), "{bytes:?}");
         }

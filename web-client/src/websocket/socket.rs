@@ -1,8 +1,9 @@
 //! An open WebSocket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
@@ -13,15 +14,18 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use wasm_bindgen::prelude::*;
 
-use super::frame::{self, Decoder, Incoming, Opcode};
+use super::frame::{self, Decoder, FrameError, Incoming, Opcode};
 use crate::clock;
 use crate::connection::{Connection, Inner};
 use crate::error::Failure;
 use crate::fetch::{header_map, identify, uri};
 
 /// How often to look whether the gateway's settings have arrived.
-const SETTINGS_POLL: std::time::Duration = std::time::Duration::from_millis(20);
+const SETTINGS_POLL: Duration = Duration::from_millis(20);
 const SETTINGS_POLLS: u32 = 250;
+
+/// How long a service may take to end after the last frame.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An open WebSocket.
 #[wasm_bindgen]
@@ -29,6 +33,8 @@ pub struct Socket {
     protocol: String,
     sending: Mutex<Option<SendStream<Bytes>>>,
     receiving: RefCell<Option<(RecvStream, Decoder)>>,
+    /// What the service did wrong: it is told at the end.
+    violation: Cell<Option<FrameError>>,
     cancelled: CancellationToken,
 }
 
@@ -92,12 +98,27 @@ impl Socket {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
+        if !is_acceptable(&protocol, protocols) {
+            return Err(Failure::with(
+                Reason::UpstreamInvalid,
+                "a subprotocol that was not offered, or none",
+            ));
+        }
         Ok(Self {
             protocol,
             sending: Mutex::new(Some(sending)),
             receiving: RefCell::new(Some((response.into_body(), Decoder::default()))),
+            violation: Cell::new(None),
             cancelled: CancellationToken::new(),
         })
+    }
+}
+
+/// A service chooses one of the subprotocols that the page offers, if it offers any.
+fn is_acceptable(chosen: &str, offered: &[String]) -> bool {
+    match chosen {
+        "" => offered.is_empty(),
+        chosen => offered.iter().any(|each| each == chosen),
     }
 }
 
@@ -161,10 +182,25 @@ impl Socket {
         })
     }
 
+    /// After the last frame, or frames that are none: says so to the service, and waits a while until
+    /// it ends, too. Giving up at once could overtake what was said.
+    pub async fn finish(&self) {
+        tokio::select! {
+            () = self.part() => {}
+            () = clock::sleep(END_PATIENCE) => {}
+            () = self.cancelled.cancelled() => {}
+        }
+        self.abort();
+    }
+
     /// Gives the socket up at once.
     pub fn abort(&self) {
         self.cancelled.cancel();
         self.receiving.borrow_mut().take();
+        // Whoever holds the lock is sending, and gives up by itself.
+        if let Ok(mut sending) = self.sending.try_lock() {
+            sending.take();
+        }
     }
 }
 
@@ -192,6 +228,24 @@ impl Socket {
         Ok(())
     }
 
+    /// Says the last word, and takes what still comes.
+    async fn part(&self) {
+        if let Some(violation) = self.violation.take() {
+            // One that is gone cannot be told.
+            let complaint = frame::close_payload(Some(violation.close_code()), "");
+            drop(self.send(Opcode::Close, &complaint).await);
+        }
+        if let Some(mut sending) = self.sending.lock().await.take() {
+            drop(sending.send_data(Bytes::new(), true));
+        }
+        let Some((mut stream, _decoder)) = self.receiving.borrow_mut().take() else {
+            return;
+        };
+        while let Some(Ok(bytes)) = stream.data().await {
+            drop(stream.flow_control().release_capacity(bytes.len()));
+        }
+    }
+
     async fn next_message(&self) -> Result<Incoming, Failure> {
         let lost = || Failure::new(Reason::SessionLost);
         let (mut stream, mut decoder) = self.receiving.borrow_mut().take().ok_or_else(lost)?;
@@ -206,7 +260,11 @@ impl Socket {
                     return Ok(message);
                 }
                 Ok(None) => {}
-                Err(error) => return Err(Failure::with(Reason::UpstreamInvalid, error)),
+                Err(error) => {
+                    *self.receiving.borrow_mut() = Some((stream, decoder));
+                    self.violation.set(Some(error));
+                    return Err(Failure::with(Reason::UpstreamInvalid, error));
+                }
             }
             let next = tokio::select! {
                 next = stream.data() => next,
