@@ -34,8 +34,7 @@ const FIREFOX_PREFERENCES: &str = "user_pref('dom.ipc.processPrelaunch.enabled',
     user_pref('network.dns.localDomains', 'home.portway.test,conn.home.portway.test,app.home.portway.test');\n";
 
 /// A WebSocket that failed makes no later one to that host wait.
-const FIREFOX_FORGIVES: &str =
-    "user_pref('network.websocket.delay-failed-reconnects', false);\n";
+const FIREFOX_FORGIVES: &str = "user_pref('network.websocket.delay-failed-reconnects', false);\n";
 
 /// Names below `portway.test` are this machine's, in Firefox those of the cluster `home` and its `app`.
 const CHROMIUM_NAMES: &str = "--host-resolver-rules=MAP *.portway.test 127.0.0.1";
