@@ -47,6 +47,9 @@ pub enum ClientError {
     /// HTTP/2 ended.
     #[error("the session was lost: HTTP/2: {0}")]
     Http(#[from] hyper::Error),
+    /// A connection to a service was cut off; the session goes on.
+    #[error("the service has cut it off")]
+    CutOff,
     /// A message bus says what means nothing.
     #[error("the message bus sends {0}")]
     Event(#[from] EventError),
@@ -84,7 +87,7 @@ impl ClientError {
             Self::Handshake(error) => error.reason(),
             Self::Pairing(error) => error.reason(),
             Self::Timeout => Reason::SessionTimeout,
-            Self::Local(_) => Reason::BodyTruncated,
+            Self::Local(_) | Self::CutOff => Reason::BodyTruncated,
             Self::Lane(EndedBy::Closed(_) | EndedBy::Silence | EndedBy::Pipe(_))
             | Self::Http(_)
             | Self::Ended => Reason::SessionLost,
@@ -107,6 +110,7 @@ impl ClientError {
             | Self::Pairing(_)
             | Self::Event(_)
             | Self::Local(_)
+            | Self::CutOff
             | Self::Ended => FailedBy::Way,
         }
     }

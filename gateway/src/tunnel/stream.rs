@@ -53,6 +53,8 @@ async fn join_halves<R, W>(
     let copied = activity.unless_idle(idle_timeout, copy(read, &mut write, greeting, way));
     match cancel.run_until_cancelled(copied).await {
         Some(Ok(Ok(()))) => return,
+        // Some end like this always: it is the service's matter.
+        Some(Ok(Err(error @ ClientError::CutOff))) => tracing::info!(%service, "{error}"),
         Some(Ok(Err(error))) => {
             let reason = error.reason();
             tracing::warn!(%service, %reason, %error, "a connection was cut off");

@@ -192,6 +192,15 @@ async fn what_is_cut_off_is_reset() -> anyhow::Result<()> {
     drop(near);
     assert_reset(far).await?;
 
+    let cut_off = async {
+        let (far, _) = listener.accept().await?;
+        far.set_zero_linger()
+    };
+    let (said, cut_off) = tokio::join!(stage.link.stdio(b""), cut_off);
+    cut_off?;
+    let error = String::from_utf8_lossy(&said?.stderr).into_owned();
+    assert!(error.contains("BODY_TRUNCATED"), "{error}");
+
     // Who ends this end, and nobody is there any more.
     let (near, far) = through(&local, &listener).await?;
     local.terminate().await?;
