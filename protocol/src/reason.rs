@@ -189,8 +189,8 @@ reasons! {
         "It reconnects by itself when it is back; this page will notice.";
     /// The node that was asked for is offline; another one offers the service to the same grant.
     ServedElsewhere = "SERVED_ELSEWHERE", Unavailable,
-        "The machine behind this service is offline; another one offers it too.",
-        "The next attempt leads there.";
+        "The machine that was asked for is not there; another one offers this service, too.",
+        "The next attempt that names no machine leads there.";
     /// No connection to the signaling service.
     SignalingUnreachable = "SIGNALING_UNREACHABLE", Unavailable,
         "The meeting point cannot be reached.",

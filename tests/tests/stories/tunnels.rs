@@ -192,11 +192,14 @@ async fn what_is_cut_off_is_reset() -> anyhow::Result<()> {
     drop(near);
     assert_reset(far).await?;
 
+    let mut heard = [0; 5];
     let cut_off = async {
-        let (far, _) = listener.accept().await?;
+        let (mut far, _) = listener.accept().await?;
+        // A reset that comes sooner is a refusal.
+        far.read_exact(&mut heard).await?;
         far.set_zero_linger()
     };
-    let (said, cut_off) = tokio::join!(stage.link.stdio(b""), cut_off);
+    let (said, cut_off) = tokio::join!(stage.link.stdio(b"hello"), cut_off);
     cut_off?;
     let error = String::from_utf8_lossy(&said?.stderr).into_owned();
     assert!(error.contains("BODY_TRUNCATED"), "{error}");

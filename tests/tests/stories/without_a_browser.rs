@@ -106,7 +106,7 @@ async fn a_node_that_is_not_there_is_unavailable() -> anyhow::Result<()> {
     let stage = Stage::set().await?;
     let pinged = ping(&stage.link, &["--node", "nowhere"]).await?;
     assert_eq!(pinged.status.code(), Some(UNAVAILABLE));
-    assert_eq!(pinged.error["error"]["reason"], "NODE_OFFLINE");
+    assert_eq!(pinged.error["error"]["reason"], "SERVED_ELSEWHERE");
     let node = stage.portway.ready["node"].as_str().unwrap_or_default();
     let pinged = ping(&stage.link, &["--node", node, "--count", "1"]).await?;
     assert!(pinged.status.success(), "{}", pinged.error);
