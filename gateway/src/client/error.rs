@@ -1,5 +1,6 @@
 //! Why there is no session, or no longer one.
 
+use std::error::Error as _;
 use std::io;
 
 use portway_protocol::message::event::EventError;
@@ -46,7 +47,7 @@ pub enum ClientError {
     Lane(#[from] EndedBy),
     /// HTTP/2 ended.
     #[error("the session was lost: HTTP/2: {0}")]
-    Http(#[from] hyper::Error),
+    Http(#[source] hyper::Error),
     /// A connection to a service was cut off; the session goes on.
     #[error("the service has cut it off")]
     CutOff,
@@ -59,6 +60,18 @@ pub enum ClientError {
     /// The other end ended the session.
     #[error("the machine ended the session")]
     Ended,
+}
+
+impl From<hyper::Error> for ClientError {
+    /// A stream that was reset tells of its service, any other error of the session.
+    fn from(error: hyper::Error) -> Self {
+        let cause = error.source().and_then(|cause| cause.downcast_ref());
+        if cause.is_some_and(h2::Error::is_reset) {
+            Self::CutOff
+        } else {
+            Self::Http(error)
+        }
+    }
 }
 
 impl From<Unanswered> for ClientError {

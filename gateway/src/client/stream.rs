@@ -1,7 +1,6 @@
 //! A connection to a service that speaks something else than HTTP: a request whose body is what the service
 //! reads, and whose response is what it writes.
 
-use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -84,21 +83,11 @@ pub(crate) async fn receive(
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), ClientError> {
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(cut)?.into_data() {
+        if let Ok(data) = frame?.into_data() {
             write(writer, &data).await.map_err(ClientError::Local)?;
         }
     }
     writer.shutdown().await.map_err(ClientError::Local)
-}
-
-/// A stream that was reset tells of its service, any other error of the session.
-fn cut(error: hyper::Error) -> ClientError {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    if cause.is_some_and(h2::Error::is_reset) {
-        ClientError::CutOff
-    } else {
-        error.into()
-    }
 }
 
 /// Whoever waits for an answer shall not wait for more bytes.

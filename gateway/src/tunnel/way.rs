@@ -13,6 +13,7 @@ use portway_protocol::target::ServiceKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::client::ClientError;
 use crate::client::keeper::Current;
 use crate::client::session::{RequestBody, Requests, Unanswered};
 
@@ -77,7 +78,7 @@ impl Way {
                 Err(Unanswered::NotSent(unsent)) => request = *unsent,
                 Err(Unanswered::Lost(error)) => {
                     tracing::debug!(%error, "a request was lost");
-                    return Err(Failure::Failed(Reason::SessionLost));
+                    return Err(Failure::Failed(ClientError::from(error).reason()));
                 }
             }
         }
