@@ -473,6 +473,18 @@ mod tests {
         (Carrier::new(Arc::new(a)).0, Carrier::new(Arc::new(b)).0)
     }
 
+    /// Those of a native client to whom nobody speaks.
+    fn terms(traffic: &Traffic) -> Terms<'_> {
+        Terms {
+            traffic,
+            patience: liveness::CLIENT,
+            max_message: MaxMessage::Native,
+            asks: None,
+            news: None,
+            carriers: None,
+        }
+    }
+
     #[tokio::test]
     async fn bytes_go_on_over_another_channel() {
         const SIZE: usize = 3_000_000;
@@ -484,12 +496,8 @@ mod tests {
         let (to_a, a_carriers) = mpsc::channel(CARRIERS);
         let (to_b, b_carriers) = mpsc::channel(CARRIERS);
         let terms = |traffic, carriers| Terms {
-            traffic,
-            patience: liveness::CLIENT,
-            max_message: MaxMessage::Native,
-            asks: None,
-            news: None,
             carriers: Some(carriers),
+            ..terms(traffic)
         };
         let (a_carrier, a_released) = Carrier::new(a.clone());
         let (b_carrier, _) = Carrier::new(b);
@@ -550,12 +558,9 @@ mod tests {
             ..liveness::CLIENT
         };
         let terms = Terms {
-            traffic: &traffic,
             patience,
-            max_message: MaxMessage::Native,
-            asks: None,
             news: Some(news),
-            carriers: None,
+            ..terms(&traffic)
         };
         let talk_once = async {
             let mut lane = Lane::default();
@@ -586,12 +591,9 @@ mod tests {
             ..liveness::CLIENT
         };
         let terms = Terms {
-            traffic: &traffic,
             patience,
-            max_message: MaxMessage::Native,
-            asks: None,
             news: Some(news),
-            carriers: None,
+            ..terms(&traffic)
         };
         let carrier = Carrier::new(Arc::new(Stuck)).0;
         let silent = async {
@@ -613,12 +615,8 @@ mod tests {
         let (a_traffic, b_traffic) = (Traffic::default(), Traffic::default());
         let (asks, asked) = mpsc::channel(1);
         let terms = |traffic, asks| Terms {
-            traffic,
-            patience: liveness::CLIENT,
-            max_message: MaxMessage::Native,
             asks,
-            news: None,
-            carriers: None,
+            ..terms(traffic)
         };
         let ask = async {
             let (asker, measured) = oneshot::channel();

@@ -68,16 +68,17 @@ pub(crate) fn opening(body: RequestBody) -> Request<RequestBody> {
 /// # Errors
 /// [`ClientError::Refused`] with the gateway's reason.
 pub(crate) fn opened(response: Response<Incoming>) -> Result<Incoming, ClientError> {
-    if response.status() == StatusCode::OK {
-        return Ok(response.into_body());
+    if response.status() != StatusCode::OK {
+        return Err(ClientError::Refused(reason_of(&response)));
     }
-    Err(ClientError::Refused(reason_of(&response)))
+    Ok(response.into_body())
 }
 
 /// Copies what the service writes, to its end.
 ///
 /// # Errors
-/// [`ClientError::CutOff`] if the connection was cut off, [`ClientError::Http`] if all were, and [`ClientError::Local`] if nobody takes what comes.
+/// [`ClientError::CutOff`] if the connection was cut off, [`ClientError::Http`] if all were, and
+/// [`ClientError::Local`] if nobody takes what comes.
 pub(crate) async fn receive(
     mut body: Incoming,
     writer: &mut (impl AsyncWrite + Unpin),
